@@ -1,0 +1,156 @@
+#include "cbtm/base/atomic_output.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <utility>
+
+#include "cbtm/base/error.h"
+
+namespace cbtm {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kBufferBytes = 1 << 20;
+
+fs::path without_trailing_slash(fs::path path) {
+  if (!path.has_filename() && path.has_parent_path()) path = path.parent_path();
+  return path;
+}
+
+fs::path beside(const fs::path& path, std::string_view suffix) {
+  return path.parent_path() / fmt::format("{}.{}", path.filename().string(), suffix);
+}
+
+void create_parents(const fs::path& path) {
+  if (!path.has_parent_path()) return;
+  std::error_code error;
+  fs::create_directories(path.parent_path(), error);
+  if (error) fail("{}: cannot create the directory: {}", path.parent_path().string(), error.message());
+}
+
+void sync_parent(const fs::path& path) {
+  const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
+  const int directory = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) return;
+  ::fsync(directory);
+  ::close(directory);
+}
+
+void rename_or_fail(const fs::path& from, const fs::path& to) {
+  if (std::rename(from.c_str(), to.c_str()) != 0)
+    fail("{}: cannot be put in place (rename from {}): {}", to.string(), from.string(), errno_text());
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(fs::path path)
+    : path_(std::move(path)), partial_path_(beside(path_, fmt::format("partial-{}", ::getpid()))) {
+  create_parents(path_);
+  file_ = ::open(partial_path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (file_ < 0) fail("{}: cannot be written: {}", path_.string(), errno_text());
+  buffer_.reserve(kBufferBytes);
+}
+
+AtomicFile::~AtomicFile() {
+  if (file_ < 0) return;
+  ::close(file_);
+  ::unlink(partial_path_.c_str());
+}
+
+void AtomicFile::flush() {
+  size_t done = 0;
+  while (done < buffer_.size()) {
+    const ssize_t count = ::write(file_, buffer_.data() + done, buffer_.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) fail("{}: writing failed: {}; what was there before is untouched", path_.string(), errno_text());
+    done += static_cast<size_t>(count);
+  }
+  written_ += buffer_.size();
+  buffer_.clear();
+}
+
+void AtomicFile::write(const void* data, size_t bytes) {
+  const char* next = static_cast<const char*>(data);
+  while (bytes != 0) {
+    const size_t part = std::min(bytes, kBufferBytes - buffer_.size());
+    buffer_.append(next, part);
+    next += part;
+    bytes -= part;
+    if (buffer_.size() == kBufferBytes) flush();
+  }
+}
+
+void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
+  flush();
+  CBTM_ASSERT(offset + bytes <= written_, "write_at overwrites, it does not extend");
+  const char* next = static_cast<const char*>(data);
+  while (bytes != 0) {
+    const ssize_t count = ::pwrite(file_, next, bytes, static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) fail("{}: writing failed: {}", path_.string(), errno_text());
+    next += count;
+    offset += static_cast<uint64_t>(count);
+    bytes -= static_cast<size_t>(count);
+  }
+}
+
+void AtomicFile::commit() {
+  flush();
+  if (::fsync(file_) != 0) fail("{}: writing failed: {}", path_.string(), errno_text());
+  const int file = std::exchange(file_, -1);
+  if (::close(file) != 0) {
+    const std::string reason = errno_text();
+    ::unlink(partial_path_.c_str());
+    fail("{}: writing failed: {}", path_.string(), reason);
+  }
+  rename_or_fail(partial_path_, path_);
+  sync_parent(path_);
+}
+
+AtomicDirectory::AtomicDirectory(fs::path final_path)
+    : final_path_(without_trailing_slash(std::move(final_path))),
+      partial_path_(beside(final_path_, fmt::format("partial-{}", ::getpid()))) {
+  create_parents(final_path_);
+  std::error_code error;
+  fs::remove_all(partial_path_, error);
+  fs::create_directory(partial_path_, error);
+  if (error) fail("{}: cannot be written: {}", final_path_.string(), error.message());
+}
+
+AtomicDirectory::~AtomicDirectory() {
+  if (committed_) return;
+  std::error_code ignored;
+  fs::remove_all(partial_path_, ignored);
+}
+
+void AtomicDirectory::commit() {
+  const fs::path previous = beside(final_path_, "previous");
+  std::error_code error;
+  if (fs::exists(final_path_)) {
+    fs::remove_all(previous, error);
+    rename_or_fail(final_path_, previous);
+  }
+  rename_or_fail(partial_path_, final_path_);
+  committed_ = true;
+  sync_parent(final_path_);
+  fs::remove_all(previous, error);
+}
+
+void recover_directory(const fs::path& path) {
+  const fs::path final_path = without_trailing_slash(path);
+  const fs::path previous = beside(final_path, "previous");
+  if (!fs::exists(final_path) && fs::exists(previous)) rename_or_fail(previous, final_path);
+}
+
+void write_file_atomically(const fs::path& path, std::string_view contents) {
+  AtomicFile file(path);
+  file.write(contents);
+  file.commit();
+}
+
+}  // namespace cbtm

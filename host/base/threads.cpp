@@ -1,0 +1,51 @@
+#include "cbtm/base/threads.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "cbtm/base/error.h"
+
+namespace cbtm {
+namespace {
+
+int chosen_thread_count = 0;
+
+/// Cores granted by the cgroup (version 2, then 1), or a large number where there is no limit.
+double cgroup_cores() {
+  std::string quota;
+  double period = 0;
+  if (std::ifstream file("/sys/fs/cgroup/cpu.max"); file >> quota >> period && quota != "max" && period > 0)
+    return std::stod(quota) / period;
+  double quota_v1 = 0;
+  std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+  std::ifstream period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  if (quota_file >> quota_v1 && period_file >> period && quota_v1 > 0 && period > 0) return quota_v1 / period;
+  return 1e9;
+}
+
+}  // namespace
+
+int available_threads() {
+  int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) cores = std::min(cores, CPU_COUNT(&set));
+  return std::max(1, static_cast<int>(std::min<double>(cores, std::ceil(cgroup_cores()))));
+}
+
+void set_thread_count(int count) {
+  CBTM_ASSERT(count >= 1, "the command line has been checked");
+  chosen_thread_count = count;
+  omp_set_num_threads(count);
+}
+
+int thread_count() {
+  if (chosen_thread_count == 0) set_thread_count(available_threads());
+  return chosen_thread_count;
+}
+
+}  // namespace cbtm

@@ -1,0 +1,223 @@
+#include "commands/command_line.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <numeric>
+#include <set>
+#include <utility>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/base/threads.h"
+
+namespace cbtm {
+namespace {
+
+/// A list flag's values are joined with this while they pass through cxxopts.
+constexpr char kListDelimiter = '\x1f';
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
+    }
+  }
+  return row.back();
+}
+
+/// A list, told apart from a single text by its type.
+class ListValue : public cxxopts::values::abstract_value<std::vector<std::string>> {
+ public:
+  std::shared_ptr<cxxopts::Value> clone() const override { return std::make_shared<ListValue>(*this); }
+  void parse(const std::string& joined) const override {
+    std::vector<std::string>& values = *m_store;
+    for (size_t begin = 0; begin <= joined.size();) {
+      const size_t end = std::min(joined.find(kListDelimiter, begin), joined.size());
+      values.push_back(joined.substr(begin, end - begin));
+      begin = end + 1;
+    }
+  }
+  void parse() const override {}
+  bool is_container() const override { return true; }
+};
+
+}  // namespace
+
+std::shared_ptr<cxxopts::Value> text() { return cxxopts::value<std::string>(); }
+std::shared_ptr<cxxopts::Value> text(const std::string& default_value) { return text()->default_value(default_value); }
+std::shared_ptr<cxxopts::Value> list() { return std::make_shared<ListValue>(); }
+std::shared_ptr<cxxopts::Value> integer() { return cxxopts::value<int64_t>(); }
+std::shared_ptr<cxxopts::Value> integer(int64_t default_value) {
+  return integer()->default_value(std::to_string(default_value));
+}
+std::shared_ptr<cxxopts::Value> number() { return cxxopts::value<double>(); }
+std::shared_ptr<cxxopts::Value> number(const std::string& default_value) {
+  return number()->default_value(default_value);
+}
+std::shared_ptr<cxxopts::Value> flag() { return cxxopts::value<bool>()->default_value("false"); }
+
+std::string nearest_word(std::string_view word, const std::vector<std::string>& candidates) {
+  std::string best;
+  size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
+  for (const std::string& candidate : candidates) {
+    const bool extends = word.size() >= 3 && candidate.starts_with(word);
+    const size_t distance = extends ? 1 : edit_distance(word, candidate);
+    if (distance < best_distance) {
+      best = candidate;
+      best_distance = distance;
+    }
+  }
+  return best;
+}
+
+CommandLine::CommandLine(std::string name, std::string purpose, std::vector<std::string> examples)
+    : name_(std::move(name)), purpose_(std::move(purpose)), examples_(std::move(examples)), options_("cbtm " + name_) {}
+
+void CommandLine::positional(std::vector<std::string> flags, const std::string& help) {
+  options_.parse_positional(flags);
+  positional_ = std::move(flags);
+  positional_help_ = help;
+}
+
+std::vector<std::string> CommandLine::flag_names() const {
+  std::vector<std::string> names;
+  for (const std::string& group : options_.groups())
+    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
+      names.insert(names.end(), option.l.begin(), option.l.end());
+  return names;
+}
+
+bool CommandLine::parse(int argc, char** argv) {
+  options_.add_options("General")("threads", "threads to use (default: the cores this process may use)", integer(),
+                                  "N")("seed", "seed of everything random",
+                                       cxxopts::value<uint64_t>()->default_value("1234"),
+                                       "N")("json", "write the result here, machine-readable", text(), "FILE")(
+      "quiet", "print results, warnings and errors only", flag())("device", "auto, cpu, cuda or cuda:N", text("auto"),
+                                                                  "NAME")("help", "show this", flag());
+
+  // Lists: --corpus A B C becomes --corpus=A<delimiter>B<delimiter>C.
+  std::set<std::string> lists;
+  for (const std::string& group : options_.groups())
+    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
+      if (option.is_container) lists.insert(option.l.begin(), option.l.end());
+  std::vector<std::string> words = {argv[0]};
+  as_typed_ = "cbtm " + name_;
+  for (int place = 1; place < argc; ++place) as_typed_ += std::string(" ") + argv[place];
+  for (int place = 1; place < argc; ++place) {
+    std::string word = argv[place];
+    const std::string name = word.starts_with("--") ? word.substr(2) : "";
+    if (lists.contains(name)) {
+      std::string joined;
+      while (place + 1 < argc && (std::string_view(argv[place + 1]) == "-" || argv[place + 1][0] != '-')) {
+        if (!joined.empty()) joined += kListDelimiter;
+        joined += argv[++place];
+      }
+      if (joined.empty()) fail_usage("{}: --{} needs at least one value", name_, name);
+      word = fmt::format("--{}={}", name, joined);
+    }
+    words.push_back(std::move(word));
+  }
+  std::vector<const char*> pointers;
+  for (const std::string& word : words) pointers.push_back(word.c_str());
+
+  try {
+    result_ = options_.parse(static_cast<int>(pointers.size()), pointers.data());
+  } catch (const cxxopts::exceptions::no_such_option& error) {
+    const std::string message = error.what();
+    for (const std::string& word : words) {
+      if (!word.starts_with("-")) continue;
+      const std::string name =
+          word.substr(word.find_first_not_of('-') == std::string::npos ? 0 : word.find_first_not_of('-'));
+      const std::string bare = name.substr(0, name.find('='));
+      const std::vector<std::string> names = flag_names();
+      if (std::find(names.begin(), names.end(), bare) != names.end()) continue;
+      const std::string near = nearest_word(bare, names);
+      fail_usage("{}: unknown flag {}{}; cbtm {} --help lists all", name_, word.substr(0, word.find('=')),
+                 near.empty() ? "" : fmt::format(", did you mean --{}?", near), name_);
+    }
+    fail_usage("{}: {}", name_, message);
+  } catch (const cxxopts::exceptions::exception& error) {
+    fail_usage("{}: {}; cbtm {} --help lists all flags", name_, error.what(), name_);
+  }
+  if (get<bool>("help")) {
+    print_help();
+    return false;
+  }
+  if (!result_->unmatched().empty())
+    fail_usage("{}: unexpected argument '{}'; cbtm {} --help shows the usage", name_, result_->unmatched().front(),
+               name_);
+
+  common_.threads = given("threads") ? static_cast<int>(integer("threads", 1, 4096)) : available_threads();
+  common_.seed = get<uint64_t>("seed");
+  if (given("json")) common_.json = text("json");
+  common_.quiet = get<bool>("quiet");
+  common_.device = text("device");
+  set_thread_count(common_.threads);
+  set_quiet(common_.quiet);
+  return true;
+}
+
+const cxxopts::ParseResult& CommandLine::parsed() const {
+  CBTM_ASSERT(result_.has_value(), "flags are read after parse()");
+  return *result_;
+}
+
+bool CommandLine::has(const std::string& flag) const {
+  if (given(flag)) return true;
+  for (const std::string& group : options_.groups())
+    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
+      if (std::find(option.l.begin(), option.l.end(), flag) != option.l.end()) return option.has_default;
+  CBTM_ASSERT(false, "a flag is declared before it is asked for");
+  return false;
+}
+
+void CommandLine::missing(const std::string& flag) const {
+  fail_usage("{}: --{} is needed; cbtm {} --help shows an example", name_, flag, name_);
+}
+
+int64_t CommandLine::integer(const std::string& flag, int64_t low, int64_t high) const {
+  const int64_t value = get<int64_t>(flag);
+  if (value < low || value > high) {
+    if (high == INT64_MAX) fail_usage("{}: --{} is {}, but must be at least {}", name_, flag, value, low);
+    fail_usage("{}: --{} is {}, but must lie between {} and {}", name_, flag, value, low, high);
+  }
+  return value;
+}
+
+double CommandLine::number(const std::string& flag, double low, double high) const {
+  const double value = get<double>(flag);
+  if (!(value >= low && value <= high))
+    fail_usage("{}: --{} is {}, but must lie between {} and {}", name_, flag, value, low, high);
+  return value;
+}
+
+void CommandLine::write_json(const Json& result) const {
+  if (common_.json) write_json_file(*common_.json, result);
+}
+
+void CommandLine::print_help() const {
+  fmt::print("cbtm {}: {}\n\nusage: cbtm {} {}[flags]\n", name_, purpose_, name_,
+             positional_help_.empty() ? "" : positional_help_ + " ");
+  for (const std::string& group : options_.groups()) {
+    fmt::print("\n{}\n", group);
+    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options) {
+      const std::string& name = option.l.front();
+      if (std::find(positional_.begin(), positional_.end(), name) != positional_.end()) continue;
+      const std::string left = fmt::format("--{} {}", name, option.is_boolean ? "" : option.arg_help);
+      const bool show_default = option.has_default && !option.is_boolean;
+      fmt::print("  {:<34} {}{}\n", left, option.desc,
+                 show_default ? fmt::format(" (default {})", option.default_value) : "");
+    }
+  }
+  if (!examples_.empty()) fmt::print("\nexamples\n");
+  for (const std::string& example : examples_) fmt::print("  {}\n", example);
+}
+
+}  // namespace cbtm

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cbtm/device/tensor.h"
+#include "cbtm/model/opt_config.h"
+#include "cbtm/model/parameter_layout.h"
+
+namespace cbtm {
+
+/// A model on disk: config and tensors, in any published layout (model.safetensors, sharded, pytorch_model.bin zip or
+/// legacy, sharded; metaseq's restored.pt names). Files stay memory-mapped; nothing in them is executed. Throws Error,
+/// in one line naming file and tensor: missing, wrong shape, wrong dtype, damaged, both matrices of a tied pair stored
+/// with different values.
+class OptCheckpoint {
+ public:
+  /// `path` is a directory with config.json. Unknown tensors are named in a warning on stderr.
+  static OptCheckpoint open(const std::filesystem::path& path);
+  OptCheckpoint(OptCheckpoint&&) noexcept;
+  ~OptCheckpoint();
+
+  const OptConfig& config() const;
+  const ParameterLayout& layout() const;
+  /// The dtype most of its tensors have.
+  DType stored_dtype() const;
+  /// Fills a flat buffer of layout().flat_size() elements of `dtype` (f32, bf16 or f16; widening exact, narrowing to
+  /// nearest even); gaps become zero.
+  void read_parameters(DType dtype, void* flat) const;
+  /// The file's own bytes as a flat buffer, if they lie exactly as the layout wants them (our own files do): f32, bf16
+  /// or f16. Null otherwise. Valid while this object lives.
+  const void* mapped_flat(DType dtype) const;
+
+ private:
+  struct State;
+  explicit OptCheckpoint(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+/// Writes config.json, generation_config.json and model.safetensors (shards of at most 5 GB with an index) into
+/// `directory`, which exists and which the caller renames into place. `flat` is float32, layout order; `stored_dtype`
+/// f32, bf16 or f16 (a finite value that f16 cannot hold is an Error). Tensors lie in the file as in the flat
+/// buffer, so that it can be mapped back whole.
+void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfig& config, std::span<const float> flat,
+                          DType stored_dtype = DType::f32);
+
+}  // namespace cbtm

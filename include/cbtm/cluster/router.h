@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cbtm/base/json.h"
+
+namespace cbtm {
+
+/// What maps text to clusters: tf-idf vocabulary, idf, SVD components, centroids (shared/reference/cbtm-method.md
+/// sections 1 and 4; layout on disk: shared/golden/README.md 'Router layout', docs/formats.md). Immutable, safe to
+/// share.
+class Router {
+ public:
+  struct Parts {
+    std::vector<std::string> vocabulary;  ///< sorted by UTF-8 bytes; the place is the column
+    std::vector<float> idf;               ///< [V]
+    std::vector<float> components;        ///< [V, dimensions], row-major
+    std::vector<float> centroids;         ///< [clusters, dimensions]
+    int64_t dimensions = 0;
+    int64_t clusters = 0;
+    double temperature = 0.1;
+    double distance_power = 2;
+    std::vector<std::string> stop_words;
+    std::vector<std::vector<std::string>> top_terms;  ///< by cluster; may be empty
+    Json extra = Json::object();                      ///< further keys of router.json, kept as they are
+  };
+
+  explicit Router(Parts parts);
+  /// Reads router.json and router.safetensors. Throws Error naming file and field.
+  static Router load(const std::filesystem::path& directory);
+  /// Writes both, atomically as a directory.
+  void save(const std::filesystem::path& directory) const;
+  Router(Router&&) noexcept;
+  ~Router();
+
+  const Parts& parts() const;
+  int64_t clusters() const { return parts().clusters; }
+  int64_t dimensions() const { return parts().dimensions; }
+  /// Over vocabulary, idf, components, centroids and stop words (not the temperature): experts record it.
+  const std::string& content_hash() const;
+
+  /// Unit-length embedding of a text, or zeros (empty, only stop words, or shorter than 1e-6 of its tf-idf row).
+  void embed(std::string_view text, std::span<float> embedding) const;
+  /// ||embedding - centroid_j||² for each j.
+  void squared_distances(std::span<const float> embedding, std::span<double> out) const;
+
+  struct Data;
+  const Data& data() const { return *data_; }
+
+ private:
+  std::unique_ptr<const Data> data_;
+};
+
+/// The router's view of a growing text: append bytes (any cut, also inside a character), ask for the distances of the
+/// text so far. Each append costs what its own words cost, however long the text is: the unnormalised embedding is kept
+/// and a word is added when it completes; the last, possibly unfinished word counts as it stands. Equals Router::embed
+/// of the whole text so far, an incomplete last character read as U+FFFD.
+class RoutingContext {
+ public:
+  explicit RoutingContext(const Router& router);
+  ~RoutingContext();
+  RoutingContext(RoutingContext&&) noexcept;
+
+  void append(std::string_view bytes);
+  void squared_distances(std::span<double> out) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+struct RoutingOptions {
+  int64_t top_k = 2;          ///< experts of non-zero weight; at least 1; more than there are means all
+  double temperature = 0.1;   ///< T
+  double distance_power = 2;  ///< 2 or 4
+};
+
+/// weights_j proportional to exp(-distance_j^power / T) over the top_k nearest (ties: lower index) among `present`
+/// clusters (empty: all), renormalised; 0 elsewhere. Computed relative to the nearest, so no underflow to 0/0.
+void routing_weights(std::span<const double> squared_distances, const RoutingOptions& options,
+                     std::span<const uint8_t> present, std::span<double> weights);
+
+}  // namespace cbtm

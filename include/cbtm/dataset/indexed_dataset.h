@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+namespace cbtm {
+
+/// Writes PREFIX.bin and PREFIX.idx, a Megatron-LM indexed dataset (shared/reference/tokenizer.md section 7): one
+/// sequence a document, uint16 tokens where the vocabulary is below 65,500, else int32. Both files appear whole, at
+/// commit().
+class IndexedDatasetWriter {
+ public:
+  IndexedDatasetWriter(std::filesystem::path prefix, int64_t vocab_size);
+  ~IndexedDatasetWriter();
+  IndexedDatasetWriter(const IndexedDatasetWriter&) = delete;
+
+  void add(std::span<const int32_t> ids);
+  int64_t sequences() const;
+  int64_t tokens() const;
+  void commit();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Reads one, memory-mapped. Throws Error naming the file and what is wrong (magic, version, dtype, sizes, offsets).
+class IndexedDataset {
+ public:
+  explicit IndexedDataset(const std::filesystem::path& prefix);
+  ~IndexedDataset();
+  IndexedDataset(IndexedDataset&&) noexcept;
+
+  int64_t sequences() const;
+  int64_t tokens() const;
+  int64_t length(int64_t sequence) const;
+  /// Token number of the first token of `sequence` within the whole file.
+  int64_t first_token(int64_t sequence) const;
+  /// Copies tokens [first, first + out.size()) of the whole file, across sequences.
+  void read(int64_t first, std::span<int32_t> out) const;
+  std::vector<int32_t> sequence(int64_t index) const;
+  /// Throws Error if an id is outside [0, vocab_size); reads everything once.
+  void check_ids(int64_t vocab_size) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace cbtm

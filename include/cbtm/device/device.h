@@ -1,0 +1,298 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "cbtm/device/tensor.h"
+
+namespace cbtm {
+
+class Device;
+
+/// Memory of a device; freed with the object. Movable, not copyable: a copy is a named call of Device.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  DeviceBuffer(Device* device, void* data, int64_t bytes) : device_(device), data_(data), bytes_(bytes) {}
+  DeviceBuffer(DeviceBuffer&& other) noexcept { *this = std::move(other); }
+  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  ~DeviceBuffer();
+
+  void* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+  /// [rows, columns] of `dtype`, starting `byte_offset` into the buffer.
+  TensorView view(DType dtype, int64_t rows, int64_t columns, int64_t byte_offset = 0) const {
+    CBTM_ASSERT(byte_offset + rows * columns * dtype_bytes(dtype) <= bytes_, "a view lies inside its buffer");
+    return {static_cast<char*>(data_) + byte_offset, dtype, rows, columns};
+  }
+
+ private:
+  Device* device_ = nullptr;
+  void* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
+enum class Activation : uint8_t { none, relu, gelu };
+
+/// Which elements a dropout zeroes: element e of site `site` in step `step` is dropped when
+/// uniform_from_bits(philox({e/4 low, e/4 high, site, step}, seed).word[e % 4]) < probability, and scaled by
+/// 1 / (1 - probability) otherwise. The same on every device, whatever the micro-batch, and redrawn by the backward
+/// pass. probability 0 means none.
+struct Dropout {
+  float probability = 0;
+  uint64_t seed = 0;
+  uint32_t step = 0;
+  uint32_t site = 0;
+  int64_t first_row = 0;  ///< number of row 0 of the operands within the step's global batch
+
+  bool active() const { return probability > 0; }
+};
+
+/// out[r] = token_table[ids[r]] (if given) + position_table[positions[r]] (if given) + out[r] (if accumulate).
+struct EmbeddingForward {
+  ConstTensorView ids;          ///< int32 [1, rows], each in [0, token_table.rows): checked by the caller on the host
+  ConstTensorView token_table;  ///< [vocab_size, width], or empty
+  ConstTensorView positions;    ///< int32 [1, rows]
+  ConstTensorView position_table;  ///< [max_position_embeddings + 2, width], or empty
+  TensorView out;                  ///< [rows, width]
+  bool accumulate = false;
+};
+
+/// Adds out_gradient[r] to token_table_gradient[ids[r]] and position_table_gradient[positions[r]], in a fixed order.
+struct EmbeddingBackward {
+  ConstTensorView ids;
+  ConstTensorView positions;
+  ConstTensorView out_gradient;
+  TensorView token_table_gradient;     ///< float32, or empty
+  TensorView position_table_gradient;  ///< float32, or empty
+};
+
+/// sum = residual + drop(branch); normalized = (sum - mean) * rstd * gamma + beta, mean and biased variance of each
+/// row by two passes, rstd = 1 / sqrt(variance + epsilon). Empty branch: sum = residual. Empty gamma / beta: 1 / 0.
+/// dropout element = (first_row + r) * width + c.
+struct ResidualLayerNormForward {
+  ConstTensorView residual;  ///< [rows, width]
+  ConstTensorView branch;    ///< [rows, width], or empty
+  Dropout dropout;
+  ConstTensorView gamma;  ///< [1, width], or empty
+  ConstTensorView beta;
+  float epsilon = 1e-5f;
+  TensorView sum;         ///< [rows, width]; may be `residual` itself; may be empty if branch is
+  TensorView normalized;  ///< [rows, width], or empty: only the sum is wanted (last residual of a model without norm)
+  TensorView mean;        ///< float32 [1, rows], or both empty in inference
+  TensorView rstd;
+};
+
+/// From d normalized (and d sum of the later residual path, if given):
+///   sum_gradient = sum_gradient_in + layernorm_backward(normalized_gradient);
+///   branch_gradient = sum_gradient * dropout mask / (1 - p), if asked for; gamma and beta gradients accumulate.
+struct ResidualLayerNormBackward {
+  ConstTensorView normalized_gradient;  ///< [rows, width], or empty (then only the dropout mask is applied)
+  ConstTensorView sum_gradient_in;      ///< [rows, width], or empty; may be the same memory as sum_gradient
+  ConstTensorView sum;                  ///< as written by the forward pass
+  ConstTensorView mean, rstd;
+  ConstTensorView gamma;
+  Dropout dropout;
+  TensorView sum_gradient;     ///< [rows, width]
+  TensorView branch_gradient;  ///< [rows, width], or empty; may be sum_gradient itself
+  TensorView gamma_gradient;   ///< float32 [1, width], or empty
+  TensorView beta_gradient;
+};
+
+/// out = activation(input weightᵀ + bias). `weight` may be float32, bfloat16 or float16 (inference: int8 later), the
+/// accumulation is float32.
+struct LinearForward {
+  ConstTensorView input;   ///< [rows, in]
+  ConstTensorView weight;  ///< [out, in]
+  ConstTensorView bias;    ///< [1, out], or empty
+  Activation activation = Activation::none;
+  TensorView output;          ///< [rows, out]
+  TensorView pre_activation;  ///< [rows, out], only for gelu in training
+};
+
+/// For out = input weightᵀ + bias:  weight_gradient += out_gradientᵀ input;  bias_gradient += column sums;
+/// input_gradient = (or +=, if accumulate) out_gradient weight, then, if the input was itself the output of an
+/// activation, multiplied by that activation's derivative (relu'(0) = 0; gelu needs its pre_activation).
+struct LinearBackward {
+  ConstTensorView input;
+  ConstTensorView weight;
+  ConstTensorView output_gradient;
+  TensorView input_gradient;  ///< [rows, in], or empty
+  bool accumulate_input_gradient = false;
+  Activation input_activation = Activation::none;
+  ConstTensorView input_pre_activation;
+  TensorView weight_gradient;  ///< float32 [out, in], accumulates; or empty
+  TensorView bias_gradient;    ///< float32 [1, out], accumulates; or empty
+};
+
+/// Causal attention over packed sequences, all heads. Sequence s has the query rows
+/// query_offsets[s] .. query_offsets[s+1] and the key rows key_offsets[s] .. key_offsets[s+1]; its query i sees its
+/// keys j <= i + keys - queries. score = (scale * q) . k; softmax in float32; dropout on the probabilities, with
+/// element
+/// ((first_row + query row) * num_heads + head) * dropout_columns + j, j counted within the sequence.
+/// Head h has the columns [h * head_dim, (h+1) * head_dim) of every operand.
+struct AttentionShape {
+  std::span<const int32_t> query_offsets;  ///< host memory, sequence_count + 1
+  std::span<const int32_t> key_offsets;    ///< the same span as query_offsets in training
+  int64_t num_heads = 0;
+  int64_t head_dim = 0;
+  float scale = 1;
+  Dropout dropout;
+  int64_t dropout_columns = 0;  ///< >= longest key sequence, a multiple of 4, the same in every call of a run
+};
+struct AttentionForward {
+  AttentionShape shape;
+  ConstTensorView query;       ///< [query rows, num_heads * head_dim], any row stride (a slice of a fused qkv matrix)
+  ConstTensorView key, value;  ///< [key rows, num_heads * head_dim]
+  TensorView output;           ///< [query rows, num_heads * head_dim]
+  TensorView log_sum_exp;      ///< float32 [query rows, num_heads], natural log; or empty in inference
+};
+struct AttentionBackward {
+  AttentionShape shape;
+  ConstTensorView query, key, value, output, log_sum_exp, output_gradient;
+  TensorView query_gradient, key_gradient, value_gradient;  ///< written, not accumulated; gradients of the unscaled q
+};
+
+/// A paged key-value cache of one layer: token t of a sequence lies in row
+/// block_table[sequence][t / page_size] * page_size + t % page_size of `keys` and `values`.
+struct KeyValueCache {
+  TensorView keys;  ///< [page_count * page_size, num_heads * head_dim]
+  TensorView values;
+  int64_t page_size = 0;
+  ConstTensorView block_table;  ///< int32 [sequence_count, pages_max]
+};
+
+/// Writes the new keys and values into the cache, then attention of the new queries over everything cached:
+/// rows query_offsets[s] .. query_offsets[s+1] are the newest tokens of sequence s, which then holds
+/// cached_lengths[s] tokens, the new ones included. No dropout.
+struct AttentionCached {
+  AttentionShape shape;                     ///< key_offsets unused
+  std::span<const int32_t> cached_lengths;  ///< host memory, sequence_count
+  KeyValueCache cache;
+  ConstTensorView query, key, value;  ///< [new rows, num_heads * head_dim]
+  TensorView output;
+};
+
+/// Output layer and cross-entropy in blocks of rows, so that never all logits exist:
+/// loss[r] = -log softmax(hidden[r] tableᵀ)[targets[r]] (natural log), 0 where the target is -100.
+/// With gradients: hidden_gradient = d (gradient_scale * Σ loss) / d hidden, table_gradient accumulates likewise.
+struct OutputLoss {
+  ConstTensorView hidden;   ///< [rows, width]
+  ConstTensorView table;    ///< [vocab_size, width]
+  ConstTensorView targets;  ///< int32 [1, rows]
+  TensorView losses;        ///< float32 [1, rows]
+  TensorView loss_sum;      ///< float64 [1, 1], accumulates in a fixed order; or empty
+  float gradient_scale = 1;
+  TensorView hidden_gradient;  ///< [rows, width], or empty: forward only
+  TensorView table_gradient;   ///< float32 [vocab_size, width], or empty
+};
+
+/// AdamW as in torch (shared/reference/opt-format.md section 4), over flat buffers, one launch. The first
+/// `decayed_count` elements (the matrices) are decayed, the rest (biases and norms) are not. Gradients are multiplied
+/// by min(1, clip_norm / (norm + 1e-6)) (clip_norm 0: never), norm = sqrt(gradient_square_sum). If that is not finite
+/// nothing is updated. Gradients are zeroed in either case.
+struct AdamW {
+  TensorView weights;                        ///< float32 [1, n]
+  TensorView gradients;                      ///< float32 [1, n]
+  TensorView first_moments, second_moments;  ///< float32 [1, n]
+  ConstTensorView gradient_square_sum;       ///< float64 [1, 1], on the device
+  int64_t decayed_count = 0;
+  int64_t step = 1;  ///< counts from 1
+  float learning_rate = 0;
+  float beta1 = 0.9f, beta2 = 0.95f;
+  float epsilon = 1e-8f;
+  float weight_decay = 0;
+  float clip_norm = 0;
+};
+
+/// log of the mixture of the experts' next-token distributions: out[r][v] = log Σ_j weights[r][j]
+/// softmax(logits_j[r])[v], in float32 by log-sum-exp; experts of weight 0 are not read.
+struct MixtureLogProbabilities {
+  std::span<const ConstTensorView> logits;  ///< one [rows, vocab_size] an expert
+  ConstTensorView weights;                  ///< float32 [rows, expert count]; each row sums to 1
+  TensorView log_probabilities;             ///< float32 [rows, vocab_size]
+};
+
+/// A sparse matrix in CSR form: row r holds the entries indptr[r] .. indptr[r+1], columns ascending.
+struct SparseMatrix {
+  int64_t rows = 0, columns = 0;
+  std::span<const int64_t> indptr;
+  std::span<const int32_t> indices;
+  std::span<const float> values;
+};
+
+/// What any device must be able to do: memory, and operators over tensor views of its memory. Model code is written
+/// once against this class. Operators run in the order of the calls; copy_to_host and synchronize wait for them.
+/// Deterministic: the same calls on the same device (and thread count) give the same bits.
+/// Shapes are asserted (programming errors); out of memory is an Error that says what was asked for and what is free.
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  /// "cpu (16 threads, AVX-512)", for people.
+  virtual std::string description() const = 0;
+  /// Multiply-adds count as two; 0 when unknown. Measured once a process, by a product of matrices.
+  virtual double peak_flops() = 0;
+  /// Bytes that could still be allocated.
+  virtual int64_t free_bytes() const = 0;
+
+  // Memory.
+  DeviceBuffer allocate(int64_t bytes, std::string_view purpose);  ///< 64-byte aligned, not initialised
+  virtual void copy_to_device(void* destination, const void* host_source, int64_t bytes) = 0;
+  virtual void copy_to_host(void* host_destination, const void* source, int64_t bytes) = 0;
+  virtual void copy(TensorView destination, ConstTensorView source) = 0;  ///< same shape; converts the dtype
+  virtual void fill_zero(TensorView destination) = 0;
+  virtual void synchronize() = 0;
+
+  // Model operators.
+  virtual void embedding_forward(const EmbeddingForward& arguments) = 0;
+  virtual void embedding_backward(const EmbeddingBackward& arguments) = 0;
+  virtual void residual_layernorm_forward(const ResidualLayerNormForward& arguments) = 0;
+  virtual void residual_layernorm_backward(const ResidualLayerNormBackward& arguments) = 0;
+  virtual void linear_forward(const LinearForward& arguments) = 0;
+  virtual void linear_backward(const LinearBackward& arguments) = 0;
+  virtual void attention_forward(const AttentionForward& arguments) = 0;
+  virtual void attention_backward(const AttentionBackward& arguments) = 0;
+  virtual void attention_cached(const AttentionCached& arguments) = 0;
+  virtual void output_loss(const OutputLoss& arguments) = 0;
+  virtual void mixture_log_probabilities(const MixtureLogProbabilities& arguments) = 0;
+
+  // Optimizer.
+  /// square_sum (float64 [1, 1]) = Σ gradients², in a fixed order; NaN or Inf shows in it.
+  virtual void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) = 0;
+  virtual void adamw(const AdamW& arguments) = 0;
+
+  // Clustering. Dense operands float32, row-major.
+  virtual void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) = 0;             ///< y = A x
+  virtual void sparse_transposed_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) = 0;  ///< y = Aᵀ x
+  virtual void gram(ConstTensorView x, TensorView product) = 0;  ///< float64 [columns, columns] = xᵀ x
+  /// squared_distances[i][j] = ||rows_i - centroids_j||², float32 differences summed, never by expanding the square.
+  virtual void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) = 0;
+
+  /// Scratch memory the operators need at most for these shapes; the planner counts it. Operators take it from
+  /// the device's own arena, which grows outside of steps only.
+  virtual int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const = 0;
+
+ protected:
+  friend class DeviceBuffer;
+  virtual void* allocate_bytes(int64_t bytes, std::string_view purpose) = 0;
+  virtual void release_bytes(void* data, int64_t bytes) noexcept = 0;
+};
+
+/// "cpu", "cuda", "cuda:1" or "auto" (the best there is; the choice is named on stderr). Throws Error if the device is
+/// not there: never another one instead.
+std::unique_ptr<Device> open_device(std::string_view name);
+
+/// The CPU device (host/cpu).
+std::unique_ptr<Device> make_cpu_device();
+
+}  // namespace cbtm

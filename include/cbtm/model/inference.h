@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "cbtm/device/device.h"
+#include "cbtm/model/opt_config.h"
+
+namespace cbtm {
+
+/// Sequences one after another: sequence s holds ids[offsets[s] .. offsets[s+1]).
+struct PackedTokens {
+  std::span<const int32_t> ids;
+  std::span<const int32_t> offsets;  ///< sequence count + 1, from 0 to ids.size()
+
+  int64_t sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }
+  int64_t rows() const { return static_cast<int64_t>(ids.size()); }
+};
+
+/// One model ready to run forward: weights on the device (mapped from the file where the file allows it).
+/// Not thread-safe. Ids outside the vocabulary, and sequences longer than max_position_embeddings, are Errors.
+class InferenceModel {
+ public:
+  /// Loads a checkpoint directory. `weights` is the dtype that the matrices are kept in (f32, bf16).
+  static std::unique_ptr<InferenceModel> load(Device& device, const std::filesystem::path& directory,
+                                              DType weights = DType::f32);
+  virtual ~InferenceModel() = default;
+
+  virtual const OptConfig& config() const = 0;
+  /// Bytes of memory the weights take (mapped ones included).
+  virtual int64_t weight_bytes() const = 0;
+
+  /// out [rows, vocab_size] host float32: logits after every token.
+  virtual void logits(const PackedTokens& tokens, std::span<float> out) = 0;
+  /// out[r] = log p(targets[r] | the tokens of r's sequence up to r), natural log; 0 where targets[r] is -100.
+  virtual void target_log_probabilities(const PackedTokens& tokens, std::span<const int32_t> targets,
+                                        std::span<float> out) = 0;
+
+  // Generation with a key-value cache of this model's own.
+  virtual int64_t open_sequence() = 0;  ///< a handle
+  virtual void close_sequence(int64_t handle) = 0;
+  virtual int64_t sequence_length(int64_t handle) const = 0;
+  /// Appends tokens.sequence(i) to handles[i] and writes the logits after its last token: [handle count, vocab_size]
+  /// host float32. Many new tokens (a prompt) or one (decoding) alike.
+  virtual void extend(std::span<const int64_t> handles, const PackedTokens& tokens, std::span<float> next_logits) = 0;
+};
+
+}  // namespace cbtm
