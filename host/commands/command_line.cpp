@@ -50,18 +50,20 @@ class ListValue : public cxxopts::values::abstract_value<std::vector<std::string
 
 }  // namespace
 
-std::shared_ptr<cxxopts::Value> text() { return cxxopts::value<std::string>(); }
-std::shared_ptr<cxxopts::Value> text(const std::string& default_value) { return text()->default_value(default_value); }
-std::shared_ptr<cxxopts::Value> list() { return std::make_shared<ListValue>(); }
-std::shared_ptr<cxxopts::Value> integer() { return cxxopts::value<int64_t>(); }
-std::shared_ptr<cxxopts::Value> integer(int64_t default_value) {
-  return integer()->default_value(std::to_string(default_value));
+std::shared_ptr<cxxopts::Value> text_flag() { return cxxopts::value<std::string>(); }
+std::shared_ptr<cxxopts::Value> text_flag(const std::string& default_value) {
+  return text_flag()->default_value(default_value);
 }
-std::shared_ptr<cxxopts::Value> number() { return cxxopts::value<double>(); }
-std::shared_ptr<cxxopts::Value> number(const std::string& default_value) {
-  return number()->default_value(default_value);
+std::shared_ptr<cxxopts::Value> list_flag() { return std::make_shared<ListValue>(); }
+std::shared_ptr<cxxopts::Value> integer_flag() { return cxxopts::value<int64_t>(); }
+std::shared_ptr<cxxopts::Value> integer_flag(int64_t default_value) {
+  return integer_flag()->default_value(std::to_string(default_value));
 }
-std::shared_ptr<cxxopts::Value> flag() { return cxxopts::value<bool>()->default_value("false"); }
+std::shared_ptr<cxxopts::Value> number_flag() { return cxxopts::value<double>(); }
+std::shared_ptr<cxxopts::Value> number_flag(const std::string& default_value) {
+  return number_flag()->default_value(default_value);
+}
+std::shared_ptr<cxxopts::Value> switch_flag() { return cxxopts::value<bool>()->default_value("false"); }
 
 std::string nearest_word(std::string_view word, const std::vector<std::string>& candidates) {
   std::string best;
@@ -95,12 +97,12 @@ std::vector<std::string> CommandLine::flag_names() const {
 }
 
 bool CommandLine::parse(int argc, char** argv) {
-  options_.add_options("General")("threads", "threads to use (default: the cores this process may use)", integer(),
+  options_.add_options("General")("threads", "threads to use (default: the cores this process may use)", integer_flag(),
                                   "N")("seed", "seed of everything random",
                                        cxxopts::value<uint64_t>()->default_value("1234"),
-                                       "N")("json", "write the result here, machine-readable", text(), "FILE")(
-      "quiet", "print results, warnings and errors only", flag())("device", "auto, cpu, cuda or cuda:N", text("auto"),
-                                                                  "NAME")("help", "show this", flag());
+                                       "N")("json", "write the result here, machine-readable", text_flag(), "FILE")(
+      "quiet", "print results, warnings and errors only", switch_flag())(
+      "device", "auto, cpu, cuda or cuda:N", text_flag("auto"), "NAME")("help", "show this", switch_flag());
 
   // Lists: --corpus A B C becomes --corpus=A<delimiter>B<delimiter>C.
   std::set<std::string> lists;

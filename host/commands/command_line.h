@@ -25,9 +25,9 @@ struct CommonFlags {
 /// "did you mean", examples in the help, a usage Error instead of its own exceptions.
 ///
 ///   CommandLine line("cluster", "find the domains of a corpus", {"cbtm cluster --corpus data/ --k 8 --out run/"});
-///   line.group("Input")("corpus", "files, directories or -", list(), "PATH...")("text-field", "...", text("text"));
-///   if (!line.parse(argc, argv)) return kExitSuccess;  // --help was printed
-///   const auto paths = line.get<std::vector<std::string>>("corpus");
+///   line.group("Input")("corpus", "files, directories or -", list_flag(), "PATH...")("text-field", "...",
+///   text_flag("text")); if (!line.parse(argc, argv)) return kExitSuccess;  // --help was printed const auto paths =
+///   line.get<std::vector<std::string>>("corpus");
 class CommandLine {
  public:
   CommandLine(std::string name, std::string purpose, std::vector<std::string> examples);
@@ -78,14 +78,14 @@ class CommandLine {
 };
 
 /// Shorthands for cxxopts values: required or optional without default, or with one.
-std::shared_ptr<cxxopts::Value> text();
-std::shared_ptr<cxxopts::Value> text(const std::string& default_value);
-std::shared_ptr<cxxopts::Value> list();
-std::shared_ptr<cxxopts::Value> integer();
-std::shared_ptr<cxxopts::Value> integer(int64_t default_value);
-std::shared_ptr<cxxopts::Value> number();
-std::shared_ptr<cxxopts::Value> number(const std::string& default_value);
-std::shared_ptr<cxxopts::Value> flag();
+std::shared_ptr<cxxopts::Value> text_flag();
+std::shared_ptr<cxxopts::Value> text_flag(const std::string& default_value);
+std::shared_ptr<cxxopts::Value> list_flag();
+std::shared_ptr<cxxopts::Value> integer_flag();
+std::shared_ptr<cxxopts::Value> integer_flag(int64_t default_value);
+std::shared_ptr<cxxopts::Value> number_flag();
+std::shared_ptr<cxxopts::Value> number_flag(const std::string& default_value);
+std::shared_ptr<cxxopts::Value> switch_flag();
 
 /// The candidate nearest to `word` by edit distance, or "" if none is near.
 std::string nearest_word(std::string_view word, const std::vector<std::string>& candidates);
