@@ -68,15 +68,22 @@ class CorpusReader {
 /// Hash of (sorted relative path, size, modification time) of all files: tells whether a stage's input has changed.
 std::string corpus_fingerprint(const CorpusOptions& options);
 
-/// Held-out split by a hash of the document's text, so that a document stays on its side when files are added:
-/// held out if hash64(text) < threshold.
-struct HeldOutSplit {
-  double fraction = 0.01;
+/// The side of a document. Shards hold all three, as train / valid / tune .bin and .idx:
+///   train  what models are trained on (and what the router is fitted on)
+///   valid  the test set: every reported perplexity comes from it, nothing is ever chosen by it
+///   tune   held out too, for choosing settings (router temperature, learning rate); never reported
+enum class Split : uint8_t { train, valid, tune };
 
-  /// The fraction for a corpus of `documents`: `valid_fraction`, raised so that about `minimum` documents are held out
-  /// (but at most half).
+/// Split by a hash of the document's text, so that a document stays on its side when files are added or moved:
+/// u = hash64(text, seed) / 2^64 is uniform; valid if u < valid_fraction, tune if u >= 1 - tune_fraction, else train.
+struct HeldOutSplit {
+  double valid_fraction = 0.01;
+  double tune_fraction = 0.01;
+
+  /// For a corpus of `documents`: the wanted fraction, for each of valid and tune, raised so that about `minimum`
+  /// documents are held out in each (but at most a quarter of the corpus each).
   static HeldOutSplit for_corpus(int64_t documents, double valid_fraction, int64_t minimum = 50);
-  bool held_out(std::string_view text) const;
+  Split side(std::string_view text) const;
 };
 
 }  // namespace cbtm
