@@ -272,8 +272,7 @@ class Device {
   virtual void adamw(const AdamW& arguments) = 0;
 
   // Clustering. Dense operands float32, row-major.
-  virtual void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) = 0;             ///< y = A x
-  virtual void sparse_transposed_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) = 0;  ///< y = Aᵀ x
+  virtual void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) = 0;  ///< y = A x
   virtual void gram(ConstTensorView x, TensorView product) = 0;  ///< float64 [columns, columns] = xᵀ x
   /// squared_distances[i][j] = ||rows_i - centroids_j||², float32 differences summed, never by expanding the square.
   virtual void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) = 0;

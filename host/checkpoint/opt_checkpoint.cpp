@@ -1,0 +1,233 @@
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <map>
+
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/error.h"
+#include "cbtm/base/json.h"
+#include "cbtm/base/threads.h"
+#include "cbtm/checkpoint/checkpoint.h"
+#include "checkpoint/opt_tensors.h"
+
+namespace cbtm {
+
+struct OptCheckpoint::State {
+  std::filesystem::path path;
+  OptConfig config;
+  ParameterLayout layout;
+  OptTensors tensors;
+};
+
+OptCheckpoint::OptCheckpoint(std::unique_ptr<State> state) : state_(std::move(state)) {}
+OptCheckpoint::OptCheckpoint(OptCheckpoint&&) noexcept = default;
+OptCheckpoint::~OptCheckpoint() = default;
+const OptConfig& OptCheckpoint::config() const { return state_->config; }
+const ParameterLayout& OptCheckpoint::layout() const { return state_->layout; }
+
+namespace {
+
+std::string shape_text(const std::vector<int64_t>& shape) {
+  std::string text = "[";
+  for (size_t axis = 0; axis < shape.size(); ++axis) text += fmt::format("{}{}", axis == 0 ? "" : ", ", shape[axis]);
+  return text + "]";
+}
+
+std::vector<int64_t> wanted_shape(const Parameter& parameter) {
+  if (parameter.is_matrix) return {parameter.rows, parameter.columns};
+  return {parameter.columns};
+}
+
+void check_tensors(const OptTensors& tensors, const ParameterLayout& layout, const OptConfig& config,
+                   const std::string& where) {
+  for (const Parameter& parameter : layout.parameters()) {
+    const auto found = tensors.by_name.find(parameter.name);
+    if (found == tensors.by_name.end()) fail("{}: tensor '{}' is missing", where, parameter.name);
+    const StoredTensor& tensor = found->second;
+    if (!is_floating(tensor.type))
+      fail("{}: tensor '{}' holds {}, not floating-point numbers", where, tensor.name, stored_type_name(tensor.type));
+    const std::vector<int64_t> wanted = wanted_shape(parameter);
+    if (tensor.shape == wanted) continue;
+    if (parameter.name == "embed_positions.weight" && tensor.shape.size() == 2 &&
+        tensor.shape[0] == config.max_position_embeddings)
+      fail("{}: tensor '{}' has {} rows; OPT's has max_position_embeddings + 2 = {} (the offset of 2 was forgotten)",
+           where, tensor.name, tensor.shape[0], wanted[0]);
+    fail("{}: tensor '{}' has shape {}, but the config asks for {}", where, tensor.name, shape_text(tensor.shape),
+         shape_text(wanted));
+  }
+}
+
+template <typename Target, typename Source>
+void convert(const std::byte* from, int64_t count, Target* to) {
+  for (int64_t i = 0; i < count; ++i) {
+    Source value;
+    std::memcpy(&value, from + i * static_cast<int64_t>(sizeof(Source)), sizeof value);
+    if constexpr (std::is_same_v<Target, Source>) {
+      to[i] = value;
+    } else {
+      const float wide = [&] {
+        if constexpr (std::is_same_v<Source, double>)
+          return static_cast<float>(value);
+        else
+          return to_float(value);
+      }();
+      if constexpr (std::is_same_v<Target, float>) to[i] = wide;
+      if constexpr (std::is_same_v<Target, bf16>) to[i] = to_bf16(wide);
+      if constexpr (std::is_same_v<Target, f16>) to[i] = to_f16(wide);
+    }
+  }
+}
+
+template <typename Target>
+void read_tensor(const StoredTensor& tensor, Target* out) {
+  if (!tensor.contiguous()) {
+    const std::vector<float> values = tensor.values<float>();
+    convert<Target, float>(reinterpret_cast<const std::byte*>(values.data()), tensor.size(), out);
+    return;
+  }
+  parallel_ranges(tensor.size(), 0.5, [&](int64_t begin, int64_t end) {
+    const std::byte* from = tensor.data + begin * stored_type_bytes(tensor.type);
+    switch (tensor.type) {
+      case StoredType::f64: return convert<Target, double>(from, end - begin, out + begin);
+      case StoredType::f32: return convert<Target, float>(from, end - begin, out + begin);
+      case StoredType::bf16: return convert<Target, bf16>(from, end - begin, out + begin);
+      case StoredType::f16: return convert<Target, f16>(from, end - begin, out + begin);
+      default: CBTM_ASSERT(false, "the dtype was checked when the checkpoint was opened");
+    }
+  });
+}
+
+}  // namespace
+
+OptCheckpoint OptCheckpoint::open(const std::filesystem::path& path) {
+  recover_directory(path);
+  if (!std::filesystem::exists(path)) fail("{}: there is no such model directory", path.string());
+  if (!std::filesystem::is_directory(path))
+    fail("{}: a model is a directory with config.json and weights", path.string());
+  if (!std::filesystem::exists(path / "config.json")) fail("{}: holds no config.json, so no model", path.string());
+  const OptConfig config = read_opt_config(path / "config.json");
+  // A config that lies about its size must not make the layout eat the memory.
+  if (config.num_hidden_layers > 4096)
+    fail("{}: num_hidden_layers is {}; no OPT is that deep", (path / "config.json").string(), config.num_hidden_layers);
+  auto state = std::make_unique<State>(State{path, config, ParameterLayout(config), collect_opt_tensors(path, config)});
+  check_tensors(state->tensors, state->layout, config, path.string());
+  return OptCheckpoint(std::move(state));
+}
+
+DType OptCheckpoint::stored_dtype() const {
+  std::map<StoredType, int64_t> sizes;
+  for (const auto& [name, tensor] : state_->tensors.by_name) sizes[tensor.type] += tensor.size();
+  const auto most =
+      std::max_element(sizes.begin(), sizes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  switch (most->first) {
+    case StoredType::f16: return DType::f16;
+    case StoredType::bf16: return DType::bf16;
+    case StoredType::f64: return DType::f64;
+    default: return DType::f32;
+  }
+}
+
+void OptCheckpoint::read_parameters(DType dtype, void* flat) const {
+  const int64_t item = dtype_bytes(dtype);
+  int64_t filled = 0;
+  const auto zero_gap = [&](int64_t end) {
+    if (end > filled)
+      std::memset(static_cast<char*>(flat) + filled * item, 0, static_cast<size_t>((end - filled) * item));
+  };
+  for (const Parameter& parameter : state_->layout.parameters()) {
+    zero_gap(parameter.offset);
+    const StoredTensor& tensor = state_->tensors.by_name.at(parameter.name);
+    switch (dtype) {
+      case DType::f32: read_tensor(tensor, static_cast<float*>(flat) + parameter.offset); break;
+      case DType::bf16: read_tensor(tensor, static_cast<bf16*>(flat) + parameter.offset); break;
+      case DType::f16: read_tensor(tensor, static_cast<f16*>(flat) + parameter.offset); break;
+      default: CBTM_ASSERT(false, "weights are f32, bf16 or f16");
+    }
+    filled = parameter.offset + parameter.size();
+  }
+  zero_gap(state_->layout.flat_size());
+}
+
+const void* OptCheckpoint::mapped_flat(DType dtype) const {
+  const int64_t item = dtype_bytes(dtype);
+  const std::vector<Parameter>& parameters = state_->layout.parameters();
+  const std::byte* base = state_->tensors.by_name.at(parameters.front().name).data;
+  if (reinterpret_cast<uintptr_t>(base) % 64 != 0) return nullptr;
+  if (parameters.back().offset + parameters.back().size() != state_->layout.flat_size()) return nullptr;
+  for (const Parameter& parameter : parameters) {
+    const StoredTensor& tensor = state_->tensors.by_name.at(parameter.name);
+    if (tensor.type != stored_type_of(dtype) || !tensor.contiguous() || tensor.data != base + parameter.offset * item)
+      return nullptr;
+  }
+  return base;
+}
+
+namespace {
+
+constexpr int64_t kShardBytesMax = int64_t{5} << 30;
+constexpr const char* kPrefix = "model.decoder.";
+
+/// `flat` in the stored dtype; f32 is used as it is.
+std::vector<uint16_t> narrowed(std::span<const float> flat, DType dtype, const std::string& where) {
+  std::vector<uint16_t> out;
+  if (dtype == DType::f32) return out;
+  out.resize(flat.size());
+  int64_t overflowed = 0;
+  for (size_t i = 0; i < flat.size(); ++i) {
+    if (dtype == DType::bf16) {
+      out[i] = to_bf16(flat[i]).bits;
+    } else {
+      out[i] = to_f16(flat[i]).bits;
+      if (std::isfinite(flat[i]) && (out[i] & 0x7fff) == 0x7c00) ++overflowed;
+    }
+  }
+  if (overflowed > 0)
+    fail("{}: {} values are too large for float16; write float32 or bfloat16 instead", where, overflowed);
+  return out;
+}
+
+}  // namespace
+
+void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfig& config, std::span<const float> flat,
+                          DType stored_dtype) {
+  const ParameterLayout layout(config);
+  CBTM_ASSERT(static_cast<int64_t>(flat.size()) == layout.flat_size(), "a flat buffer has the layout's size");
+  const std::vector<uint16_t> half = narrowed(flat, stored_dtype, directory.string());
+  const int64_t item = dtype_bytes(stored_dtype);
+  const auto* base = stored_dtype == DType::f32 ? reinterpret_cast<const std::byte*>(flat.data())
+                                                : reinterpret_cast<const std::byte*>(half.data());
+  std::vector<std::vector<OutputTensor>> shards(1);
+  int64_t shard_bytes = 0;
+  int64_t total_bytes = 0;
+  for (const Parameter& parameter : layout.parameters()) {
+    const int64_t bytes = parameter.size() * item;
+    if (shard_bytes > 0 && shard_bytes + bytes > kShardBytesMax) {
+      shards.emplace_back();
+      shard_bytes = 0;
+    }
+    shards.back().push_back({kPrefix + parameter.name, stored_type_of(stored_dtype), wanted_shape(parameter),
+                             base + parameter.offset * item});
+    shard_bytes += bytes;
+    total_bytes += bytes;
+  }
+  if (shards.size() == 1) {
+    write_safetensors(directory / "model.safetensors", shards[0]);
+  } else {
+    Json weight_map = Json::object();
+    for (size_t i = 0; i < shards.size(); ++i) {
+      const std::string name = fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards.size());
+      write_safetensors(directory / name, shards[i]);
+      for (const OutputTensor& tensor : shards[i]) weight_map[tensor.name] = name;
+    }
+    write_json_file(directory / "model.safetensors.index.json",
+                    {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}});
+  }
+  const char* dtype = stored_dtype == DType::f32 ? "float32" : stored_dtype == DType::bf16 ? "bfloat16" : "float16";
+  const Json json = opt_config_json(config, dtype);
+  write_json_file(directory / "config.json", json);
+  write_json_file(directory / "generation_config.json", {{"bos_token_id", config.bos_token_id},
+                                                         {"eos_token_id", json["eos_token_id"]},
+                                                         {"pad_token_id", config.pad_token_id}});
+}
+
+}  // namespace cbtm

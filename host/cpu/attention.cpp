@@ -1,0 +1,180 @@
+// Attention of training and of scoring, all heads. A unit of work is one head of one sequence (backward), or of one
+// block of its queries (forward): the keys and values of that head are copied once into a contiguous, transposed block
+// that stays in the cache, and the scores of kQueryBlock queries exist at a time, never queries x keys.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "cbtm/base/threads.h"
+#include "cpu/attention_block.h"
+#include "cpu/cpu_device.h"
+
+namespace cbtm {
+namespace {
+
+constexpr int64_t kQueryBlock = 32;
+
+struct Span {
+  int64_t query_begin, queries, key_begin, keys;
+};
+
+Span span_of(const AttentionShape& shape, int64_t sequence) {
+  const auto s = static_cast<size_t>(sequence);
+  return {shape.query_offsets[s], shape.query_offsets[s + 1] - shape.query_offsets[s], shape.key_offsets[s],
+          shape.key_offsets[s + 1] - shape.key_offsets[s]};
+}
+
+int64_t dropout_element(const AttentionShape& shape, int64_t query_row, int64_t head) {
+  return ((shape.dropout.first_row + query_row) * shape.num_heads + head) * shape.dropout_columns;
+}
+
+double cost_of_head(const AttentionShape& shape, int64_t sequences) {
+  const double rows =
+      static_cast<double>(shape.query_offsets.back()) / static_cast<double>(std::max<int64_t>(1, sequences));
+  return rows * rows * static_cast<double>(shape.head_dim) * 0.03;
+}
+
+}  // namespace
+
+void CpuDevice::attention_forward(const AttentionForward& arguments) {
+  const AttentionShape& shape = arguments.shape;
+  const int64_t sequences = static_cast<int64_t>(shape.query_offsets.size()) - 1;
+  const int64_t head_dim = shape.head_dim;
+  const bool dropped = shape.dropout.active();
+  parallel_ranges(sequences * shape.num_heads, cost_of_head(shape, sequences), [&](int64_t begin, int64_t end) {
+    std::vector<float> keys_transposed, scores, scaled, multipliers;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const Span span = span_of(shape, unit / shape.num_heads);
+      const int64_t head = unit % shape.num_heads;
+      const int64_t column = head * head_dim;
+      if (span.queries == 0) continue;
+      CBTM_ASSERT(span.keys >= span.queries, "every query sees at least itself");
+      const float* keys = arguments.key.as<float>() + span.key_begin * arguments.key.row_stride + column;
+      const float* values = arguments.value.as<float>() + span.key_begin * arguments.value.row_stride + column;
+      keys_transposed.resize(static_cast<size_t>(head_dim * span.keys));
+      cpu::transpose(keys, arguments.key.row_stride, span.keys, head_dim, keys_transposed.data());
+      scores.resize(static_cast<size_t>(kQueryBlock * span.keys));
+      scaled.resize(static_cast<size_t>(kQueryBlock * head_dim));
+      multipliers.resize(dropped ? static_cast<size_t>(span.keys) : 0);
+      for (int64_t first = 0; first < span.queries; first += kQueryBlock) {
+        const int64_t count = std::min(kQueryBlock, span.queries - first);
+        const int64_t hidden_before = span.keys - span.queries;
+        const int64_t visible = first + count + hidden_before;
+        for (int64_t i = 0; i < count; ++i)
+          kernels_.scale(
+              shape.scale,
+              arguments.query.as<float>() + (span.query_begin + first + i) * arguments.query.row_stride + column,
+              head_dim, scaled.data() + i * head_dim);
+        kernels_.small_product({count, visible, head_dim, scaled.data(), head_dim, 1, keys_transposed.data(), span.keys,
+                                scores.data(), span.keys, false});
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t row = span.query_begin + first + i;
+          const int64_t seen = first + i + hidden_before + 1;
+          float* probabilities = scores.data() + i * span.keys;
+          const float highest = kernels_.row_max(probabilities, seen);
+          const float sum = kernels_.exp_sum(probabilities, highest, seen, probabilities);
+          kernels_.scale(1.0f / sum, probabilities, seen, probabilities);
+          if (arguments.log_sum_exp)
+            arguments.log_sum_exp.as<float>()[row * arguments.log_sum_exp.row_stride + head] = highest + std::log(sum);
+          if (dropped) {
+            kernels_.dropout_multipliers(cpu::draw_of(shape.dropout), dropout_element(shape, row, head), seen,
+                                         multipliers.data());
+            kernels_.multiply(probabilities, multipliers.data(), seen, probabilities);
+          }
+          std::fill(probabilities + seen, probabilities + visible, 0.0f);
+        }
+        kernels_.small_product(
+            {count, head_dim, visible, scores.data(), span.keys, 1, values, arguments.value.row_stride,
+             arguments.output.as<float>() + (span.query_begin + first) * arguments.output.row_stride + column,
+             arguments.output.row_stride, false});
+      }
+    }
+  });
+}
+
+void CpuDevice::attention_backward(const AttentionBackward& arguments) {
+  const AttentionShape& shape = arguments.shape;
+  const int64_t sequences = static_cast<int64_t>(shape.query_offsets.size()) - 1;
+  const int64_t head_dim = shape.head_dim;
+  const bool dropped = shape.dropout.active();
+  const auto zero_rows = [&](TensorView view, int64_t first, int64_t count, int64_t column) {
+    for (int64_t row = first; row < first + count; ++row)
+      std::memset(view.as<float>() + row * view.row_stride + column, 0, static_cast<size_t>(head_dim) * 4);
+  };
+  parallel_ranges(sequences * shape.num_heads, 2.5 * cost_of_head(shape, sequences), [&](int64_t begin, int64_t end) {
+    std::vector<float> keys_transposed, values_transposed, scores, score_gradients, scaled, multipliers;
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const Span span = span_of(shape, unit / shape.num_heads);
+      const int64_t head = unit % shape.num_heads;
+      const int64_t column = head * head_dim;
+      zero_rows(arguments.key_gradient, span.key_begin, span.keys, column);
+      zero_rows(arguments.value_gradient, span.key_begin, span.keys, column);
+      if (span.queries == 0) continue;
+      const float* keys = arguments.key.as<float>() + span.key_begin * arguments.key.row_stride + column;
+      const float* values = arguments.value.as<float>() + span.key_begin * arguments.value.row_stride + column;
+      float* key_gradient =
+          arguments.key_gradient.as<float>() + span.key_begin * arguments.key_gradient.row_stride + column;
+      float* value_gradient =
+          arguments.value_gradient.as<float>() + span.key_begin * arguments.value_gradient.row_stride + column;
+      const auto block_elements = static_cast<size_t>(kQueryBlock * span.keys);
+      keys_transposed.resize(static_cast<size_t>(head_dim * span.keys));
+      values_transposed.resize(static_cast<size_t>(head_dim * span.keys));
+      cpu::transpose(keys, arguments.key.row_stride, span.keys, head_dim, keys_transposed.data());
+      cpu::transpose(values, arguments.value.row_stride, span.keys, head_dim, values_transposed.data());
+      scores.resize(block_elements);
+      score_gradients.resize(block_elements);
+      scaled.resize(static_cast<size_t>(kQueryBlock * head_dim));
+      multipliers.resize(dropped ? static_cast<size_t>(span.keys) : 0);
+      for (int64_t first = 0; first < span.queries; first += kQueryBlock) {
+        const int64_t count = std::min(kQueryBlock, span.queries - first);
+        const int64_t hidden_before = span.keys - span.queries;
+        const int64_t visible = first + count + hidden_before;
+        const int64_t first_row = span.query_begin + first;
+        const float* output_gradient =
+            arguments.output_gradient.as<float>() + first_row * arguments.output_gradient.row_stride + column;
+        const float* output = arguments.output.as<float>() + first_row * arguments.output.row_stride + column;
+        for (int64_t i = 0; i < count; ++i)
+          kernels_.scale(shape.scale,
+                         arguments.query.as<float>() + (first_row + i) * arguments.query.row_stride + column, head_dim,
+                         scaled.data() + i * head_dim);
+        kernels_.small_product({count, visible, head_dim, scaled.data(), head_dim, 1, keys_transposed.data(), span.keys,
+                                scores.data(), span.keys, false});
+        kernels_.small_product({count, visible, head_dim, output_gradient, arguments.output_gradient.row_stride, 1,
+                                values_transposed.data(), span.keys, score_gradients.data(), span.keys, false});
+        for (int64_t i = 0; i < count; ++i) {
+          const int64_t row = first_row + i;
+          const int64_t seen = first + i + hidden_before + 1;
+          const float row_term = kernels_.dot(output_gradient + i * arguments.output_gradient.row_stride,
+                                              output + i * arguments.output.row_stride, head_dim);
+          if (dropped)
+            kernels_.dropout_multipliers(cpu::draw_of(shape.dropout), dropout_element(shape, row, head), seen,
+                                         multipliers.data());
+          float* probabilities = scores.data() + i * span.keys;
+          float* gradients = score_gradients.data() + i * span.keys;
+          kernels_.softmax_backward(probabilities, gradients,
+                                    arguments.log_sum_exp.as<float>()[row * arguments.log_sum_exp.row_stride + head],
+                                    row_term, dropped ? multipliers.data() : nullptr, seen);
+          std::fill(probabilities + seen, probabilities + visible, 0.0f);
+          std::fill(gradients + seen, gradients + visible, 0.0f);
+        }
+        // dV += Pᵀ dO,  dK += dSᵀ (scale q),  dQ = scale dS K.
+        kernels_.small_product({visible, head_dim, count, scores.data(), 1, span.keys, output_gradient,
+                                arguments.output_gradient.row_stride, value_gradient,
+                                arguments.value_gradient.row_stride, true});
+        kernels_.small_product({visible, head_dim, count, score_gradients.data(), 1, span.keys, scaled.data(), head_dim,
+                                key_gradient, arguments.key_gradient.row_stride, true});
+        float* query_gradient =
+            arguments.query_gradient.as<float>() + first_row * arguments.query_gradient.row_stride + column;
+        kernels_.small_product({count, head_dim, visible, score_gradients.data(), span.keys, 1, keys,
+                                arguments.key.row_stride, query_gradient, arguments.query_gradient.row_stride, false});
+        for (int64_t i = 0; i < count; ++i)
+          kernels_.scale(shape.scale, query_gradient + i * arguments.query_gradient.row_stride, head_dim,
+                         query_gradient + i * arguments.query_gradient.row_stride);
+      }
+    }
+  });
+}
+
+}  // namespace cbtm

@@ -1,0 +1,86 @@
+#include <cstring>
+#include <vector>
+
+#include "cbtm/base/threads.h"
+#include "cpu/cpu_device.h"
+
+namespace cbtm {
+namespace {
+
+const float* vector_data(ConstTensorView view) { return view ? view.as<float>() : nullptr; }
+
+template <typename View>
+auto row_data(View view, int64_t row) {
+  return view ? view.template as<float>() + row * view.row_stride : nullptr;
+}
+
+}  // namespace
+
+void CpuDevice::residual_layernorm_forward(const ResidualLayerNormForward& arguments) {
+  const ConstTensorView residual = arguments.residual;
+  const int64_t width = residual.columns;
+  const bool dropped = arguments.branch && arguments.dropout.active();
+  CBTM_ASSERT(arguments.sum || !arguments.branch, "a new sum is written somewhere");
+  parallel_ranges(residual.rows, static_cast<double>(width) * (dropped ? 2.0 : 0.7), [&](int64_t begin, int64_t end) {
+    std::vector<float> multipliers(dropped ? static_cast<size_t>(width) : 0);
+    float unused_mean = 0;
+    float unused_rstd = 0;
+    for (int64_t row = begin; row < end; ++row) {
+      if (dropped)
+        kernels_.dropout_multipliers(cpu::draw_of(arguments.dropout), (arguments.dropout.first_row + row) * width,
+                                     width, multipliers.data());
+      kernels_.layernorm_forward(row_data(residual, row), row_data(arguments.branch, row),
+                                 dropped ? multipliers.data() : nullptr, vector_data(arguments.gamma),
+                                 vector_data(arguments.beta), arguments.epsilon, width, row_data(arguments.sum, row),
+                                 row_data(arguments.normalized, row),
+                                 arguments.mean ? arguments.mean.as<float>() + row : &unused_mean,
+                                 arguments.rstd ? arguments.rstd.as<float>() + row : &unused_rstd);
+    }
+  });
+}
+
+void CpuDevice::residual_layernorm_backward(const ResidualLayerNormBackward& arguments) {
+  const TensorView sum_gradient = arguments.sum_gradient;
+  const int64_t width = sum_gradient.columns;
+  const bool dropped = arguments.branch_gradient && arguments.dropout.active();
+  const bool wants_gamma = static_cast<bool>(arguments.gamma_gradient);
+  const bool wants_beta = static_cast<bool>(arguments.beta_gradient);
+  // A partial sum of gamma and beta gradients a thread, added up in the threads' order.
+  const int64_t threads = thread_count();
+  float* partials = scratch(0, threads * 2 * width);
+  std::memset(partials, 0, static_cast<size_t>(threads * 2 * width) * 4);
+  parallel_ranges(
+      sum_gradient.rows, static_cast<double>(width) * (dropped ? 2.5 : 1.2), [&](int64_t begin, int64_t end) {
+        float* gamma_partial = partials + omp_get_thread_num() * 2 * width;
+        float* beta_partial = gamma_partial + width;
+        std::vector<float> multipliers(dropped ? static_cast<size_t>(width) : 0);
+        for (int64_t row = begin; row < end; ++row) {
+          float* gradient = row_data(sum_gradient, row);
+          const float* incoming = row_data(arguments.sum_gradient_in, row);
+          if (arguments.normalized_gradient) {
+            kernels_.layernorm_backward(row_data(arguments.normalized_gradient, row), incoming,
+                                        row_data(arguments.sum, row), arguments.mean.as<float>()[row],
+                                        arguments.rstd.as<float>()[row], vector_data(arguments.gamma), width, gradient,
+                                        wants_gamma ? gamma_partial : nullptr, wants_beta ? beta_partial : nullptr);
+          } else if (incoming != gradient) {
+            std::memcpy(gradient, incoming, static_cast<size_t>(width) * 4);
+          }
+          if (!arguments.branch_gradient) continue;
+          float* branch = row_data(arguments.branch_gradient, row);
+          if (dropped) {
+            kernels_.dropout_multipliers(cpu::draw_of(arguments.dropout), (arguments.dropout.first_row + row) * width,
+                                         width, multipliers.data());
+            kernels_.multiply(gradient, multipliers.data(), width, branch);
+          } else if (branch != gradient) {
+            std::memcpy(branch, gradient, static_cast<size_t>(width) * 4);
+          }
+        }
+      });
+  for (int64_t thread = 0; thread < threads; ++thread) {
+    const float* partial = partials + thread * 2 * width;
+    if (wants_gamma) kernels_.add(partial, width, arguments.gamma_gradient.as<float>());
+    if (wants_beta) kernels_.add(partial + width, width, arguments.beta_gradient.as<float>());
+  }
+}
+
+}  // namespace cbtm

@@ -1,0 +1,130 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "cbtm/base/threads.h"
+#include "cpu/cpu_device.h"
+#include "cpu/matrix_product.h"
+
+namespace cbtm {
+namespace {
+
+/// Bytes of output that stay in the cache between the product and bias and activation.
+constexpr int64_t kEpilogueBytes = 1 << 20;
+/// Elements of a half-precision weight matrix that are widened at a time for a product.
+constexpr int64_t kWidenElements = 1 << 20;
+
+float gelu(float x) { return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f)); }
+float gelu_derivative(float x) {
+  const float density = 0.3989422804014327f * std::exp(-0.5f * x * x);
+  return 0.5f * (1.0f + std::erf(x * 0.70710678118654752f)) + x * density;
+}
+
+}  // namespace
+
+void CpuDevice::linear_forward(const LinearForward& arguments) {
+  const ConstTensorView input = arguments.input;
+  const ConstTensorView weight = arguments.weight;
+  const TensorView output = arguments.output;
+  const int64_t rows = input.rows;
+  const int64_t in = weight.columns;
+  const int64_t out = weight.rows;
+  CBTM_ASSERT(input.columns == in && output.columns == out && output.rows == rows, "shapes of a linear layer agree");
+  const float* bias = arguments.bias ? arguments.bias.as<float>() : nullptr;
+
+  const auto epilogue = [&](int64_t first_row, int64_t row_count, int64_t first, int64_t count) {
+    const bool relu = arguments.activation == Activation::relu;
+    if (bias == nullptr && arguments.activation == Activation::none) return;
+    parallel_ranges(row_count, static_cast<double>(count) * 0.2, [&](int64_t begin, int64_t end) {
+      for (int64_t row = first_row + begin; row < first_row + end; ++row) {
+        float* values = output.as<float>() + row * output.row_stride + first;
+        kernels_.bias_relu(values, bias != nullptr ? bias + first : nullptr, relu, count);
+        if (arguments.activation != Activation::gelu) continue;
+        if (arguments.pre_activation)
+          std::copy_n(values, count,
+                      arguments.pre_activation.as<float>() + row * arguments.pre_activation.row_stride + first);
+        for (int64_t i = 0; i < count; ++i) values[i] = gelu(values[i]);
+      }
+    });
+  };
+
+  if (rows <= cpu::kFewRows && weight.row_stride == in && weight.dtype != DType::f16) {
+    parallel_ranges(out, static_cast<double>(in * rows) * 0.05, [&](int64_t begin, int64_t end) {
+      if (weight.dtype == DType::f32) {
+        kernels_.few_rows_f32(input.as<float>(), input.row_stride, rows, in, weight.as<float>(), begin, end,
+                              output.as<float>(), output.row_stride);
+      } else {
+        kernels_.few_rows_bf16(input.as<float>(), input.row_stride, rows, in, weight.as<bf16>(), begin, end,
+                               output.as<float>(), output.row_stride);
+      }
+    });
+    epilogue(0, rows, 0, out);
+    return;
+  }
+  if (weight.dtype != DType::f32) {
+    const int64_t block = std::clamp<int64_t>(kWidenElements / in, 1, out);
+    float* widened = scratch(1, block * in);
+    for (int64_t first = 0; first < out; first += block) {
+      const int64_t count = std::min(block, out - first);
+      parallel_ranges(count, static_cast<double>(in) * 0.2, [&](int64_t begin, int64_t end) {
+        cpu::widened_rows(kernels_, weight, first + begin, end - begin, widened + begin * in);
+      });
+      cpu::multiply_matrices({rows, count, in, input.as<float>(), input.row_stride, false, widened, in, true,
+                              output.as<float>() + first, output.row_stride});
+      epilogue(0, rows, first, count);
+    }
+    return;
+  }
+  const int64_t block = std::max<int64_t>(256, kEpilogueBytes / (4 * out));
+  for (int64_t first = 0; first < rows; first += block) {
+    const int64_t count = std::min(block, rows - first);
+    cpu::multiply_matrices({count, out, in, input.as<float>() + first * input.row_stride, input.row_stride, false,
+                            weight.as<float>(), weight.row_stride, true, output.as<float>() + first * output.row_stride,
+                            output.row_stride});
+    epilogue(first, count, 0, out);
+  }
+}
+
+void CpuDevice::linear_backward(const LinearBackward& arguments) {
+  const ConstTensorView gradient = arguments.output_gradient;
+  const ConstTensorView weight = arguments.weight;
+  const int64_t rows = gradient.rows;
+  const int64_t in = weight.columns;
+  const int64_t out = weight.rows;
+  if (const TensorView bias_gradient = arguments.bias_gradient) {
+    parallel_ranges(out, static_cast<double>(rows) * 0.1, [&](int64_t begin, int64_t end) {
+      for (int64_t row = 0; row < rows; ++row)
+        kernels_.add(gradient.as<float>() + row * gradient.row_stride + begin, end - begin,
+                     bias_gradient.as<float>() + begin);
+    });
+  }
+  if (const TensorView weight_gradient = arguments.weight_gradient) {
+    cpu::multiply_matrices({out, in, rows, gradient.as<float>(), gradient.row_stride, true, arguments.input.as<float>(),
+                            arguments.input.row_stride, false, weight_gradient.as<float>(), weight_gradient.row_stride,
+                            1.0f, 1.0f});
+  }
+  const TensorView input_gradient = arguments.input_gradient;
+  if (!input_gradient) return;
+  const int64_t block = std::max<int64_t>(256, kEpilogueBytes / (4 * in));
+  for (int64_t first = 0; first < rows; first += block) {
+    const int64_t count = std::min(block, rows - first);
+    cpu::multiply_matrices({count, in, out, gradient.as<float>() + first * gradient.row_stride, gradient.row_stride,
+                            false, weight.as<float>(), weight.row_stride, false,
+                            input_gradient.as<float>() + first * input_gradient.row_stride, input_gradient.row_stride,
+                            1.0f, arguments.accumulate_input_gradient ? 1.0f : 0.0f});
+    if (arguments.input_activation == Activation::none) continue;
+    parallel_ranges(count, static_cast<double>(in) * 0.2, [&](int64_t begin, int64_t end) {
+      for (int64_t row = first + begin; row < first + end; ++row) {
+        float* values = input_gradient.as<float>() + row * input_gradient.row_stride;
+        if (arguments.input_activation == Activation::relu) {
+          kernels_.relu_backward(values, arguments.input.as<float>() + row * arguments.input.row_stride, in);
+        } else {
+          const ConstTensorView pre = arguments.input_pre_activation;
+          for (int64_t i = 0; i < in; ++i) values[i] *= gelu_derivative(pre.as<float>()[row * pre.row_stride + i]);
+        }
+      }
+    });
+  }
+}
+
+}  // namespace cbtm

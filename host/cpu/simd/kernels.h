@@ -1,0 +1,106 @@
+#pragma once
+
+#include <cstdint>
+
+#include "cbtm/base/half_types.h"
+
+namespace cbtm::cpu {
+
+/// Where a dropout draws its numbers (see Dropout in cbtm/device/device.h), without the element.
+struct DropoutDraw {
+  float probability;
+  uint64_t seed;
+  uint32_t step;
+  uint32_t site;
+};
+
+/// C[m, n] (+)= A B for matrices that fit the cache: A(i, l) lies at a[i * a_row_stride + l * a_column_stride], B and C
+/// are row-major.
+struct SmallProduct {
+  int64_t m, n, k;
+  const float* a;
+  int64_t a_row_stride, a_column_stride;
+  const float* b;
+  int64_t b_stride;
+  float* c;
+  int64_t c_stride;
+  bool accumulate;
+};
+
+/// One parameter range of an AdamW step; factors as worked out by the caller.
+struct AdamWRange {
+  float* weights;
+  float* gradients;  ///< zeroed
+  float* first_moments;
+  float* second_moments;
+  int64_t count;
+  float gradient_factor;  ///< of clipping
+  float beta1, beta2;
+  float decay_factor;          ///< 1 - learning_rate * weight_decay
+  float step_size;             ///< learning_rate / (1 - beta1^t)
+  float second_moment_factor;  ///< 1 / sqrt(1 - beta2^t)
+  float epsilon;
+};
+
+/// Loops over contiguous float32 values, compiled once per instruction set; one table is chosen at start. No function
+/// keeps state or starts threads. Pointers need no alignment. A null pointer means "not given" where a comment says so.
+struct Kernels {
+  const char* name;  ///< "AVX-512", for people
+
+  /// out[e - first] = 0 with the given probability, else 1 / (1 - probability), for elements first .. first + count.
+  void (*dropout_multipliers)(const DropoutDraw& draw, int64_t first, int64_t count, float* out);
+
+  /// sum = residual + branch * multipliers (branch, multipliers may be null); normalized = layernorm of it. `sum`,
+  /// `normalized`, gamma, beta may be null. Two passes over the row: mean, then variance.
+  void (*layernorm_forward)(const float* residual, const float* branch, const float* multipliers, const float* gamma,
+                            const float* beta, float epsilon, int64_t width, float* sum, float* normalized, float* mean,
+                            float* rstd);
+  /// sum_gradient = sum_gradient_in (may be null) + layernorm backward of normalized_gradient; gamma_gradient and
+  /// beta_gradient (may be null) accumulate.
+  void (*layernorm_backward)(const float* normalized_gradient, const float* sum_gradient_in, const float* sum,
+                             float mean, float rstd, const float* gamma, int64_t width, float* sum_gradient,
+                             float* gamma_gradient, float* beta_gradient);
+
+  void (*multiply)(const float* a, const float* b, int64_t count, float* out);
+  void (*add)(const float* x, int64_t count, float* y);                       ///< y += x
+  void (*add_scaled)(float factor, const float* x, int64_t count, float* y);  ///< y += factor x
+  void (*scale)(float factor, const float* x, int64_t count, float* y);       ///< y = factor x
+  /// row = row + bias (may be null), then max(0, row) if relu.
+  void (*bias_relu)(float* row, const float* bias, bool relu, int64_t count);
+  /// gradient = 0 where activation <= 0.
+  void (*relu_backward)(float* gradient, const float* activation, int64_t count);
+
+  void (*small_product)(const SmallProduct& product);
+  float (*row_max)(const float* x, int64_t count);
+  /// out (may be x itself, or null) = exp(x - shift); returns the sum.
+  float (*exp_sum)(const float* x, float shift, int64_t count, float* out);
+  /// out = factor * exp(x - shift).
+  void (*exp_scaled)(const float* x, float shift, float factor, int64_t count, float* out);
+  /// out += factor * exp(x - shift).
+  void (*add_exp_scaled)(const float* x, float shift, float factor, int64_t count, float* out);
+  void (*log_in_place)(float* x, int64_t count);
+  /// scores := exp(scores - log_sum_exp) = P; score_gradient := P * (score_gradient * multipliers - row_term);
+  /// then scores := P * multipliers (multipliers may be null: 1).
+  void (*softmax_backward)(float* scores, float* score_gradient, float log_sum_exp, float row_term,
+                           const float* multipliers, int64_t count);
+
+  float (*dot)(const float* a, const float* b, int64_t count);
+  float (*squared_distance)(const float* a, const float* b, int64_t count);
+  double (*square_sum)(const float* x, int64_t count);
+
+  /// out[r * out_stride + o] = Σ input[r * input_stride + i] weight[o * in + i] for r < rows <= 8, o in [begin, end).
+  void (*few_rows_f32)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const float* weight,
+                       int64_t begin, int64_t end, float* out, int64_t out_stride);
+  void (*few_rows_bf16)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const bf16* weight,
+                        int64_t begin, int64_t end, float* out, int64_t out_stride);
+  void (*widen_bf16)(const bf16* x, int64_t count, float* out);
+
+  void (*adamw)(const AdamWRange& range);
+};
+
+inline constexpr int64_t kFewRows = 8;
+
+/// The best table for this processor; CBTM_SIMD=sse4|avx2|avx512 asks for a lower one.
+const Kernels& kernels();
+
+}  // namespace cbtm::cpu

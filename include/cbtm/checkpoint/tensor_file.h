@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cbtm/base/mapped_file.h"
+#include "cbtm/device/tensor.h"
+
+namespace cbtm {
+
+/// Element types that tensor files hold.
+enum class StoredType : uint8_t { f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean };
+int64_t stored_type_bytes(StoredType type);
+const char* stored_type_name(StoredType type);  ///< as safetensors names it: "F32"
+bool is_floating(StoredType type);
+StoredType stored_type_of(DType dtype);
+
+/// One tensor within a mapped file.
+struct StoredTensor {
+  std::string name;
+  StoredType type = StoredType::f32;
+  std::vector<int64_t> shape;
+  std::vector<int64_t> strides;     ///< in elements; checked to stay within the storage
+  const std::byte* data = nullptr;  ///< first element; no alignment is promised
+
+  int64_t size() const;
+  bool contiguous() const;
+  /// The elements in row-major order as `Element` (float, double, int64_t, int32_t); numeric types convert.
+  template <typename Element>
+  std::vector<Element> values() const;
+};
+
+/// All tensors of one file; the mapping lives as long as this does (movable, shared ownership of the mapping).
+class TensorFile {
+ public:
+  /// safetensors (by its name's end), else a PyTorch file: zip or legacy stream, read by an interpreter of the few
+  /// pickle operations that state dicts use, which can run nothing (opt-format.md section 9). Throws Error in one line
+  /// naming the file and what is wrong with it.
+  static TensorFile open(const std::filesystem::path& path);
+
+  const std::vector<StoredTensor>& tensors() const { return tensors_; }
+  /// Null if there is none of that name.
+  const StoredTensor* find(std::string_view name) const;
+  /// Throws Error if there is none of that name.
+  const StoredTensor& at(std::string_view name) const;
+  const std::filesystem::path& path() const { return path_; }
+  /// safetensors' __metadata__.
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+ private:
+  friend TensorFile read_safetensors(const std::filesystem::path& path);
+  friend TensorFile read_torch_file(const std::filesystem::path& path);
+
+  std::filesystem::path path_;
+  std::shared_ptr<const MappedFile> file_;
+  std::vector<StoredTensor> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+/// A tensor to write: `data` holds size() elements, row-major.
+struct OutputTensor {
+  std::string name;
+  StoredType type = StoredType::f32;
+  std::vector<int64_t> shape;
+  const void* data = nullptr;
+};
+
+/// Writes a safetensors file beside `path` and renames it there; tensors lie in the order given. Every tensor's bytes
+/// start at a multiple of its element size when the order goes from larger to smaller elements.
+void write_safetensors(const std::filesystem::path& path, std::span<const OutputTensor> tensors,
+                       const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+
+}  // namespace cbtm
