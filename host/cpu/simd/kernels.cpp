@@ -27,9 +27,24 @@ struct WholeAccess {
   HWY_INLINE Floats keep(Floats v) const { return v; }
 };
 struct TailAccess {
+  int64_t count;
   hn::Mask<decltype(kFloats)> mask;
+  explicit HWY_INLINE TailAccess(int64_t lanes) : count(lanes), mask(hn::FirstN(kFloats, static_cast<size_t>(lanes))) {}
+#if HWY_TARGET <= HWY_AVX2 || !HWY_ARCH_X86
   HWY_INLINE Floats load(const float* x) const { return hn::MaskedLoad(mask, kFloats, x); }
   HWY_INLINE void store(Floats v, float* x) const { hn::BlendedStore(v, mask, kFloats, x); }
+#else  // no masked access: Highway would touch whole vectors, beyond the end of the array
+  HWY_INLINE Floats load(const float* x) const {
+    alignas(16) float block[kLanes] = {};
+    for (int64_t lane = 0; lane < count; ++lane) block[lane] = x[lane];
+    return hn::Load(kFloats, block);
+  }
+  HWY_INLINE void store(Floats v, float* x) const {
+    alignas(16) float block[kLanes];
+    hn::Store(v, kFloats, block);
+    for (int64_t lane = 0; lane < count; ++lane) x[lane] = block[lane];
+  }
+#endif
   /// Zero in the lanes that do not exist.
   HWY_INLINE Floats keep(Floats v) const { return hn::IfThenElseZero(mask, v); }
 };
@@ -38,7 +53,7 @@ template <typename Body>
 HWY_INLINE void for_vectors(int64_t count, const Body& body) {
   int64_t place = 0;
   for (; place + kLanes <= count; place += kLanes) body(place, WholeAccess{});
-  if (place < count) body(place, TailAccess{hn::FirstN(kFloats, static_cast<size_t>(count - place))});
+  if (place < count) body(place, TailAccess(count - place));
 }
 
 HWY_INLINE float total(Floats v) { return hn::GetLane(hn::SumOfLanes(kFloats, v)); }
@@ -261,7 +276,7 @@ HWY_INLINE void product_rows(const SmallProduct& p, int64_t row) {
   const int64_t rest = p.n - column;
   if (rest == 0) return;
   const int64_t in_last = (rest - 1) % kLanes + 1;
-  const TailAccess tail{hn::FirstN(kFloats, static_cast<size_t>(in_last))};
+  const TailAccess tail(in_last);
   if (rest > 2 * kLanes) {
     product_tile<kRows, 3>(p, row, column, tail);
   } else if (rest > kLanes) {
