@@ -148,6 +148,14 @@ void OptCheckpoint::read_parameters(DType dtype, void* flat) const {
   zero_gap(state_->layout.flat_size());
 }
 
+void OptCheckpoint::read_vectors(float* vectors) const {
+  const int64_t first = state_->layout.matrix_flat_size();
+  std::fill_n(vectors, state_->layout.flat_size() - first, 0.0f);
+  for (const Parameter& parameter : state_->layout.parameters())
+    if (!parameter.is_matrix)
+      read_tensor(state_->tensors.by_name.at(parameter.name), vectors + (parameter.offset - first));
+}
+
 const void* OptCheckpoint::mapped_flat(DType dtype) const {
   const int64_t item = dtype_bytes(dtype);
   const std::vector<Parameter>& parameters = state_->layout.parameters();

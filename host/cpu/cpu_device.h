@@ -23,6 +23,8 @@ class CpuDevice : public Device {
   void copy(TensorView destination, ConstTensorView source) override;
   void fill_zero(TensorView destination) override;
   void synchronize() override {}
+  const void* host_readable(const void* data) const override { return data; }
+  void* use_host_memory(const void* data) const override { return const_cast<void*>(data); }
 
   void embedding_forward(const EmbeddingForward& arguments) override;
   void embedding_backward(const EmbeddingBackward& arguments) override;

@@ -31,6 +31,8 @@ class OptCheckpoint {
   /// Fills a flat buffer of layout().flat_size() elements of `dtype` (f32, bf16 or f16; widening exact, narrowing to
   /// nearest even); gaps become zero.
   void read_parameters(DType dtype, void* flat) const;
+  /// The biases and norms alone, float32: layout().flat_size() - layout().matrix_flat_size() elements.
+  void read_vectors(float* vectors) const;
   /// The file's own bytes as a flat buffer, if they lie exactly as the layout wants them (our own files do): f32, bf16
   /// or f16. Null otherwise. Valid while this object lives.
   const void* mapped_flat(DType dtype) const;

@@ -252,6 +252,11 @@ class Device {
   virtual void copy(TensorView destination, ConstTensorView source) = 0;  ///< same shape; converts the dtype
   virtual void fill_zero(TensorView destination) = 0;
   virtual void synchronize() = 0;
+  /// `data` itself if the host may read it, else null (then copy_to_host).
+  virtual const void* host_readable(const void* data) const = 0;
+  /// Makes memory of the host (a mapped file) usable as the device's own without copying: returns it, or null if this
+  /// device cannot.
+  virtual void* use_host_memory(const void* data) const = 0;
 
   // Model operators.
   virtual void embedding_forward(const EmbeddingForward& arguments) = 0;

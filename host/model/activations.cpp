@@ -1,0 +1,91 @@
+#include "model/activations.h"
+
+namespace cbtm {
+namespace {
+
+/// Gives out consecutive pieces of a buffer; with a null base it only counts.
+class Carver {
+ public:
+  explicit Carver(char* base) : base_(base) {}
+  TensorView take(int64_t rows, int64_t columns) {
+    TensorView view{base_ == nullptr ? nullptr : base_ + bytes_, DType::f32, rows, columns};
+    bytes_ += (rows * columns * 4 + 63) / 64 * 64;
+    return view;
+  }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  char* base_;
+  int64_t bytes_ = 0;
+};
+
+void carve(Activations& a, Carver& carver, const OptConfig& config, int64_t rows, Recompute recompute) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t ffn = config.ffn_dim;
+  const int64_t projection = config.word_embed_proj_dim;
+  const bool gelu = config.activation_function == OptActivation::gelu;
+  const bool pre_norm = config.do_layer_norm_before;
+  if (config.has_projections()) {
+    a.token_embedding = carver.take(rows, projection);
+    a.projected = carver.take(rows, projection);
+    a.projected_gradient = carver.take(rows, projection);
+    a.token_embedding_gradient = carver.take(rows, projection);
+  }
+  a.embedding = carver.take(rows, hidden);
+  a.embedding_mean = carver.take(1, rows);
+  a.embedding_rstd = carver.take(1, rows);
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+    LayerActivations activations;
+    const bool own = recompute != Recompute::layers || layer == 0;
+    const LayerActivations* shared = own ? nullptr : &a.layers.front();
+    if (own) {
+      if (pre_norm) activations.norm1 = carver.take(rows, hidden);
+      activations.qkv = carver.take(rows, 3 * hidden);
+      activations.attention = carver.take(rows, hidden);
+      activations.log_sum_exp = carver.take(rows, config.num_attention_heads);
+      activations.middle = carver.take(rows, hidden);
+      activations.norm2 = carver.take(rows, hidden);
+    } else {
+      activations = *shared;
+    }
+    const bool own_ffn = recompute == Recompute::nothing || layer == 0;
+    activations.ffn = own_ffn ? carver.take(rows, ffn) : a.layers.front().ffn;
+    if (gelu) activations.ffn_pre_activation = own_ffn ? carver.take(rows, ffn) : a.layers.front().ffn_pre_activation;
+    // What a recomputation starts from, and what the norms' backward needs, is kept for every layer.
+    if (pre_norm || own) activations.output = carver.take(rows, hidden);
+    if (!pre_norm) activations.normalized_output = carver.take(rows, hidden);
+    activations.middle_mean = carver.take(1, rows);
+    activations.middle_rstd = carver.take(1, rows);
+    activations.output_mean = carver.take(1, rows);
+    activations.output_rstd = carver.take(1, rows);
+    a.layers.push_back(activations);
+  }
+  if (pre_norm) a.hidden = carver.take(rows, hidden);
+  a.branch = carver.take(rows, hidden);
+  a.losses = carver.take(1, rows);
+  a.sum_gradient = carver.take(rows, hidden);
+  a.branch_gradient = carver.take(rows, hidden);
+  a.norm_gradient = carver.take(rows, hidden);
+  a.qkv_gradient = carver.take(rows, 3 * hidden);
+  a.attention_gradient = carver.take(rows, hidden);
+  a.ffn_gradient = carver.take(rows, ffn);
+}
+
+}  // namespace
+
+int64_t activation_bytes(const OptConfig& config, int64_t rows, Recompute recompute) {
+  Activations counted;
+  Carver counter(nullptr);
+  carve(counted, counter, config, rows, recompute);
+  return counter.bytes();
+}
+
+Activations Activations::allocate(Device& device, const OptConfig& config, int64_t rows, Recompute recompute) {
+  Activations activations;
+  activations.buffer = device.allocate(activation_bytes(config, rows, recompute), "activations");
+  Carver carver(static_cast<char*>(activations.buffer.data()));
+  carve(activations, carver, config, rows, recompute);
+  return activations;
+}
+
+}  // namespace cbtm

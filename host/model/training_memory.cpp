@@ -1,0 +1,37 @@
+#include <fmt/format.h>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/memory.h"
+#include "cbtm/model/training_model.h"
+#include "model/activations.h"
+
+namespace cbtm {
+
+std::string TrainingMemory::description() const {
+  const char* kept = recompute == Recompute::nothing ? "all kept"
+                     : recompute == Recompute::ffn   ? "feed-forward outputs computed again in the backward pass"
+                                                     : "layers computed again in the backward pass";
+  return fmt::format("memory: weights {}, gradients {}, moments {}, activations {} ({}), workspace {}; {} in all",
+                     format_bytes(weights), format_bytes(gradients), format_bytes(moments), format_bytes(activations),
+                     kept, format_bytes(workspace), format_bytes(total()));
+}
+
+TrainingMemory plan_training_memory(const Device& device, const OptConfig& config, int64_t rows, int64_t budget_bytes) {
+  const int64_t flat_bytes = ParameterLayout(config).flat_size() * 4;
+  TrainingMemory plan;
+  plan.weights = flat_bytes;
+  plan.gradients = flat_bytes;
+  plan.moments = 2 * flat_bytes;
+  plan.workspace = device.workspace_bytes(rows, config.hidden_size, config.ffn_dim, config.vocab_size);
+  for (const Recompute recompute : {Recompute::nothing, Recompute::ffn, Recompute::layers}) {
+    plan.recompute = recompute;
+    plan.activations = activation_bytes(config, rows, recompute);
+    if (plan.total() <= budget_bytes) return plan;
+  }
+  fail(
+      "training needs {} at least, but only {} may be used; lower --micro-batch or --sequence, raise --memory, or take "
+      "a smaller model",
+      format_bytes(plan.total()), format_bytes(budget_bytes));
+}
+
+}  // namespace cbtm

@@ -1,0 +1,199 @@
+#include <algorithm>
+
+#include "cbtm/model/training_model.h"
+#include "tests/model/golden_model.h"
+
+namespace cbtm {
+namespace {
+
+std::vector<float> flat_parameters(const std::filesystem::path& directory, OptConfig& config) {
+  const OptCheckpoint checkpoint = OptCheckpoint::open(directory);
+  config = checkpoint.config();
+  std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
+  checkpoint.read_parameters(DType::f32, flat.data());
+  return flat;
+}
+
+/// Next-token targets: the last position of each sequence is not scored.
+std::vector<int32_t> shifted(const std::vector<int32_t>& ids, int64_t length) {
+  std::vector<int32_t> targets(ids.size(), -100);
+  for (size_t i = 0; i + 1 < ids.size(); ++i)
+    if ((i + 1) % static_cast<size_t>(length) != 0) targets[i] = ids[i + 1];
+  return targets;
+}
+
+/// The golden's tensor of a parameter, whatever prefix it has there.
+const StoredTensor* golden_tensor(const TensorFile& file, const std::string& name) {
+  for (const StoredTensor& tensor : file.tensors())
+    if (tensor.name == name || tensor.name.ends_with("decoder." + name)) return &tensor;
+  return nullptr;
+}
+
+struct GoldenTraining {
+  Json manifest;
+  std::vector<int32_t> ids;
+  int64_t steps, batch, length;
+  explicit GoldenTraining(const std::filesystem::path& folder) : manifest(read_json_file(folder / "manifest.json")) {
+    const TensorFile file = TensorFile::open(folder / "train_ids.safetensors");
+    const StoredTensor& tensor = file.tensors().front();
+    ids = tensor.values<int32_t>();
+    steps = tensor.shape[0];
+    batch = tensor.shape[1];
+    length = tensor.shape[2];
+  }
+  std::vector<int32_t> step_ids(int64_t step) const {
+    return {ids.begin() + step * batch * length, ids.begin() + (step + 1) * batch * length};
+  }
+};
+
+void check_parameters(const TrainingModel& model, const TensorFile& golden) {
+  int64_t compared = 0, off = 0;
+  for (const Parameter& parameter : model.layout().parameters()) {
+    if (parameter.name.ends_with("k_proj.bias")) continue;  // its gradient is zero up to noise, so its step is noise
+    const StoredTensor* tensor = golden_tensor(golden, parameter.name);
+    REQUIRE(tensor != nullptr);
+    const std::vector<float> want = tensor->values<float>();
+    const float* got = model.weights().as<float>() + parameter.offset;
+    for (size_t i = 0; i < want.size(); ++i) {
+      const double difference = std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
+      CAPTURE(parameter.name);
+      if (!(difference <= 5e-5)) FAIL_CHECK("a parameter is off by " << difference);
+      off += difference > 2e-6 ? 1 : 0;
+      ++compared;
+    }
+  }
+  CHECK(off * 1000 <= compared);
+}
+
+TEST_CASE(
+    "loss, gradients and three AdamW steps equal the goldens, whatever is recomputed and however the batch is cut") {
+  for (const char* name : {"tiny-preln", "tiny-postln-proj"}) {
+    const std::filesystem::path folder = kGoldenModels / name;
+    const GoldenTraining golden(folder);
+    const Json& optimizer = golden.manifest["goldens"]["train"]["optimizer"];
+    const TensorFile gradients = TensorFile::open(folder / "grads_step1.safetensors");
+    for (const Recompute recompute : {Recompute::nothing, Recompute::ffn, Recompute::layers}) {
+      for (const int64_t micro : {golden.batch, int64_t{1}}) {
+        CAPTURE(name);
+        CAPTURE(static_cast<int>(recompute));
+        CAPTURE(micro);
+        OptConfig config;
+        const std::vector<float> flat = flat_parameters(folder / "safetensors-f32", config);
+        TrainingModel model(test_device(), config, flat, micro * golden.length, recompute);
+        for (int64_t step = 0; step < golden.steps; ++step) {
+          const std::vector<int32_t> ids = golden.step_ids(step);
+          const std::vector<int32_t> targets = shifted(ids, golden.length);
+          const auto scored = static_cast<double>(golden.batch * (golden.length - 1));
+          double loss = 0;
+          for (int64_t first = 0; first < golden.batch; first += micro) {
+            const std::vector<int32_t> offsets = equal_offsets(micro, golden.length);
+            const auto begin = static_cast<size_t>(first * golden.length),
+                       count = static_cast<size_t>(micro * golden.length);
+            loss += model.accumulate_gradients(
+                {std::span(ids).subspan(begin, count), offsets}, std::span(targets).subspan(begin, count),
+                {.gradient_scale = static_cast<float>(1 / scored), .first_row = first * golden.length});
+          }
+          const Json& expected = golden.manifest["goldens"]["train"];
+          CHECK(std::abs(loss / scored - expected["loss"][static_cast<size_t>(step)].get<double>()) <= 1e-5);
+          if (step == 0)
+            for (const Parameter& parameter : model.layout().parameters()) {
+              const StoredTensor* tensor = golden_tensor(gradients, parameter.name);
+              REQUIRE(tensor != nullptr);
+              if (parameter.name.ends_with("k_proj.bias")) continue;
+              const std::vector<float> want = tensor->values<float>();
+              const float* got = model.gradients().as<float>() + parameter.offset;
+              double largest = 0;
+              for (const float value : want) largest = std::max(largest, std::abs(static_cast<double>(value)));
+              CAPTURE(parameter.name);
+              CHECK(largest_difference({got, got + parameter.size()}, want) <= 1e-6 + 1e-4 * largest);
+            }
+          const double norm = model.optimizer_step({.step = step + 1,
+                                                    .learning_rate = optimizer["lr"],
+                                                    .beta1 = optimizer["betas"][0],
+                                                    .beta2 = optimizer["betas"][1],
+                                                    .epsilon = optimizer["eps"],
+                                                    .weight_decay = optimizer["weight_decay"],
+                                                    .clip_norm = optimizer["clip_norm"]});
+          const double expected_norm = expected["grad_norm"][static_cast<size_t>(step)];
+          CHECK(std::abs(norm - expected_norm) <= 1e-5 * expected_norm);
+          if (step == 0) check_parameters(model, TensorFile::open(folder / "params_after1.safetensors"));
+        }
+        check_parameters(model, TensorFile::open(folder / "params_after3.safetensors"));
+      }
+    }
+  }
+}
+
+TEST_CASE("gradients of every kind of model equal finite differences, dropout included") {
+  for (const auto& folder : std::filesystem::directory_iterator(kGoldenModels)) {
+    CAPTURE(folder.path().string());
+    OptConfig config;
+    std::vector<float> flat = flat_parameters(
+        folder.path() / (std::filesystem::exists(folder.path() / "safetensors-f32") ? "safetensors-f32" : "bin-f16"),
+        config);
+    const std::vector<int32_t> ids = {5, 9, 3, 8, 7, 7, 2, 11, 4, 6};
+    const std::vector<int32_t> targets = {9, 3, 8, -100, 7, 2, 11, 4, 6, 2};
+    const std::vector<int32_t> offsets = {0, 4, 10};
+    const BackwardOptions options{
+        .gradient_scale = 0.1f, .dropout = 0.2f, .seed = 77, .step = 3, .first_row = 5, .dropout_columns = 8};
+    TrainingModel model(test_device(), config, flat, 10, Recompute::layers);
+    model.accumulate_gradients({ids, offsets}, targets, options);
+    const float* first_gradient = model.gradients().as<float>();
+    const std::vector<float> gradient(first_gradient, first_gradient + model.layout().flat_size());
+    for (const Parameter& parameter : model.layout().parameters()) {
+      // The direction of the gradient itself: the steepest check of a whole tensor at once.
+      double square = 0;
+      for (int64_t i = 0; i < parameter.size(); ++i)
+        square += std::pow(static_cast<double>(gradient[static_cast<size_t>(parameter.offset + i)]), 2);
+      if (square < 1e-10) continue;
+      const double step = 2e-3 / std::sqrt(square);
+      float* weights = model.weights().as<float>();
+      const auto loss_at = [&](double factor) {
+        for (int64_t i = 0; i < parameter.size(); ++i) {
+          const auto at = static_cast<size_t>(parameter.offset + i);
+          weights[at] = flat[at] + static_cast<float>(factor * static_cast<double>(gradient[at]));
+        }
+        const double loss = model.accumulate_gradients({ids, offsets}, targets, options);
+        for (int64_t i = 0; i < parameter.size(); ++i)
+          weights[parameter.offset + i] = flat[static_cast<size_t>(parameter.offset + i)];
+        return 0.1 * loss;
+      };
+      const double numeric = (loss_at(step) - loss_at(-step)) / (2 * step);
+      CAPTURE(parameter.name);
+      CHECK(numeric == doctest::Approx(square).epsilon(0.02));
+    }
+  }
+}
+
+TEST_CASE("the plan recomputes only what it must and refuses what cannot fit") {
+  const OptConfig config = opt_preset("125m");
+  const TrainingMemory all = plan_training_memory(test_device(), config, 2048, int64_t{1} << 40);
+  CHECK(all.recompute == Recompute::nothing);
+  const TrainingMemory less = plan_training_memory(test_device(), config, 2048, all.total() - 1);
+  CHECK(less.recompute == Recompute::ffn);
+  const TrainingMemory least = plan_training_memory(test_device(), config, 2048, less.total() - 1);
+  CHECK(least.recompute == Recompute::layers);
+  CHECK_THROWS(plan_training_memory(test_device(), config, 2048, least.total() - 1));
+}
+
+TEST_CASE("a model from scratch has the documented distribution") {
+  const OptConfig config = opt_preset("mini");
+  const std::vector<float> flat = initial_parameters(config, 7);
+  CHECK(flat == initial_parameters(config, 7));
+  CHECK(flat != initial_parameters(config, 8));
+  const ParameterLayout layout(config);
+  const auto deviation = [&](const char* name) {
+    const Parameter& parameter = *layout.find(name);
+    double square = 0;
+    for (int64_t i = 0; i < parameter.size(); ++i)
+      square += std::pow(static_cast<double>(flat[static_cast<size_t>(parameter.offset + i)]), 2);
+    return std::sqrt(square / static_cast<double>(parameter.size()));
+  };
+  CHECK(deviation("layers.0.fc1.weight") == doctest::Approx(0.02).epsilon(0.02));
+  CHECK(deviation("layers.0.fc2.weight") == doctest::Approx(0.02 / std::sqrt(8.0)).epsilon(0.02));
+  CHECK(flat[static_cast<size_t>(layout.find("embed_tokens.weight")->offset + config.word_embed_proj_dim)] == 0);
+  CHECK(flat[static_cast<size_t>(layout.find("final_layer_norm.weight")->offset)] == 1);
+}
+
+}  // namespace
+}  // namespace cbtm
