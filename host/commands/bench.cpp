@@ -1,8 +1,137 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+
 #include "cbtm/base/error.h"
+#include "cbtm/base/memory.h"
+#include "cbtm/base/philox.h"
+#include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/model/inference.h"
+#include "cbtm/model/training_model.h"
+#include "commands/command_line.h"
 #include "commands/commands.h"
+#include "commands/weights_flag.h"
 
 namespace cbtm {
+namespace {
 
-int run_bench(int, char**) { fail("bench: not built yet"); }
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed) {
+  PhiloxStream random(seed, 0);
+  std::vector<int32_t> ids(static_cast<size_t>(count));
+  for (int32_t& id : ids) id = static_cast<int32_t>(random.next_below(static_cast<uint64_t>(vocab_size)));
+  return ids;
+}
+
+Json bench_train(Device& device, const CommandLine& line, const std::filesystem::path& model_path) {
+  const OptCheckpoint checkpoint = OptCheckpoint::open(model_path);
+  const OptConfig& config = checkpoint.config();
+  const int64_t sequence = line.integer("sequence", 1, config.max_position_embeddings);
+  const int64_t micro_batch = line.integer("micro-batch", 1, 1 << 20);
+  const int64_t steps = line.integer("steps", 1, 1 << 20);
+  const double dropout = line.number("dropout", 0, 0.99);
+  std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
+  checkpoint.read_parameters(DType::f32, flat.data());
+  const int64_t rows = sequence * micro_batch;
+  const TrainingMemory memory = plan_training_memory(device, config, rows, device.free_bytes());
+  TrainingModel model(device, config, flat, rows, memory.recompute);
+  flat = {};
+
+  std::vector<int32_t> offsets;
+  for (int64_t s = 0; s <= micro_batch; ++s) offsets.push_back(static_cast<int32_t>(s * sequence));
+  std::vector<double> rates;
+  for (int64_t step = 0; step <= steps; ++step) {
+    const std::vector<int32_t> ids =
+        random_ids(rows + 1, config.vocab_size, line.common().seed + static_cast<uint64_t>(step));
+    const auto start = Clock::now();
+    model.accumulate_gradients({std::span(ids).first(static_cast<size_t>(rows)), offsets}, std::span(ids).subspan(1),
+                               {.gradient_scale = 1 / static_cast<float>(rows),
+                                .dropout = static_cast<float>(dropout),
+                                .seed = line.common().seed,
+                                .step = static_cast<uint32_t>(step),
+                                .dropout_columns = (sequence + 3) / 4 * 4});
+    model.optimizer_step({.step = step + 1, .learning_rate = 1e-5f, .clip_norm = 1});
+    if (step > 0) rates.push_back(static_cast<double>(rows) / seconds_since(start));  // the first step warms up
+  }
+  const double rate = median(rates);
+  const double flops = 3 * rate * config.forward_flops_per_token(sequence);
+  return {{"tokens_per_second", rate}, {"steps", steps},
+          {"sequence", sequence},      {"micro_batch", micro_batch},
+          {"dropout", dropout},        {"planned_bytes", memory.total()},
+          {"flops_per_second", flops}, {"fraction_of_peak", flops / device.peak_flops()}};
+}
+
+Json bench_decode(Device& device, const CommandLine& line, const std::filesystem::path& model_path) {
+  const auto model = InferenceModel::load(device, model_path, weights_flag(line));
+  const int64_t sequence = line.integer("sequence", 1, model->config().max_position_embeddings - 1);
+  const int64_t batch = line.integer("micro-batch", 1, 1 << 16);
+  const int64_t steps = std::min(line.integer("steps", 1, 1 << 20), model->config().max_position_embeddings - sequence);
+  std::vector<int64_t> handles;
+  std::vector<int32_t> prompt_offsets = {0}, token_offsets = {0};
+  for (int64_t s = 0; s < batch; ++s) {
+    handles.push_back(model->open_sequence());
+    prompt_offsets.push_back(static_cast<int32_t>((s + 1) * sequence));
+    token_offsets.push_back(static_cast<int32_t>(s + 1));
+  }
+  std::vector<float> logits(static_cast<size_t>(batch * model->config().vocab_size));
+  const std::vector<int32_t> prompt = random_ids(batch * sequence, model->config().vocab_size, line.common().seed);
+  const auto prompt_start = Clock::now();
+  model->extend(handles, {prompt, prompt_offsets}, logits);
+  const double prompt_seconds = seconds_since(prompt_start);
+  const std::vector<int32_t> tokens = random_ids(batch * steps, model->config().vocab_size, line.common().seed + 1);
+  std::vector<double> rates;
+  for (int64_t step = 0; step < steps; ++step) {
+    const auto start = Clock::now();
+    model->extend(
+        handles,
+        {std::span(tokens).subspan(static_cast<size_t>(step * batch), static_cast<size_t>(batch)), token_offsets},
+        logits);
+    rates.push_back(static_cast<double>(batch) / seconds_since(start));
+  }
+  return {{"tokens_per_second", median(rates)},
+          {"prompt_tokens_per_second", static_cast<double>(batch * sequence) / prompt_seconds},
+          {"steps", steps},
+          {"sequence", sequence},
+          {"micro_batch", batch},
+          {"weight_bytes", model->weight_bytes()}};
+}
+
+}  // namespace
+
+int run_bench(int argc, char** argv) {
+  CommandLine line("bench", "measure training or decoding speed; random tokens, no files are written",
+                   {"cbtm bench train --model run/seed --sequence 256 --micro-batch 8 --steps 20",
+                    "cbtm bench decode --model run/seed --sequence 128 --steps 64 --weights bf16"});
+  line.group("What")("what", "train or decode", text_flag(), "train|decode")("model", "a checkpoint directory",
+                                                                             text_flag(), "DIR");
+  line.group("Size")("sequence", "tokens of a sequence (decode: of the prompt)", integer_flag(256), "N")(
+      "micro-batch", "sequences at a time", integer_flag(8), "N")(
+      "steps", "steps to time, after one to warm up", integer_flag(10), "N")("dropout", "train: dropout probability",
+                                                                             number_flag("0.1"), "P");
+  add_weights_flag(line);
+  line.positional({"what"}, "train|decode");
+  if (!line.parse(argc, argv)) return kExitSuccess;
+  const std::string what = line.text("what");
+  if (what != "train" && what != "decode") fail_usage("bench: '{}' cannot be measured; use train or decode", what);
+  const std::unique_ptr<Device> device = open_device(line.common().device);
+  Json result = what == "train" ? bench_train(*device, line, line.path("model"))
+                                : bench_decode(*device, line, line.path("model"));
+  result["what"] = what;
+  result["device"] = device->description();
+  result["peak_resident_bytes"] = peak_resident_bytes();
+  fmt::print("{:.1f} tokens/s (median of {} steps)\n", result["tokens_per_second"].get<double>(),
+             result["steps"].get<int64_t>());
+  line.write_json(result);
+  return kExitSuccess;
+}
 
 }  // namespace cbtm
