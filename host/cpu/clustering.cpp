@@ -4,6 +4,7 @@
 
 #include "cbtm/base/threads.h"
 #include "cpu/cpu_device.h"
+#include "cpu/matrix_product.h"
 
 namespace cbtm {
 
@@ -22,38 +23,19 @@ void CpuDevice::sparse_times_dense(const SparseMatrix& a, ConstTensorView x, Ten
 }
 
 void CpuDevice::gram(ConstTensorView x, TensorView product) {
-  // Partial products over fixed pieces of rows, added in order: the same for any number of threads.
-  constexpr int64_t kPieceRows = 8192;
+  // float32 products of pieces short enough to lose nothing that matters, added in order in float64.
+  constexpr int64_t kPieceRows = 1024;
   const int64_t columns = x.columns;
-  const int64_t pieces = (x.rows + kPieceRows - 1) / kPieceRows;
   double* out = product.as<double>();
   std::fill_n(out, columns * columns, 0.0);
-  const int64_t batch = std::max<int64_t>(1, 2 * thread_count());
-  std::vector<double> partials(static_cast<size_t>(batch * columns * columns));
-  for (int64_t first = 0; first < pieces; first += batch) {
-    const int64_t in_batch = std::min(batch, pieces - first);
-    parallel_ranges(in_batch, 1e6, [&](int64_t begin, int64_t end) {
-      for (int64_t piece = begin; piece < end; ++piece) {
-        double* partial = partials.data() + piece * columns * columns;
-        std::fill_n(partial, columns * columns, 0.0);
-        const int64_t row_begin = (first + piece) * kPieceRows;
-        const int64_t row_end = std::min(x.rows, row_begin + kPieceRows);
-        for (int64_t row = row_begin; row < row_end; ++row) {
-          const float* values = x.as<float>() + row * x.row_stride;
-          for (int64_t i = 0; i < columns; ++i) {
-            const double left = static_cast<double>(values[i]);
-            double* target = partial + i * columns;
-            for (int64_t j = i; j < columns; ++j) target[j] += left * static_cast<double>(values[j]);
-          }
-        }
-      }
-    });
-    for (int64_t piece = 0; piece < in_batch; ++piece)
-      for (int64_t i = 0; i < columns * columns; ++i)
-        out[i] += partials[static_cast<size_t>(piece * columns * columns + i)];
+  float* partial = scratch(0, columns * columns);
+  for (int64_t first = 0; first < x.rows; first += kPieceRows) {
+    const int64_t count = std::min(kPieceRows, x.rows - first);
+    const float* values = x.as<float>() + first * x.row_stride;
+    cpu::multiply_matrices(
+        {columns, columns, count, values, x.row_stride, true, values, x.row_stride, false, partial, columns});
+    for (int64_t i = 0; i < columns * columns; ++i) out[i] += static_cast<double>(partial[i]);
   }
-  for (int64_t i = 0; i < columns; ++i)
-    for (int64_t j = 0; j < i; ++j) out[i * columns + j] = out[j * columns + i];
 }
 
 void CpuDevice::squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) {

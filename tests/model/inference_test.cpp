@@ -160,7 +160,8 @@ TEST_CASE("ids outside the vocabulary and too long sequences are refused") {
 
 TEST_CASE("sampling equals the golden distributions") {
   const std::filesystem::path folder = std::filesystem::path(CBTM_TEST_DATA) / "opt/ops";
-  for (const auto& [name, entry] : read_json_file(folder / "manifest.json")["cases"].items()) {
+  const Json manifest = read_json_file(folder / "manifest.json");
+  for (const auto& [name, entry] : manifest["cases"].items()) {
     if (entry["op"] != "sampling") continue;
     CAPTURE(name);
     const std::string file_name = entry["file"];

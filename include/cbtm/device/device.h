@@ -278,7 +278,8 @@ class Device {
 
   // Clustering. Dense operands float32, row-major.
   virtual void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) = 0;  ///< y = A x
-  virtual void gram(ConstTensorView x, TensorView product) = 0;  ///< float64 [columns, columns] = xᵀ x
+  /// float64 [columns, columns] = xᵀ x; float32 within pieces of rows.
+  virtual void gram(ConstTensorView x, TensorView product) = 0;
   /// squared_distances[i][j] = ||rows_i - centroids_j||², float32 differences summed, never by expanding the square.
   virtual void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) = 0;
 

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "cbtm/cluster/router.h"
+
+namespace cbtm {
+
+struct Router::Data {
+  Parts parts;
+  std::unordered_map<std::string_view, int32_t> column_of;  ///< of parts.vocabulary's words
+  size_t term_bytes_max = 0;
+  std::string content_hash;
+};
+
+/// The unnormalised embedding of the words so far: Σ idf · components row, and the squared length of their tf-idf row.
+struct TermSum {
+  std::vector<double> sum;  ///< [dimensions], or empty: no term yet
+  double square = 0;
+  std::unordered_map<int32_t, int64_t> counts;  ///< by column
+
+  /// Adds the terms of lower-cased text. Stop words and numbers are in no vocabulary.
+  void add(const Router::Data& data, std::string_view lowered);
+  void add_term(const Router::Data& data, int32_t column);
+  /// Unit length, or zeros (see Router::embed).
+  void embedding(std::span<double> out) const;
+};
+
+void squared_distances_of(const Router::Parts& parts, std::span<const double> embedding, std::span<double> out);
+
+}  // namespace cbtm

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "cbtm/device/device.h"
+
+namespace cbtm {
+
+/// tf-idf of a set of documents (cbtm-method.md 1.1, 1.2): rows of counts times idf, of unit length.
+struct TfIdf {
+  std::vector<std::string> vocabulary;  ///< sorted by bytes
+  std::vector<double> idf;              ///< ln((1 + n) / (1 + df)) + 1
+  std::vector<int64_t> indptr = {0};
+  std::vector<int32_t> indices;  ///< ascending within a row
+  std::vector<float> values;
+
+  int64_t rows() const { return static_cast<int64_t>(indptr.size()) - 1; }
+  SparseMatrix matrix() const { return {rows(), static_cast<int64_t>(vocabulary.size()), indptr, indices, values}; }
+};
+
+/// Collects term counts of documents in batches, on all threads, and makes the matrix at the end.
+class TfIdfBuilder {
+ public:
+  explicit TfIdfBuilder(const std::vector<std::string>& stop_words)
+      : stop_words_(stop_words.begin(), stop_words.end()) {}
+  /// One row a text, in order.
+  void add(const std::vector<std::string>& texts);
+  int64_t rows() const { return static_cast<int64_t>(row_ends_.size()); }
+  /// Terms of fewer than `min_df` documents are left out. The builder is used up.
+  TfIdf finish(int64_t min_df);
+
+ private:
+  std::unordered_set<std::string> stop_words_;
+  std::unordered_map<std::string, int32_t> id_of_;
+  std::vector<const std::string*> names_;
+  std::vector<int64_t> row_ends_;
+  std::vector<std::pair<int32_t, int32_t>> entries_;  ///< provisional term id, count
+};
+
+}  // namespace cbtm
