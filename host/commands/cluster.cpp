@@ -1,8 +1,34 @@
 #include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
 #include "commands/commands.h"
+#include "commands/corpus_flags.h"
+#include "commands/stages.h"
 
 namespace cbtm {
 
-int run_cluster(int, char**) { fail("cluster: not built yet"); }
+int run_cluster(int argc, char** argv) {
+  CommandLine line("cluster", "find the domains of a corpus; write router and shards",
+                   {"cbtm cluster --corpus data/ --k 8 --out run/",
+                    "cbtm cluster --corpus part-*.jsonl.zst --k 32 --tokenizer opt-tokenizer/ --out run/"});
+  add_corpus_flags(line);
+  add_cluster_flags(line);
+  add_tokenizer_flags(line);
+  line.group("Output")("out", "the run directory", text_flag("run"), "DIR")(
+      "redo", "make again what was made from other settings", switch_flag());
+  if (!line.parse(argc, argv)) return kExitSuccess;
+  const RunDirectory run(line.path("out"));
+  const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
+  const ClusterOptions options = cluster_options(line, corpus);
+  corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
+  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const bool redo = line.get<bool>("redo");
+  if (!line.given("tokenizer") && find_stage(run, "tokenizer").is_null())
+    say("no --tokenizer: learning one from the corpus");
+  run_tokenizer_stage(run, line, corpus, redo);
+  const Json clusters = run_cluster_stage(*device, run, line, options, redo);
+  print_clusters(clusters);
+  line.write_json(clusters);
+  return kExitSuccess;
+}
 
 }  // namespace cbtm

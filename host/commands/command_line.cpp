@@ -33,7 +33,7 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 /// A list, told apart from a single text by its type.
-class ListValue : public cxxopts::values::abstract_value<std::vector<std::string>> {
+class ListValue : public cxxopts::values::standard_value<std::vector<std::string>> {
  public:
   std::shared_ptr<cxxopts::Value> clone() const override { return std::make_shared<ListValue>(*this); }
   void parse(const std::string& joined) const override {
@@ -44,9 +44,15 @@ class ListValue : public cxxopts::values::abstract_value<std::vector<std::string
       begin = end + 1;
     }
   }
-  void parse() const override {}
   bool is_container() const override { return true; }
 };
+
+/// Names of a flag. cxxopts takes one-letter names as short options only; here --k is as good as --topk.
+std::vector<std::string> names_of(const cxxopts::HelpOptionDetails& option) {
+  std::vector<std::string> names(option.l.begin(), option.l.end());
+  if (!option.s.empty()) names.push_back(option.s);
+  return names;
+}
 
 }  // namespace
 
@@ -92,7 +98,7 @@ std::vector<std::string> CommandLine::flag_names() const {
   std::vector<std::string> names;
   for (const std::string& group : options_.groups())
     for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
-      names.insert(names.end(), option.l.begin(), option.l.end());
+      for (const std::string& name : names_of(option)) names.push_back(name);
   return names;
 }
 
@@ -123,6 +129,11 @@ bool CommandLine::parse(int argc, char** argv) {
       }
       if (joined.empty()) fail_usage("{}: --{} needs at least one value", name_, name);
       word = fmt::format("--{}={}", name, joined);
+    }
+    if (word.size() >= 3 && word.starts_with("--") && (word.size() == 3 || word[3] == '=')) {
+      words.push_back(word.substr(1, 2));
+      if (word.size() > 3) words.push_back(word.substr(4));
+      continue;
     }
     words.push_back(std::move(word));
   }
@@ -175,7 +186,8 @@ bool CommandLine::has(const std::string& flag) const {
   if (given(flag)) return true;
   for (const std::string& group : options_.groups())
     for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
-      if (std::find(option.l.begin(), option.l.end(), flag) != option.l.end()) return option.has_default;
+      for (const std::string& name : names_of(option))
+        if (name == flag) return option.has_default;
   CBTM_ASSERT(false, "a flag is declared before it is asked for");
   return false;
 }
@@ -207,10 +219,12 @@ void CommandLine::write_json(const Json& result) const {
 void CommandLine::print_help() const {
   fmt::print("cbtm {}: {}\n\nusage: cbtm {} {}[flags]\n", name_, purpose_, name_,
              positional_help_.empty() ? "" : positional_help_ + " ");
-  for (const std::string& group : options_.groups()) {
+  std::vector<std::string> titles = groups_;
+  titles.emplace_back("General");
+  for (const std::string& group : titles) {
     fmt::print("\n{}\n", group);
     for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options) {
-      const std::string& name = option.l.front();
+      const std::string name = names_of(option).front();
       if (std::find(positional_.begin(), positional_.end(), name) != positional_.end()) continue;
       const std::string left = fmt::format("--{} {}", name, option.is_boolean ? "" : option.arg_help);
       const bool show_default = option.has_default && !option.is_boolean;

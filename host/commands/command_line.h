@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cxxopts.hpp>
 #include <filesystem>
@@ -32,7 +33,10 @@ class CommandLine {
  public:
   CommandLine(std::string name, std::string purpose, std::vector<std::string> examples);
 
-  cxxopts::OptionAdder group(const std::string& title) { return options_.add_options(title); }
+  cxxopts::OptionAdder group(const std::string& title) {
+    if (std::find(groups_.begin(), groups_.end(), title) == groups_.end()) groups_.push_back(title);
+    return options_.add_options(title);
+  }
   /// Names flags that take values as positional arguments too, in order ("inspect PATH").
   void positional(std::vector<std::string> flags, const std::string& help);
 
@@ -69,6 +73,7 @@ class CommandLine {
   std::string name_;
   std::string purpose_;
   std::vector<std::string> examples_;
+  std::vector<std::string> groups_;  ///< titles in the order of their declaration
   std::string positional_help_;
   std::vector<std::string> positional_;
   mutable cxxopts::Options options_;

@@ -1,0 +1,229 @@
+#include "cbtm/cluster/cluster_corpus.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/base/threads.h"
+#include "cbtm/cluster/balanced_assignment.h"
+#include "cbtm/cluster/router.h"
+#include "cluster/fit.h"
+#include "cluster/shards.h"
+#include "cluster/symmetric_eigen.h"
+
+namespace cbtm {
+namespace {
+
+constexpr size_t kBatch = 1024;
+
+int64_t count_documents(const CorpusOptions& corpus, CorpusStatistics& statistics) {
+  CorpusReader reader(corpus);
+  Progress progress("reading");
+  Document document;
+  while (reader.next(document))
+    if (reader.statistics().documents % 1024 == 0)
+      progress.update(fmt::format("{} documents", format_count(reader.statistics().documents)));
+  statistics = reader.statistics();
+  progress.finish(fmt::format("{} documents, {} of text, {} duplicates dropped", format_count(statistics.documents),
+                              format_count(statistics.text_bytes), format_count(statistics.duplicates)));
+  if (statistics.bad() > 0) {
+    warn(fmt::format("{} bad documents skipped ({} empty, {} not UTF-8, {} broken lines, {} damaged files), first: {}",
+                     statistics.bad(), statistics.empty, statistics.invalid_utf8, statistics.broken_lines,
+                     statistics.truncated_files, statistics.bad_places.front()));
+  }
+  return statistics.documents;
+}
+
+/// Calls body(documents) for batches of the corpus in order.
+template <typename Body>
+void for_batches(const CorpusOptions& corpus, const Body& body) {
+  CorpusReader reader(corpus);
+  std::vector<Document> batch;
+  Document document;
+  while (reader.next(document)) {
+    batch.push_back(std::move(document));
+    if (batch.size() < kBatch) continue;
+    body(batch);
+    batch.clear();
+  }
+  if (!batch.empty()) body(batch);
+}
+
+struct Routed {
+  std::vector<double> distances;  ///< [documents, clusters]
+  std::vector<uint8_t> empty;     ///< documents whose embedding is zero
+};
+
+Routed route_batch(const Router& router, const std::vector<Document>& documents) {
+  const int64_t clusters = router.clusters();
+  Routed routed{std::vector<double>(documents.size() * static_cast<size_t>(clusters)),
+                std::vector<uint8_t>(documents.size())};
+  parallel_ranges(static_cast<int64_t>(documents.size()), 1e5, [&](int64_t begin, int64_t end) {
+    std::vector<float> embedding(static_cast<size_t>(router.dimensions()));
+    for (int64_t i = begin; i < end; ++i) {
+      router.embed(documents[static_cast<size_t>(i)].text, embedding);
+      routed.empty[static_cast<size_t>(i)] =
+          std::all_of(embedding.begin(), embedding.end(), [](float value) { return value == 0; });
+      router.squared_distances(
+          embedding,
+          std::span(routed.distances).subspan(static_cast<size_t>(i * clusters), static_cast<size_t>(clusters)));
+    }
+  });
+  return routed;
+}
+
+/// Equal shards: the whole corpus's distances, solved at once.
+std::vector<int32_t> balanced_labels(const Router& router, const CorpusOptions& corpus) {
+  std::vector<float> costs;
+  for_batches(corpus, [&](const std::vector<Document>& documents) {
+    const Routed routed = route_batch(router, documents);
+    costs.insert(costs.end(), routed.distances.begin(), routed.distances.end());
+  });
+  const auto documents = static_cast<int64_t>(costs.size()) / router.clusters();
+  return balanced_assignment(costs, equal_capacities(documents, router.clusters())).labels;
+}
+
+struct Labelled {
+  Json sizes;
+  int64_t empty = 0;
+  double objective = 0;
+};
+
+Labelled write_shards(const Router& router, const Tokenizer& tokenizer, const ClusterOptions& options,
+                      const HeldOutSplit& split, int64_t document_count, const RunDirectory& run) {
+  std::vector<int32_t> given;
+  if (options.balance_shards) given = balanced_labels(router, options.corpus);
+  AtomicDirectory output(run.shards());
+  ShardWriter shards(output.path(), router.clusters(), tokenizer);
+  std::vector<std::unique_ptr<Encoder>> encoders;
+  for (int thread = 0; thread < thread_count(); ++thread) encoders.push_back(std::make_unique<Encoder>(tokenizer));
+  Progress progress("shards");
+  Labelled result;
+  size_t done = 0;
+  for_batches(options.corpus, [&](const std::vector<Document>& documents) {
+    const Routed routed = route_batch(router, documents);
+    std::vector<std::vector<int32_t>> ids(documents.size());
+    parallel_ranges(static_cast<int64_t>(documents.size()), 1e5, [&](int64_t begin, int64_t end) {
+      Encoder& encoder = *encoders[static_cast<size_t>(omp_get_thread_num())];
+      for (int64_t i = begin; i < end; ++i) {
+        encoder.encode(documents[static_cast<size_t>(i)].text, {}, ids[static_cast<size_t>(i)]);
+        ids[static_cast<size_t>(i)].push_back(tokenizer.eos_id());
+      }
+    });
+    for (size_t i = 0; i < documents.size(); ++i, ++done) {
+      const auto clusters = static_cast<size_t>(router.clusters());
+      const auto distances = std::span(routed.distances).subspan(i * clusters, clusters);
+      const auto label =
+          options.balance_shards
+              ? given[done]
+              : static_cast<int32_t>(std::min_element(distances.begin(), distances.end()) - distances.begin());
+      result.empty += routed.empty[i];
+      result.objective += distances[static_cast<size_t>(label)];
+      shards.add(label, split.side(documents[i].text), documents[i].id, ids[i]);
+    }
+    progress.update(
+        fmt::format("{} of {} documents", format_count(static_cast<int64_t>(done)), format_count(document_count)));
+  });
+  result.sizes = shards.commit();
+  output.commit();
+  progress.finish(fmt::format("{} documents", format_count(static_cast<int64_t>(done))));
+  return result;
+}
+
+/// A sample of the fitted documents in the plane of their two main directions, for the report: [x, y, cluster].
+Json map_sample(const Fit& fit) {
+  constexpr int64_t kSample = 2000;
+  const int64_t dimensions = fit.router->dimensions();
+  const int64_t rows = static_cast<int64_t>(fit.labels.size());
+  const int64_t stride = std::max<int64_t>(1, rows / kSample);
+  std::vector<int64_t> chosen;
+  for (int64_t row = 0; row < rows; row += stride) chosen.push_back(row);
+  const auto value = [&](int64_t row, int64_t d) {
+    return static_cast<double>(fit.embeddings[static_cast<size_t>(row * dimensions + d)]);
+  };
+  std::vector<double> mean(static_cast<size_t>(dimensions), 0.0),
+      covariance(static_cast<size_t>(dimensions * dimensions), 0.0);
+  for (const int64_t row : chosen)
+    for (int64_t d = 0; d < dimensions; ++d)
+      mean[static_cast<size_t>(d)] += value(row, d) / static_cast<double>(chosen.size());
+  for (const int64_t row : chosen)
+    for (int64_t i = 0; i < dimensions; ++i)
+      for (int64_t j = 0; j < dimensions; ++j)
+        covariance[static_cast<size_t>(i * dimensions + j)] +=
+            (value(row, i) - mean[static_cast<size_t>(i)]) * (value(row, j) - mean[static_cast<size_t>(j)]);
+  const SymmetricEigen eigen = symmetric_eigen(covariance, dimensions);
+  Json points = Json::array();
+  for (const int64_t row : chosen) {
+    double place[2] = {0, 0};
+    for (int64_t axis = 0; axis < std::min<int64_t>(2, dimensions); ++axis)
+      for (int64_t d = 0; d < dimensions; ++d)
+        place[axis] +=
+            (value(row, d) - mean[static_cast<size_t>(d)]) * eigen.vectors[static_cast<size_t>(d * dimensions + axis)];
+    points.push_back(
+        {std::round(place[0] * 1e4) / 1e4, std::round(place[1] * 1e4) / 1e4, fit.labels[static_cast<size_t>(row)]});
+  }
+  return points;
+}
+
+}  // namespace
+
+Json cluster_settings(const ClusterOptions& options) {
+  return {{"k", options.clusters},
+          {"dimensions", options.dimensions},
+          {"min_df", options.min_df},
+          {"fit_documents", options.fit_documents},
+          {"balanced_fit", options.balanced_fit},
+          {"balance_shards", options.balance_shards},
+          {"init", options.init == KMeansInit::plus_plus ? "k-means++" : "random"},
+          {"restarts", options.restarts},
+          {"valid_fraction", options.valid_fraction},
+          {"keep_duplicates", options.corpus.keep_duplicates},
+          {"seed", options.seed}};
+}
+
+Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options,
+                    const RunDirectory& run) {
+  CorpusStatistics statistics;
+  const int64_t documents = count_documents(options.corpus, statistics);
+  if (documents < options.clusters)
+    fail("--k {} needs at least as many documents, but the corpus holds {}", options.clusters, documents);
+  const HeldOutSplit split = HeldOutSplit::for_corpus(documents, options.valid_fraction);
+  if (split.valid_fraction > options.valid_fraction)
+    say(
+        fmt::format("held out: {:.1f} % of the documents for each of valid and tune, more than --valid-fraction {}, so "
+                    "that each has about 50",
+                    100 * split.valid_fraction, options.valid_fraction));
+  const Fit fit = fit_router(device, options, split, documents);
+  const Labelled labelled = write_shards(*fit.router, tokenizer, options, split, documents, run);
+  fit.router->save(run.router());
+
+  int64_t largest = 0;
+  int64_t total = 0;
+  for (const Json& entry : labelled.sizes) {
+    largest = std::max(largest, entry["train_tokens"].get<int64_t>());
+    total += entry["train_tokens"].get<int64_t>();
+  }
+  Json clusters = fit.summary;
+  clusters["format"] = 1;
+  clusters["clusters"] = options.clusters;
+  clusters["documents"] = documents;
+  clusters["corpus"] = corpus_statistics_json(statistics);
+  clusters["documents_without_words"] = labelled.empty;
+  clusters["label_objective"] = labelled.objective;
+  clusters["balance"] = static_cast<double>(largest) * static_cast<double>(options.clusters) /
+                        static_cast<double>(std::max<int64_t>(1, total));
+  clusters["valid_fraction"] = split.valid_fraction;
+  clusters["tune_fraction"] = split.tune_fraction;
+  clusters["router_hash"] = fit.router->content_hash();
+  clusters["tokenizer_hash"] = tokenizer.content_hash();
+  clusters["vocab_size"] = tokenizer.vocab_size();
+  clusters["sizes"] = labelled.sizes;
+  clusters["top_terms"] = fit.router->parts().top_terms;
+  clusters["map"] = map_sample(fit);
+  write_json_file(run.clusters_json(), clusters);
+  return clusters;
+}
+
+}  // namespace cbtm

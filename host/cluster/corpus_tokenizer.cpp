@@ -1,0 +1,40 @@
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/memory.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/cluster/cluster_corpus.h"
+#include "cbtm/tokenizer/trainer.h"
+
+namespace cbtm {
+
+Json train_corpus_tokenizer(const CorpusOptions& corpus, int64_t vocab_size, int64_t min_frequency,
+                            int64_t text_bytes_max, const std::filesystem::path& directory) {
+  constexpr size_t kBatch = 2048;
+  CorpusReader reader(corpus);
+  TokenizerTrainer trainer;
+  Progress progress("tokenizer");
+  std::vector<std::string> texts;
+  int64_t bytes = 0;
+  bool more = true;
+  while (more) {
+    Document document;
+    more = bytes < text_bytes_max && reader.next(document);
+    if (more) {
+      bytes += static_cast<int64_t>(document.text.size());
+      texts.push_back(std::move(document.text));
+    }
+    if (texts.size() == kBatch || !more) {
+      trainer.add(texts);
+      texts.clear();
+      progress.update(fmt::format("{} of text read", format_bytes(bytes)));
+    }
+  }
+  const Tokenizer tokenizer = trainer.train({.vocab_size = vocab_size, .min_frequency = min_frequency});
+  AtomicDirectory output(directory);
+  tokenizer.save(output.path());
+  output.commit();
+  progress.finish(
+      fmt::format("{} tokens learnt from {} of text", format_count(tokenizer.vocab_size()), format_bytes(bytes)));
+  return {{"vocab_size", tokenizer.vocab_size()}, {"text_bytes", bytes}, {"content_hash", tokenizer.content_hash()}};
+}
+
+}  // namespace cbtm

@@ -1,0 +1,139 @@
+#include "cluster/fit.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/hash.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/base/threads.h"
+#include "cluster/svd.h"
+#include "cluster/tfidf.h"
+#include "cluster/words.h"
+
+namespace cbtm {
+namespace {
+
+constexpr size_t kBatch = 1024;
+
+TfIdf read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, int64_t documents) {
+  constexpr uint64_t kSampleSeed = 0x666974;
+  const double train_documents = static_cast<double>(documents) * (1 - split.valid_fraction - split.tune_fraction);
+  const double share = std::min(1.0, static_cast<double>(options.fit_documents) / std::max(1.0, train_documents));
+  TfIdfBuilder builder(english_stop_words());
+  CorpusReader reader(options.corpus);
+  Progress progress("tf-idf");
+  std::vector<std::string> texts;
+  Document document;
+  while (reader.next(document)) {
+    if (split.side(document.text) != Split::train) continue;
+    if (static_cast<double>(hash64(document.text, kSampleSeed ^ options.seed)) * 0x1p-64 >= share) continue;
+    texts.push_back(std::move(document.text));
+    if (texts.size() < kBatch) continue;
+    builder.add(texts);
+    texts.clear();
+    progress.update(fmt::format("{} documents", format_count(builder.rows())));
+  }
+  builder.add(texts);
+  TfIdf tfidf = builder.finish(options.min_df);
+  progress.finish(fmt::format("{} documents, {} terms", format_count(tfidf.rows()),
+                              format_count(static_cast<int64_t>(tfidf.vocabulary.size()))));
+  if (tfidf.vocabulary.empty())
+    fail("the corpus holds no words to cluster by (only stop words, numbers or single letters)");
+  return tfidf;
+}
+
+/// Unit rows of A V; rows that are rounding noise are left out, and counted.
+std::vector<float> embed_rows(Device& device, const TfIdf& tfidf, const std::vector<float>& components,
+                              int64_t dimensions, int64_t& left_out) {
+  std::vector<float> projected(static_cast<size_t>(tfidf.rows() * dimensions));
+  device.sparse_times_dense(tfidf.matrix(),
+                            view_of(components.data(), static_cast<int64_t>(tfidf.vocabulary.size()), dimensions),
+                            view_of(projected.data(), tfidf.rows(), dimensions));
+  constexpr double kNoise = 1e-6;  // of the tf-idf row, whose length is 1
+  int64_t kept = 0;
+  for (int64_t row = 0; row < tfidf.rows(); ++row) {
+    const float* from = projected.data() + row * dimensions;
+    double square = 0;
+    for (int64_t d = 0; d < dimensions; ++d) square += static_cast<double>(from[d]) * static_cast<double>(from[d]);
+    if (std::sqrt(square) < kNoise) continue;
+    float* to = projected.data() + kept++ * dimensions;
+    for (int64_t d = 0; d < dimensions; ++d)
+      to[d] = static_cast<float>(static_cast<double>(from[d]) / std::sqrt(square));
+  }
+  left_out = tfidf.rows() - kept;
+  projected.resize(static_cast<size_t>(kept * dimensions));
+  return projected;
+}
+
+/// The terms a centre points at most: the largest entries of c Vᵀ (cbtm-method.md section 6.1).
+std::vector<std::vector<std::string>> top_terms(const Router::Parts& parts) {
+  constexpr size_t kTerms = 10;
+  std::vector<std::vector<std::string>> result(static_cast<size_t>(parts.clusters));
+  parallel_ranges(parts.clusters, static_cast<double>(parts.vocabulary.size()) * 100, [&](int64_t begin, int64_t end) {
+    std::vector<std::pair<double, size_t>> scores(parts.vocabulary.size());
+    for (int64_t cluster = begin; cluster < end; ++cluster) {
+      for (size_t term = 0; term < scores.size(); ++term) {
+        double score = 0;
+        for (int64_t d = 0; d < parts.dimensions; ++d)
+          score += static_cast<double>(
+                       parts.components[term * static_cast<size_t>(parts.dimensions) + static_cast<size_t>(d)]) *
+                   static_cast<double>(parts.centroids[static_cast<size_t>(cluster * parts.dimensions + d)]);
+        scores[term] = {-score, term};
+      }
+      const auto count = static_cast<int64_t>(std::min(kTerms, scores.size()));
+      std::partial_sort(scores.begin(), scores.begin() + count, scores.end());
+      for (int64_t i = 0; i < count; ++i)
+        result[static_cast<size_t>(cluster)].push_back(parts.vocabulary[scores[static_cast<size_t>(i)].second]);
+    }
+  });
+  return result;
+}
+
+}  // namespace
+
+Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, int64_t documents) {
+  const TfIdf tfidf = read_tfidf(options, split, documents);
+  say("SVD of the tf-idf matrix ...");
+  const TruncatedSvd svd =
+      truncated_svd(device, tfidf.matrix(), {.dimensions = options.dimensions, .seed = options.seed});
+  Router::Parts parts;
+  parts.vocabulary = tfidf.vocabulary;
+  parts.idf.assign(tfidf.idf.begin(), tfidf.idf.end());
+  parts.dimensions = svd.dimensions;
+  parts.components = svd.components;
+
+  Fit fit;
+  int64_t left_out = 0;
+  fit.embeddings = embed_rows(device, tfidf, svd.components, svd.dimensions, left_out);
+  Progress progress("k-means");
+  KMeansOptions kmeans_options{.clusters = options.clusters,
+                               .balanced = options.balanced_fit,
+                               .init = options.init,
+                               .restarts = options.restarts,
+                               .seed = options.seed};
+  kmeans_options.progress = [&](int64_t restart, int64_t iteration, double objective) {
+    progress.update(fmt::format("start {} of {}, iteration {}, objective {:.1f}", restart + 1, options.restarts,
+                                iteration + 1, objective));
+  };
+  KMeansResult result = kmeans(device, fit.embeddings, svd.dimensions, kmeans_options);
+  progress.finish(
+      fmt::format("objective {:.1f} after {} iterations, start {} of {}; distance from the optimal balanced assignment "
+                  "at most {:.1g}",
+                  result.objective(), result.objectives.size(), result.restart + 1, options.restarts,
+                  std::abs(result.relative_gap)));
+  parts.centroids = std::move(result.centroids);
+  parts.clusters = options.clusters;
+  parts.stop_words = english_stop_words();
+  parts.top_terms = top_terms(parts);
+  fit.labels = std::move(result.labels);
+  fit.summary = {{"fit_documents", tfidf.rows()},    {"fit_documents_without_words", left_out},
+                 {"terms", tfidf.vocabulary.size()}, {"dimensions", svd.dimensions},
+                 {"svd_iterations", svd.iterations}, {"objective", result.objectives.back()},
+                 {"objectives", result.objectives},  {"duality_gap", result.relative_gap}};
+  fit.router = std::make_unique<Router>(std::move(parts));
+  return fit;
+}
+
+}  // namespace cbtm

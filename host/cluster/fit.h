@@ -1,0 +1,22 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cbtm/cluster/cluster_corpus.h"
+#include "cbtm/cluster/router.h"
+
+namespace cbtm {
+
+/// A router fitted on documents, and what the fit is judged by.
+struct Fit {
+  std::unique_ptr<Router> router;
+  std::vector<float> embeddings;  ///< [documents that could be used, dimensions]
+  std::vector<int32_t> labels;    ///< of those
+  Json summary;                   ///< documents, terms, objective, gap...
+};
+
+/// tf-idf, SVD and k-means on the train side of the corpus. `documents` is how many the corpus holds in all.
+Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, int64_t documents);
+
+}  // namespace cbtm

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+
+#include "cbtm/cluster/cluster_corpus.h"
+#include "cbtm/device/device.h"
+#include "cbtm/run/run_directory.h"
+#include "commands/command_line.h"
+
+namespace cbtm {
+
+/// --redo, and what it means: a finished stage whose settings or inputs have changed is refused by name, or redone.
+/// Returns true if the stage is to be run.
+bool stage_is_due(const RunDirectory& run, const StageRecord& wanted, bool redo);
+
+/// The tokenizer stage: run/tokenizer is there, copied from --tokenizer, or learnt from the corpus.
+void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const CorpusOptions& corpus, bool redo);
+
+/// The cluster stage: router, shards, clusters.json. Returns what clusters.json holds.
+Json run_cluster_stage(Device& device, const RunDirectory& run, const CommandLine& line, const ClusterOptions& options,
+                       bool redo);
+
+/// Clusters with sizes and top terms, for people.
+void print_clusters(const Json& clusters);
+
+}  // namespace cbtm
