@@ -1,8 +1,29 @@
 #include "cbtm/base/error.h"
+#include "cbtm/base/signals.h"
+#include "cbtm/tokenizer/tokenizer.h"
 #include "commands/commands.h"
+#include "commands/training_flags.h"
 
 namespace cbtm {
 
-int run_train_seed(int, char**) { fail("train_seed: not built yet"); }
+int run_train_seed(int argc, char** argv) {
+  CommandLine line("train_seed", "train (or take over) the model that all experts branch from",
+                   {"cbtm train_seed --run run/ --preset mini --tokens 20000000",
+                    "cbtm train_seed --run run/ --init opt-125m/      (taken over as it is)"});
+  line.group("Run")("run", "the run directory, with tokenizer and shards", text_flag("run"), "DIR");
+  add_model_source_flags(line);
+  add_training_flags(line);
+  if (!line.parse(argc, argv)) return kExitSuccess;
+  const RunDirectory run(line.path("run"));
+  const Json clusters = read_clusters(run);
+  const SeedSource source = seed_source(line, clusters["vocab_size"]);
+  TrainingSettings settings = dense_settings(line, source_config(source), train_tokens(clusters), 1);
+  if (!source.init.empty() && !line.given("steps") && !line.given("tokens")) settings.steps = 0;
+  const std::unique_ptr<Device> device = open_device(line.common().device);
+  install_stop_signals();
+  train_run_seed(*device, run, source, settings, line.get<bool>("redo"), line.as_typed());
+  line.write_json(find_stage(run, "seed"));
+  return kExitSuccess;
+}
 
 }  // namespace cbtm

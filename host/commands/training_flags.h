@@ -1,0 +1,29 @@
+#pragma once
+
+#include "cbtm/train/run_training.h"
+#include "commands/command_line.h"
+
+namespace cbtm {
+
+/// --steps, --tokens, --batch-tokens and so on: what train_seed, train_expert and run share, in the group "Training".
+void add_training_flags(CommandLine& line);
+/// --match, in the group "Training".
+void add_match_flag(CommandLine& line);
+/// --preset, --config, --init, in the group "Model".
+void add_model_source_flags(CommandLine& line);
+
+/// The settings of a dense model by those flags. Without --steps and --tokens: one epoch over `corpus_tokens`.
+/// `batch_multiple`: the default batch is a multiple of this many sequences.
+TrainingSettings dense_settings(const CommandLine& line, const OptConfig& config, int64_t corpus_tokens,
+                                int64_t batch_multiple);
+
+/// True for --match batch.
+bool match_batch(const CommandLine& line);
+
+/// The seed as asked for; a new model gets the tokenizer's vocabulary. Throws a usage Error unless exactly one is
+/// given.
+SeedSource seed_source(const CommandLine& line, int64_t vocab_size);
+/// The shape of the model that the source gives.
+OptConfig source_config(const SeedSource& source);
+
+}  // namespace cbtm

@@ -1,0 +1,34 @@
+#include "train/metrics_log.h"
+
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/error.h"
+
+namespace cbtm {
+
+std::vector<Json> read_metrics(const std::filesystem::path& path) {
+  std::vector<Json> lines;
+  std::ifstream file(path);
+  for (std::string text; std::getline(file, text);) {
+    Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (line.is_object() && line.contains("step"))
+      lines.push_back(std::move(line));  // a killed run may leave half a line
+  }
+  return lines;
+}
+
+MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step) {
+  std::string kept;
+  for (const Json& line : read_metrics(path))
+    if (line["step"].get<int64_t>() <= last_step) kept += line.dump() + "\n";
+  write_file_atomically(path, kept);
+  file_.open(path, std::ios::app);
+  if (!file_) fail("{}: cannot be written", path.string());
+}
+
+void MetricsLog::add(const Json& line) {
+  file_ << line.dump() << '\n';
+  file_.flush();
+  if (!file_) fail("metrics.jsonl cannot be written: is the disk full?");
+}
+
+}  // namespace cbtm

@@ -1,0 +1,225 @@
+#include "cbtm/train/run_training.h"
+
+#include <algorithm>
+
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/error.h"
+#include "cbtm/base/hash.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/model/training_model.h"
+#include "cbtm/tokenizer/tokenizer.h"
+
+namespace cbtm {
+namespace {
+
+/// Whether a stage still has to run; says so if not, refuses if it was made from something else.
+bool due(const RunDirectory& run, const StageRecord& wanted, const std::filesystem::path& result, bool redo) {
+  recover_directory(result);
+  std::string difference;
+  const StageState state = std::filesystem::exists(result) ? stage_state(run, wanted, difference) : StageState::missing;
+  if (state == StageState::missing || redo) return true;
+  if (state == StageState::changed)
+    fail("{}: it was trained from something else ({}); pass --redo to train it again", result.string(), difference);
+  say(fmt::format("{}: done already, in {}", wanted.name, result.string()));
+  return false;
+}
+
+std::string shard_hash(const RunDirectory& run, int64_t cluster) {
+  return hash_file_hex(run.shard(cluster) / "train.bin") + hash_file_hex(run.shard(cluster) / "train.idx");
+}
+
+void copy_one_file(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::error_code error;
+  std::filesystem::copy_file(from, to, std::filesystem::copy_options::overwrite_existing, error);
+  if (error) fail("{}: cannot be copied to {}: {}", from.string(), to.string(), error.message());
+}
+
+/// A trained model with everything that belongs beside it, whole or not at all.
+void write_model(const std::filesystem::path& directory, const OptConfig& config, const TrainingResult& result,
+                 const RunDirectory& run, const TrainingJob& job, const Json& card) {
+  AtomicDirectory output(directory);
+  write_opt_checkpoint(output.path(), config, result.parameters);
+  Tokenizer::load(run.tokenizer()).save(output.path());
+  write_json_file(output.path() / "expert.json", card);
+  if (std::filesystem::exists(job.work_directory / "metrics.jsonl"))
+    copy_one_file(job.work_directory / "metrics.jsonl", output.path() / "metrics.jsonl");
+  output.commit();
+}
+
+Json summary_of(const TrainingResult& result) {
+  return {{"steps", result.steps},
+          {"tokens", result.tokens},
+          {"skipped_steps", result.skipped_steps},
+          {"loss", result.loss},
+          {"held_out_loss", result.validation_loss},
+          {"training_seconds", result.seconds}};
+}
+
+std::vector<std::filesystem::path> shard_prefixes(const RunDirectory& run, int64_t first, int64_t count,
+                                                  const char* split) {
+  std::vector<std::filesystem::path> prefixes;
+  for (int64_t cluster = first; cluster < first + count; ++cluster) prefixes.push_back(run.shard(cluster) / split);
+  return prefixes;
+}
+
+std::vector<float> parameters_of(const OptCheckpoint& checkpoint) {
+  std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
+  checkpoint.read_parameters(DType::f32, flat.data());
+  return flat;
+}
+
+/// A directory's files into another, both whole.
+void copy_directory(const std::filesystem::path& from, const std::filesystem::path& to) {
+  AtomicDirectory output(to);
+  for (const auto& entry : std::filesystem::directory_iterator(from))
+    copy_one_file(entry.path(), output.path() / entry.path().filename());
+  output.commit();
+}
+
+}  // namespace
+
+Json read_clusters(const RunDirectory& run) {
+  if (!std::filesystem::exists(run.clusters_json()))
+    fail(
+        "{}: holds no clusters.json, so there are no shards to train on; run cbtm cluster --corpus ... --out {} first, "
+        "or name another --run",
+        run.root().string(), run.root().string());
+  return read_json_file(run.clusters_json());
+}
+
+int64_t train_tokens(const Json& clusters) {
+  int64_t tokens = 0;
+  for (const Json& size : clusters["sizes"]) tokens += size["train_tokens"].get<int64_t>();
+  return tokens;
+}
+
+TrainingSettings expert_settings(const TrainingSettings& dense, int64_t clusters, bool keep_batch) {
+  TrainingSettings expert = dense;
+  if (keep_batch) {
+    expert.steps = (dense.steps + clusters - 1) / clusters;
+    expert.warmup_steps = dense.warmup_steps / clusters;
+    return expert;
+  }
+  if (dense.batch_sequences % clusters != 0)
+    fail_usage(
+        "the dense batch of {} sequences of {} tokens cannot be divided among {} experts; make --batch-tokens a "
+        "multiple of {}, or pass --match batch",
+        dense.batch_sequences, dense.sequence_length, clusters, dense.sequence_length * clusters);
+  expert.batch_sequences = dense.batch_sequences / clusters;
+  return expert;
+}
+
+void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& source, const TrainingSettings& settings,
+                    bool redo, const std::string& command) {
+  const Json clusters = read_clusters(run);
+  const auto count = clusters["clusters"].get<int64_t>();
+  const Tokenizer tokenizer = Tokenizer::load(run.tokenizer());
+  StageRecord record{.name = "seed",
+                     .settings = training_settings_json(settings),
+                     .inputs = {{"tokenizer", tokenizer.content_hash()}},
+                     .command = command};
+  OptConfig config;
+  std::vector<float> parameters;
+  if (source.init.empty()) {
+    config = *source.config;
+    record.settings["config"] = opt_config_json(config, "float32");
+  } else {
+    const OptCheckpoint checkpoint = OptCheckpoint::open(source.init);
+    config = checkpoint.config();
+    parameters = parameters_of(checkpoint);
+    record.inputs["init"] = hash_hex({reinterpret_cast<const char*>(parameters.data()), parameters.size() * 4});
+  }
+  if (config.vocab_size < tokenizer.vocab_size())
+    fail(
+        "the model's vocabulary of {} is smaller than the tokenizer's {}; give the tokenizer that belongs to it "
+        "(--tokenizer)",
+        config.vocab_size, tokenizer.vocab_size());
+  if (settings.steps > 0)
+    record.inputs["shards"] = clusters["router_hash"].get<std::string>() + "/" + std::to_string(train_tokens(clusters));
+  if (!due(run, record, run.seed(), redo)) return;
+
+  TrainingJob job{.name = "seed",
+                  .config = config,
+                  .train_prefixes = shard_prefixes(run, 0, count, "train"),
+                  .held_out_prefixes = shard_prefixes(run, 0, count, "tune"),
+                  .work_directory = run.root() / "training" / "seed",
+                  .identity = record.inputs};
+  if (redo) forget_training_state(job);
+  if (parameters.empty()) parameters = initial_parameters(config, settings.seed);
+  TrainingResult result;
+  if (settings.steps > 0) {
+    result = train_model(device, job, settings, parameters);
+  } else {
+    result.parameters = std::move(parameters);
+  }
+  write_model(run.seed(), config, result, run, job,
+              {{"kind", "seed"},
+               {"settings", record.settings},
+               {"training", summary_of(result)},
+               {"tokenizer_hash", tokenizer.content_hash()}});
+  record.seconds = result.seconds;
+  record.summary = summary_of(result);
+  record_stage(run, record);
+  forget_training_state(job);
+}
+
+void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, const TrainingSettings& settings,
+                      bool redo, const std::string& command) {
+  const Json clusters = read_clusters(run);
+  const auto count = clusters["clusters"].get<int64_t>();
+  const bool baseline = cluster == kBaseline;
+  if (!baseline && (cluster < 0 || cluster >= count))
+    fail_usage("--shard {}: the run has the shards 0 to {}", cluster, count - 1);
+  recover_directory(run.seed());
+  if (!std::filesystem::exists(run.seed()))
+    fail("{}: there is no seed to branch from; run cbtm train_seed --run {} first", run.seed().string(),
+         run.root().string());
+  const std::filesystem::path result_path = baseline ? run.baseline() : run.expert(cluster);
+  const std::string name = baseline ? "baseline" : "expert/" + RunDirectory::cluster_name(cluster);
+
+  StageRecord record{.name = name,
+                     .settings = training_settings_json(settings),
+                     .inputs = {{"tokenizer", clusters["tokenizer_hash"]}},
+                     .command = command};
+  const OptCheckpoint seed = OptCheckpoint::open(run.seed());
+  const std::vector<float> parameters = parameters_of(seed);
+  record.inputs["seed"] = hash_hex({reinterpret_cast<const char*>(parameters.data()), parameters.size() * 4});
+  if (baseline) {
+    record.inputs["shards"] = clusters["router_hash"].get<std::string>() + "/" + std::to_string(train_tokens(clusters));
+  } else {
+    record.inputs["shard"] = shard_hash(run, cluster);
+    record.inputs["router"] = clusters["router_hash"];
+  }
+  if (!due(run, record, result_path, redo)) return;
+
+  TrainingJob job{
+      .name = baseline ? "dense baseline" : "expert " + RunDirectory::cluster_name(cluster),
+      .config = seed.config(),
+      .train_prefixes = baseline ? shard_prefixes(run, 0, count, "train") : shard_prefixes(run, cluster, 1, "train"),
+      .held_out_prefixes = baseline ? shard_prefixes(run, 0, count, "tune") : shard_prefixes(run, cluster, 1, "tune"),
+      .work_directory =
+          run.root() / "training" / (baseline ? "baseline" : "expert-" + RunDirectory::cluster_name(cluster)),
+      .identity = record.inputs};
+  if (redo) forget_training_state(job);
+  const TrainingResult result = train_model(device, job, settings, parameters);
+  Json card = {{"kind", baseline ? "baseline" : "expert"},
+               {"tokenizer_hash", clusters["tokenizer_hash"]},
+               {"seed_hash", record.inputs["seed"]},
+               {"settings", record.settings},
+               {"training", summary_of(result)}};
+  if (!baseline) {
+    card["cluster"] = cluster;
+    card["clusters"] = count;
+    card["router_hash"] = clusters["router_hash"];
+    card["top_terms"] = clusters["top_terms"][static_cast<size_t>(cluster)];
+  }
+  write_model(result_path, seed.config(), result, run, job, card);
+  if (!baseline) copy_directory(run.router(), run.experts_router());
+  record.seconds = result.seconds;
+  record.summary = summary_of(result);
+  record_stage(run, record);
+  forget_training_state(job);
+}
+
+}  // namespace cbtm

@@ -1,0 +1,288 @@
+#include "cbtm/train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <deque>
+#include <optional>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/memory.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/base/signals.h"
+#include "cbtm/model/training_model.h"
+#include "cbtm/train/token_stream.h"
+#include "train/metrics_log.h"
+#include "train/training_state.h"
+
+namespace cbtm {
+
+Json training_settings_json(const TrainingSettings& s) {
+  return {{"steps", s.steps},
+          {"sequence_length", s.sequence_length},
+          {"batch_sequences", s.batch_sequences},
+          {"learning_rate", s.learning_rate},
+          {"warmup_steps", s.warmup_steps},
+          {"final_learning_rate", s.final_learning_rate},
+          {"dropout", s.dropout},
+          {"weight_decay", s.weight_decay},
+          {"clip_norm", s.clip_norm},
+          {"beta1", s.beta1},
+          {"beta2", s.beta2},
+          {"epsilon", s.epsilon},
+          {"attention_within_document", s.attention_within_document},
+          {"seed", s.seed}};
+}
+
+double learning_rate_at(const TrainingSettings& s, int64_t step) {
+  if (step <= s.warmup_steps) return s.learning_rate * static_cast<double>(step) / static_cast<double>(s.warmup_steps);
+  const auto decaying = static_cast<double>(std::max<int64_t>(1, s.steps - s.warmup_steps));
+  const double left = static_cast<double>(s.steps - step) / decaying;
+  return s.learning_rate * (s.final_learning_rate + (1 - s.final_learning_rate) * left);
+}
+
+namespace {
+
+constexpr int64_t kRowsWanted = 4096;  ///< tokens of a micro-batch: more gains no speed
+constexpr int64_t kFailuresInARow = 5;
+constexpr int64_t kValidationTokens = 16'384;
+
+int64_t rounded_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+std::vector<IndexedDataset> open_datasets(const std::vector<std::filesystem::path>& prefixes, int64_t vocab_size) {
+  std::vector<IndexedDataset> datasets;
+  for (const std::filesystem::path& prefix : prefixes) {
+    datasets.emplace_back(prefix);
+    datasets.back().check_ids(vocab_size);
+  }
+  return datasets;
+}
+
+class Training {
+ public:
+  Training(Device& device, const TrainingJob& job, const TrainingSettings& settings,
+           const std::vector<float>& parameters)
+      : device_(device),
+        job_(job),
+        settings_(settings),
+        identity_{{"start", job.identity}, {"settings", training_settings_json(settings)}},
+        stream_(open_datasets(job.train_prefixes, job.config.vocab_size), settings.seed),
+        held_out_(open_datasets(job.held_out_prefixes, job.config.vocab_size)) {
+    if (settings.sequence_length > job.config.max_position_embeddings)
+      fail_usage("--sequence {} is longer than the model's {} positions", settings.sequence_length,
+                 job.config.max_position_embeddings);
+    micro_ = settings.micro_batch_sequences > 0 ? settings.micro_batch_sequences
+                                                : std::max<int64_t>(1, kRowsWanted / settings.sequence_length);
+    micro_ = std::min(micro_, settings.batch_sequences);
+    plan_memory();
+    model_.emplace(device, job.config, parameters, micro_ * settings.sequence_length, memory_.recompute);
+  }
+
+  TrainingResult run() {
+    std::filesystem::create_directories(job_.work_directory);
+    if (const auto resumed = load_training_state(device_, job_.work_directory, *model_, identity_)) {
+      counters_ = *resumed;
+      say(fmt::format("{}: goes on after step {} of {}", job_.name, counters_.step, settings_.steps));
+    }
+    MetricsLog metrics(job_.work_directory / "metrics.jsonl", counters_.step);
+    Progress progress(job_.name);
+    const int64_t validate_every =
+        settings_.validate_every > 0 ? settings_.validate_every : std::max<int64_t>(1, settings_.steps / 10);
+    if (counters_.step == 0 && settings_.steps > 0) {
+      validation_loss_ = validate();
+      metrics.add({{"step", 0}, {"tokens", 0}, {"validation_loss", validation_loss_}});
+    }
+    const int64_t started_at = counters_.step;
+    const auto start = std::chrono::steady_clock::now();
+    const double seconds_before = counters_.seconds;
+    const double step_flops =
+        3 * static_cast<double>(batch_tokens()) * job_.config.forward_flops_per_token(settings_.sequence_length);
+    std::deque<double> step_seconds;
+    while (counters_.step < settings_.steps) {
+      const auto step_start = std::chrono::steady_clock::now();
+      Json line = step();
+      if (line.is_null()) stop();
+      const auto now = std::chrono::steady_clock::now();
+      const double taken = std::chrono::duration<double>(now - step_start).count();
+      counters_.seconds = seconds_before + std::chrono::duration<double>(now - start).count();
+      step_seconds.push_back(taken);
+      if (step_seconds.size() > 50) step_seconds.pop_front();
+      line["tokens_per_second"] = std::round(static_cast<double>(batch_tokens()) / taken);
+      line["fraction_of_peak"] = std::round(1000 * step_flops / taken / device_.peak_flops()) / 1000;
+      if (counters_.step % validate_every == 0 || counters_.step == settings_.steps) {
+        validation_loss_ = validate();
+        line["validation_loss"] = validation_loss_;
+      }
+      metrics.add(line);
+      const double mean_seconds =
+          std::chrono::duration<double>(now - start).count() / static_cast<double>(counters_.step - started_at);
+      const std::string text =
+          fmt::format("step {}/{}, loss {:.3f}, held out {:.3f}, {} tokens/s, {} left", counters_.step, settings_.steps,
+                      line["loss"].is_number() ? line["loss"].get<double>() : NAN, validation_loss_,
+                      format_count(line["tokens_per_second"].get<int64_t>()),
+                      format_duration(mean_seconds * static_cast<double>(settings_.steps - counters_.step)));
+      if (counters_.step == settings_.steps)
+        progress.finish(text);
+      else
+        progress.update(text);
+      if (counters_.step % settings_.save_every == 0 || counters_.step == settings_.steps) save();
+      if (stop_requested() != 0 && counters_.step < settings_.steps) stop();
+    }
+    return result();
+  }
+
+ private:
+  int64_t batch_tokens() const { return settings_.batch_sequences * settings_.sequence_length; }
+
+  void plan_memory() {
+    const int64_t free = device_.free_bytes();
+    const int64_t budget = settings_.memory_bytes > 0 ? std::min(settings_.memory_bytes, free) : free;
+    memory_ = plan_training_memory(device_, job_.config, micro_ * settings_.sequence_length, budget);
+    say(fmt::format("{}: {} parameters, {} tokens a step in {} micro-batches of {} x {} tokens", job_.name,
+                    format_count(ParameterLayout(job_.config).parameter_count()), format_count(batch_tokens()),
+                    (settings_.batch_sequences + micro_ - 1) / micro_, micro_, settings_.sequence_length));
+    say(job_.name + ": " + memory_.description());
+  }
+
+  /// One optimizer step; its line for metrics.jsonl, or null if a stop was asked for before it was complete.
+  Json step() {
+    const int64_t length = settings_.sequence_length;
+    const int64_t number = counters_.step + 1;
+    double loss_sum = 0;
+    std::vector<int32_t> ids, targets, offsets, starts;
+    std::vector<int32_t> sequence(static_cast<size_t>(length) + 1);
+    for (int64_t first = 0; first < settings_.batch_sequences; first += micro_) {
+      const int64_t count = std::min(micro_, settings_.batch_sequences - first);
+      ids.clear();
+      targets.clear();
+      offsets.assign(1, 0);
+      for (int64_t s = 0; s < count; ++s) {
+        stream_.sequence((number - 1) * settings_.batch_sequences + first + s, length, sequence, starts);
+        const auto base = static_cast<int32_t>(ids.size());
+        ids.insert(ids.end(), sequence.begin(), sequence.end() - 1);
+        targets.insert(targets.end(), sequence.begin() + 1, sequence.end());
+        if (settings_.attention_within_document)
+          for (const int32_t start : starts)
+            if (start < length) offsets.push_back(base + start);
+        offsets.push_back(base + static_cast<int32_t>(length));
+      }
+      loss_sum += model_->accumulate_gradients({ids, offsets}, targets,
+                                               {.gradient_scale = 1 / static_cast<float>(batch_tokens()),
+                                                .dropout = static_cast<float>(settings_.dropout),
+                                                .seed = settings_.seed,
+                                                .step = static_cast<uint32_t>(number),
+                                                .first_row = first * length,
+                                                .dropout_columns = rounded_up(length, 4)});
+      if (stop_requested() != 0 && first + micro_ < settings_.batch_sequences) return nullptr;
+    }
+    const double loss = loss_sum / static_cast<double>(batch_tokens());
+    const double rate = learning_rate_at(settings_, number);
+    double norm = NAN;
+    if (std::isfinite(loss)) {
+      norm = model_->optimizer_step({.step = counters_.optimizer_steps + 1,
+                                     .learning_rate = static_cast<float>(rate),
+                                     .beta1 = static_cast<float>(settings_.beta1),
+                                     .beta2 = static_cast<float>(settings_.beta2),
+                                     .epsilon = static_cast<float>(settings_.epsilon),
+                                     .weight_decay = static_cast<float>(settings_.weight_decay),
+                                     .clip_norm = static_cast<float>(settings_.clip_norm)});
+    } else {
+      device_.fill_zero(model_->gradients());
+    }
+    counters_.step = number;
+    Json line = {{"step", number}, {"tokens", number * batch_tokens()}, {"learning_rate", rate}};
+    if (std::isfinite(loss) && std::isfinite(norm)) {
+      ++counters_.optimizer_steps;
+      failures_ = 0;
+      line["loss"] = loss;
+      line["gradient_norm"] = norm;
+      recent_losses_.push_back(loss);
+      if (static_cast<int64_t>(recent_losses_.size()) > std::max<int64_t>(1, settings_.steps / 10))
+        recent_losses_.pop_front();
+    } else {
+      ++counters_.skipped_steps;
+      line["loss"] = nullptr;
+      line["gradient_norm"] = nullptr;
+      line["skipped"] = true;
+      warn(fmt::format("{}: step {} skipped: loss or gradient is not finite ({} skipped so far)", job_.name, number,
+                       counters_.skipped_steps));
+      if (++failures_ >= kFailuresInARow)
+        fail(
+            "{}: {} steps in a row had a loss or gradient that is not finite; lower --learning-rate, raise --warmup, "
+            "or look at the shard's text",
+            job_.name, failures_);
+    }
+    return line;
+  }
+
+  /// Mean loss over the first held-out documents, without dropout.
+  double validate() {
+    double loss = 0;
+    int64_t scored = 0;
+    const int64_t rows = micro_ * settings_.sequence_length;
+    for (const IndexedDataset& dataset : held_out_)
+      for (int64_t s = 0; s < dataset.sequences() && scored < kValidationTokens; ++s) {
+        std::vector<int32_t> ids = dataset.sequence(s);
+        ids.resize(std::min<size_t>(ids.size(), static_cast<size_t>(std::min(settings_.sequence_length, rows)) + 1));
+        if (ids.size() < 2) continue;
+        const auto length = static_cast<int32_t>(ids.size()) - 1;
+        const int32_t offsets[] = {0, length};
+        loss +=
+            model_->loss_sum({std::span(ids).first(static_cast<size_t>(length)), offsets}, std::span(ids).subspan(1));
+        scored += length;
+      }
+    return scored > 0 ? loss / static_cast<double>(scored) : 0;
+  }
+
+  void save() { save_training_state(device_, job_.work_directory, *model_, counters_, identity_, settings_.keep); }
+
+  [[noreturn]] void stop() {
+    save();
+    throw Error(
+        fmt::format(
+            "{}: stopped by signal {} after step {} of {}; the state is saved, the same command goes on from it",
+            job_.name, stop_requested(), counters_.step, settings_.steps),
+        kExitInterrupted);
+  }
+
+  TrainingResult result() {
+    TrainingResult result;
+    const int64_t count = model_->layout().flat_size();
+    result.parameters.resize(static_cast<size_t>(count));
+    device_.copy_to_host(result.parameters.data(), model_->weights().data, count * 4);
+    result.steps = counters_.step;
+    result.tokens = counters_.step * batch_tokens();
+    result.skipped_steps = counters_.skipped_steps;
+    double sum = 0;
+    for (const double loss : recent_losses_) sum += loss;
+    result.loss = recent_losses_.empty() ? 0 : sum / static_cast<double>(recent_losses_.size());
+    result.validation_loss = validation_loss_;
+    result.seconds = counters_.seconds;
+    return result;
+  }
+
+  Device& device_;
+  const TrainingJob& job_;
+  const TrainingSettings& settings_;
+  Json identity_;
+  TokenStream stream_;
+  std::vector<IndexedDataset> held_out_;
+  int64_t micro_ = 1;
+  TrainingMemory memory_;
+  std::optional<TrainingModel> model_;
+  TrainingCounters counters_;
+  int64_t failures_ = 0;
+  std::deque<double> recent_losses_;
+  double validation_loss_ = 0;
+};
+
+}  // namespace
+
+TrainingResult train_model(Device& device, const TrainingJob& job, const TrainingSettings& settings,
+                           const std::vector<float>& parameters) {
+  return Training(device, job, settings, parameters).run();
+}
+
+void forget_training_state(const TrainingJob& job) { std::filesystem::remove_all(job.work_directory); }
+
+}  // namespace cbtm

@@ -1,0 +1,115 @@
+#include "train/training_state.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/hash.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/checkpoint/tensor_file.h"
+
+namespace cbtm {
+namespace {
+
+constexpr const char* kTensorNames[] = {"weights", "first_moments", "second_moments"};
+
+std::vector<TensorView> tensors_of(const TrainingModel& model) {
+  return {model.weights(), model.first_moments(), model.second_moments()};
+}
+
+/// Hash of the tensors' bytes and of the text that belongs to them.
+std::string state_hash(const std::vector<const void*>& data, size_t bytes, const std::string& text) {
+  StreamingHash hash;
+  for (const void* part : data) hash.update(part, bytes);
+  hash.update(text);
+  return hash.hex();
+}
+
+std::vector<std::filesystem::path> states_in(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> states;
+  if (std::filesystem::is_directory(directory))
+    for (const auto& entry : std::filesystem::directory_iterator(directory))
+      if (entry.path().filename().string().starts_with("state-") && entry.path().extension() == ".safetensors")
+        states.push_back(entry.path());
+  std::sort(states.begin(), states.end(), std::greater<>());
+  return states;
+}
+
+std::string difference_of(const Json& before, const Json& now) {
+  std::string text;
+  for (const auto& [key, value] : now.items())
+    if (!before.contains(key) || before[key] != value)
+      text += fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
+                          before.contains(key) ? before[key].dump() : "absent", value.dump());
+  return text;
+}
+
+}  // namespace
+
+void save_training_state(Device& device, const std::filesystem::path& work_directory, const TrainingModel& model,
+                         const TrainingCounters& counters, const Json& identity, int64_t keep) {
+  std::vector<std::vector<float>> copies;
+  std::vector<const void*> data;
+  const int64_t count = model.layout().flat_size();
+  for (const TensorView& view : tensors_of(model)) {
+    const void* readable = device.host_readable(view.data);
+    if (readable == nullptr) {
+      copies.emplace_back(static_cast<size_t>(count));
+      device.copy_to_host(copies.back().data(), view.data, count * 4);
+      readable = copies.back().data();
+    }
+    data.push_back(readable);
+  }
+  const std::string text = Json{
+      {"identity", identity},
+      {"step", counters.step},
+      {"optimizer_steps", counters.optimizer_steps},
+      {"skipped_steps", counters.skipped_steps},
+      {"seconds",
+       counters.seconds}}.dump();
+  std::vector<OutputTensor> tensors;
+  for (size_t i = 0; i < data.size(); ++i) tensors.push_back({kTensorNames[i], StoredType::f32, {count}, data[i]});
+  write_safetensors(work_directory / fmt::format("state-{:08}.safetensors", counters.step), tensors,
+                    {{"training", text}, {"hash", state_hash(data, static_cast<size_t>(count) * 4, text)}});
+  std::vector<std::filesystem::path> states = states_in(work_directory);
+  for (size_t i = static_cast<size_t>(keep); i < states.size(); ++i) std::filesystem::remove(states[i]);
+}
+
+std::optional<TrainingCounters> load_training_state(Device& device, const std::filesystem::path& work_directory,
+                                                    TrainingModel& model, const Json& identity) {
+  for (const std::filesystem::path& path : states_in(work_directory)) {
+    try {
+      const TensorFile file = TensorFile::open(path);
+      const auto text = file.metadata().find("training");
+      const auto hash = file.metadata().find("hash");
+      if (text == file.metadata().end() || hash == file.metadata().end())
+        fail("{}: not a training state", path.string());
+      std::vector<const void*> data;
+      const int64_t count = model.layout().flat_size();
+      for (const char* name : kTensorNames) {
+        const StoredTensor& tensor = file.at(name);
+        if (tensor.type != StoredType::f32 || tensor.size() != count)
+          fail("{}: '{}' has the wrong size", path.string(), name);
+        data.push_back(tensor.data);
+      }
+      if (state_hash(data, static_cast<size_t>(count) * 4, text->second) != hash->second)
+        fail("{}: its hash does not match its contents", path.string());
+      const Json json = Json::parse(text->second);
+      if (json["identity"] != identity)
+        throw Error(fmt::format("{}: an unfinished training with other settings ({}); finish it with those, or pass "
+                                "--redo to start anew",
+                                path.string(), difference_of(json["identity"], identity)),
+                    kExitUsage);
+      const std::vector<TensorView> views = tensors_of(model);
+      for (size_t i = 0; i < views.size(); ++i) device.copy_to_device(views[i].data, data[i], count * 4);
+      return TrainingCounters{json["step"], json["optimizer_steps"], json["skipped_steps"], json["seconds"]};
+    } catch (const Error& error) {
+      if (error.exit_code() == kExitUsage) throw;
+      warn(fmt::format("{}; trying the state before it", error.what()));
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace cbtm

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "cbtm/base/json.h"
+#include "cbtm/model/training_model.h"
+
+namespace cbtm {
+
+/// Where a training stands after `step` steps, beside the tensors.
+
+struct TrainingCounters {
+  int64_t step = 0;
+  int64_t optimizer_steps = 0;  ///< without the skipped ones
+  int64_t skipped_steps = 0;
+  double seconds = 0;
+};
+
+/// Writes work_directory/state-STEP.safetensors (weights, moments, counters, identity, hash) and removes all but the
+/// last `keep`.
+void save_training_state(Device& device, const std::filesystem::path& work_directory, const TrainingModel& model,
+                         const TrainingCounters& counters, const Json& identity, int64_t keep);
+
+/// Loads the last state that is whole into `model`; damaged ones are named on stderr and passed over. Nothing if there
+/// is none. Throws Error if the state belongs to other settings.
+std::optional<TrainingCounters> load_training_state(Device& device, const std::filesystem::path& work_directory,
+                                                    TrainingModel& model, const Json& identity);
+
+}  // namespace cbtm

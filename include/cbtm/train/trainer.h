@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "cbtm/base/json.h"
+#include "cbtm/device/device.h"
+#include "cbtm/model/opt_config.h"
+
+namespace cbtm {
+
+/// How one model is trained. Everything but what is marked (*) changes the result and is checked on resuming.
+struct TrainingSettings {
+  int64_t steps = 0;
+  int64_t sequence_length = 256;   ///< tokens
+  int64_t batch_sequences = 1;     ///< sequences of one step
+  double learning_rate = 2e-4;     ///< peak
+  int64_t warmup_steps = 0;        ///< linear, from 0
+  double final_learning_rate = 0;  ///< fraction of the peak at the last step; linear decay after the warm-up
+  double dropout = 0.1;
+  double weight_decay = 0;
+  double clip_norm = 1;
+  double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-6;
+  bool attention_within_document = false;  ///< tokens see only their own document
+  uint64_t seed = 1234;
+  int64_t micro_batch_sequences =
+      0;                       ///< (*) sequences at a time; 0: chosen; any value gives the same sums but for rounding
+  int64_t save_every = 200;    ///< (*) steps
+  int64_t keep = 2;            ///< (*) states kept
+  int64_t validate_every = 0;  ///< (*) steps; 0: ten times a run
+  int64_t memory_bytes = 0;    ///< (*) may be used; 0: what is free
+};
+Json training_settings_json(const TrainingSettings& settings);
+
+/// Learning rate of step 1..steps (cbtm-method.md 3.3: linear decay to the last step; optional linear warm-up).
+double learning_rate_at(const TrainingSettings& settings, int64_t step);
+
+/// What to train on, from what, and where the working files go.
+struct TrainingJob {
+  std::string name;  ///< for people: "expert 003"
+  OptConfig config;
+  std::vector<std::filesystem::path> train_prefixes;     ///< indexed datasets
+  std::vector<std::filesystem::path> held_out_prefixes;  ///< documents that the running validation loss comes from
+  std::filesystem::path work_directory;                  ///< states and metrics.jsonl while it runs
+  Json identity;  ///< hashes of what it starts from; a state of another is refused
+};
+
+struct TrainingResult {
+  std::vector<float> parameters;  ///< layout order
+  int64_t steps = 0;
+  int64_t tokens = 0;
+  int64_t skipped_steps = 0;  ///< loss or gradient not finite
+  double loss = 0;            ///< mean of the last tenth of the steps
+  double validation_loss = 0;
+  double seconds = 0;  ///< of the steps, resumed ones included
+};
+
+/// Trains to the end, from `parameters` or from the last good state in the work directory, and returns the result; the
+/// caller writes it where it belongs and then calls forget_training_state. States are written beside their place,
+/// renamed, and checked by a hash when read. After a stop signal the state is saved and Error with kExitInterrupted is
+/// thrown. The same settings, machine and threads give bitwise the same result, however often it was interrupted.
+TrainingResult train_model(Device& device, const TrainingJob& job, const TrainingSettings& settings,
+                           const std::vector<float>& parameters);
+
+/// Removes the work directory of a finished training.
+void forget_training_state(const TrainingJob& job);
+
+}  // namespace cbtm
