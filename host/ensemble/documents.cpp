@@ -1,0 +1,80 @@
+#include <cmath>
+#include <fstream>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/threads.h"
+#include "cbtm/dataset/indexed_dataset.h"
+#include "cbtm/ensemble/evaluate.h"
+
+namespace cbtm {
+
+std::vector<EvaluationDocument> run_documents(const RunDirectory& run, const std::string& split) {
+  if (split != "train" && split != "valid" && split != "tune")
+    fail_usage("--split {}: use train, valid or tune", split);
+  std::vector<EvaluationDocument> documents;
+  for (int64_t cluster = 0; std::filesystem::exists(run.shard(cluster)); ++cluster) {
+    const IndexedDataset dataset(run.shard(cluster) / split);
+    std::ifstream names(run.shard(cluster) / (split + ".documents.jsonl"));
+    for (int64_t s = 0; s < dataset.sequences(); ++s) {
+      std::string line;
+      const Json entry = std::getline(names, line) ? Json::parse(line, nullptr, false) : Json();
+      if (!entry.is_object() || !entry.contains("id"))
+        fail("{}: line {} is damaged or missing", (run.shard(cluster) / (split + ".documents.jsonl")).string(), s + 1);
+      documents.push_back({entry["id"].get<std::string>(), dataset.sequence(s), cluster});
+    }
+  }
+  if (documents.empty()) fail("{}: holds no {} documents; was it clustered?", run.root().string(), split);
+  return documents;
+}
+
+std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, const Tokenizer& tokenizer) {
+  CorpusReader reader(corpus);
+  std::vector<EvaluationDocument> documents;
+  std::vector<std::string> texts;
+  Document document;
+  while (reader.next(document)) {
+    documents.push_back({document.id, {}});
+    texts.push_back(std::move(document.text));
+  }
+  parallel_ranges(static_cast<int64_t>(texts.size()), 1e5, [&](int64_t begin, int64_t end) {
+    Encoder encoder(tokenizer);
+    for (int64_t i = begin; i < end; ++i) {
+      std::vector<int32_t>& ids = documents[static_cast<size_t>(i)].ids;
+      encoder.encode(texts[static_cast<size_t>(i)], {}, ids);
+      ids.push_back(tokenizer.eos_id());
+    }
+  });
+  return documents;
+}
+
+RoutingMode parse_routing_mode(const std::string& text) {
+  if (text == "token") return {};
+  if (text == "lagged") return {.schedule = RoutingSchedule::lagged};
+  if (text == "prompt") return {.schedule = RoutingSchedule::prompt};
+  try {
+    if (text.starts_with("every:")) {
+      const int64_t interval = std::stoll(text.substr(6));
+      if (interval >= 1) return {.schedule = RoutingSchedule::every, .interval = interval};
+    }
+    if (text.starts_with("fraction:")) {
+      const double fraction = std::stod(text.substr(9));
+      if (fraction > 0 && fraction <= 1) return {.schedule = RoutingSchedule::fraction, .fraction = fraction};
+    }
+  } catch (const std::logic_error&) {  // not a number: said below
+  }
+  fail_usage("--routing {}: use token, lagged, every:N, fraction:R (0 < R <= 1) or prompt", text);
+}
+
+int64_t routed_tokens(const RoutingMode& mode, int64_t n, int64_t length) {
+  switch (mode.schedule) {
+    case RoutingSchedule::token: return n;
+    case RoutingSchedule::lagged: return std::max<int64_t>(0, n - 1);
+    case RoutingSchedule::every: return n - n % mode.interval;
+    case RoutingSchedule::fraction:
+      return std::min(n, static_cast<int64_t>(std::floor(mode.fraction * static_cast<double>(length))));
+    case RoutingSchedule::prompt: return std::min(n, length);
+  }
+  return n;
+}
+
+}  // namespace cbtm

@@ -1,0 +1,348 @@
+#include "cbtm/ensemble/evaluate.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/base/threads.h"
+#include "ensemble/routed_text.h"
+
+namespace cbtm {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Memory that distances and log-probabilities of a group of documents may take.
+constexpr int64_t kGroupBytes = int64_t{512} << 20;
+constexpr int64_t kTokensAtOnce = 16'384;
+
+/// A document on its way: what the router says, and what the experts have said so far.
+struct Work {
+  const EvaluationDocument* document;
+  int64_t length = 0;            ///< tokens that are read or scored
+  std::vector<float> distances;  ///< [length, clusters]: row n from the first n tokens
+  std::vector<int64_t> needed;   ///< by cluster: targets 1 .. needed are wanted from its expert
+  std::vector<std::vector<float>> expert_log_probabilities;  ///< by cluster: of targets 1 .. needed
+
+  int64_t targets() const { return length - 1; }
+};
+
+/// Squared distances after 0, 1, ... length - 1 tokens.
+void route(const ExpertSet& experts, Work& work) {
+  const auto clusters = static_cast<size_t>(experts.router().clusters());
+  work.distances.resize(static_cast<size_t>(work.length) * clusters);
+  RoutingContext context(experts.router());
+  std::vector<double> row(clusters);
+  for (int64_t n = 0; n < work.length; ++n) {
+    if (n > 0) append_token(experts.tokenizer(), work.document->ids[static_cast<size_t>(n - 1)], context);
+    context.squared_distances(row);
+    std::copy(row.begin(), row.end(), work.distances.begin() + n * static_cast<int64_t>(clusters));
+  }
+}
+
+/// Weights for the target at place n.
+void weights_for(const ExpertSet& experts, const Work& work, const RoutingMode& routing, const Mixture& mixture,
+                 int64_t n, std::vector<double>& weights) {
+  const auto clusters = static_cast<size_t>(experts.router().clusters());
+  const int64_t row = routed_tokens(routing, n, work.length);
+  std::vector<double> distances(work.distances.begin() + row * static_cast<int64_t>(clusters),
+                                work.distances.begin() + (row + 1) * static_cast<int64_t>(clusters));
+  weights.resize(clusters);
+  routing_weights(
+      distances, {.top_k = mixture.top_k, .temperature = mixture.temperature, .distance_power = mixture.distance_power},
+      experts.present(), weights);
+}
+
+class EnsembleEvaluation {
+ public:
+  EnsembleEvaluation(Device& device, const ExpertSet& experts, const EvaluationOptions& options)
+      : device_(device),
+        experts_(experts),
+        options_(options),
+        clusters_(experts.router().clusters()),
+        models_(static_cast<size_t>(clusters_)) {
+    CBTM_ASSERT(!options.mixtures.empty(), "there is something to mix");
+    if (options.routing.schedule == RoutingSchedule::prompt)
+      fail_usage("--routing prompt is for generation; to evaluate, use token, every:N or fraction:R");
+    for (const Mixture& mixture : options.mixtures) {
+      result_.scores.push_back({.mixture = mixture});
+      widest_.top_k = std::max(widest_.top_k, mixture.top_k);
+    }
+    memory_ = options.memory_bytes > 0 ? options.memory_bytes : device.free_bytes() / 2;
+    matrix_loss_.assign(static_cast<size_t>(clusters_ * clusters_), 0.0);
+    matrix_tokens_.assign(matrix_loss_.size(), 0);
+  }
+
+  Evaluation run(const std::vector<EvaluationDocument>& documents) {
+    const auto start = Clock::now();
+    const int64_t limit = options_.length_max > 0 ? std::min(options_.length_max, experts_.max_position_embeddings())
+                                                  : experts_.trained_length();
+    Progress progress("evaluating");
+    std::vector<Work> group;
+    int64_t group_bytes = 0;
+    size_t done = 0;
+    for (const EvaluationDocument& document : documents) {
+      Work work{.document = &document};
+      work.length = std::min<int64_t>(static_cast<int64_t>(document.ids.size()), limit + 1);
+      group_bytes += work.length * clusters_ * 8;
+      group.push_back(std::move(work));
+      if (group_bytes < kGroupBytes && group.size() < documents.size() - done) continue;
+      score_group(group, progress, done, documents.size());
+      done += group.size();
+      group.clear();
+      group_bytes = 0;
+    }
+    finish_matrix();
+    result_.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+    return std::move(result_);
+  }
+
+ private:
+  void score_group(std::vector<Work>& group, Progress& progress, size_t done, size_t total) {
+    parallel_ranges(static_cast<int64_t>(group.size()), 1e6, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        route(experts_, group[static_cast<size_t>(i)]);
+        find_needed(group[static_cast<size_t>(i)]);
+      }
+    });
+    for (const Expert& expert : experts_.experts()) {
+      progress.update(fmt::format("documents {} to {} of {}, expert {}", done + 1, done + group.size(), total,
+                                  RunDirectory::cluster_name(expert.cluster)));
+      run_expert(expert.cluster, group);
+    }
+    std::vector<std::vector<DocumentScore>> scores(group.size());
+    std::vector<std::vector<double>> details(group.size()), detail_weights(group.size());
+    parallel_ranges(static_cast<int64_t>(group.size()), 1e6, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i)
+        for (size_t m = 0; m < options_.mixtures.size(); ++m) {
+          const bool detailed = m == 0 && options_.token_details != nullptr;
+          const auto at = static_cast<size_t>(i);
+          scores[at].push_back(mix(group[at], options_.mixtures[m], detailed ? &details[at] : nullptr,
+                                   detailed ? &detail_weights[at] : nullptr));
+        }
+    });
+    for (size_t i = 0; i < group.size(); ++i) {
+      if (options_.token_details) options_.token_details(*group[i].document, details[i], detail_weights[i]);
+      for (size_t m = 0; m < scores[i].size(); ++m) {
+        Score& score = result_.scores[m];
+        score.negative_log_likelihood += scores[i][m].negative_log_likelihood;
+        score.tokens += scores[i][m].tokens;
+        score.documents.push_back(std::move(scores[i][m]));
+      }
+      if (options_.matrix) add_to_matrix(group[i]);
+    }
+  }
+
+  void find_needed(Work& work) const {
+    work.needed.assign(static_cast<size_t>(clusters_), 0);
+    work.expert_log_probabilities.resize(static_cast<size_t>(clusters_));
+    std::vector<double> weights;
+    for (int64_t n = 1; n < work.length; ++n) {
+      weights_for(experts_, work, options_.routing, widest_, n, weights);
+      for (size_t j = 0; j < weights.size(); ++j)
+        if (weights[j] > 0) work.needed[j] = n;
+    }
+    if (options_.matrix && work.length > 1)
+      for (size_t j = 0; j < work.needed.size(); ++j)
+        if (experts_.present()[j] != 0) work.needed[j] = work.targets();
+  }
+
+  void run_expert(int64_t cluster, std::vector<Work>& group) {
+    const auto j = static_cast<size_t>(cluster);
+    std::vector<int32_t> ids, targets, offsets = {0};
+    std::vector<Work*> batch;
+    const auto flush = [&] {
+      if (batch.empty()) return;
+      std::vector<float> out(ids.size());
+      model(cluster).target_log_probabilities({ids, offsets}, targets, out);
+      for (size_t b = 0; b < batch.size(); ++b)
+        batch[b]->expert_log_probabilities[j].assign(out.begin() + offsets[b], out.begin() + offsets[b + 1]);
+      result_.tokens_read += static_cast<int64_t>(ids.size());
+      ids.clear();
+      targets.clear();
+      offsets = {0};
+      batch.clear();
+    };
+    for (Work& work : group) {
+      const int64_t count = work.needed[j];
+      if (count == 0) continue;
+      const std::vector<int32_t>& all = work.document->ids;
+      ids.insert(ids.end(), all.begin(), all.begin() + count);
+      targets.insert(targets.end(), all.begin() + 1, all.begin() + count + 1);
+      offsets.push_back(static_cast<int32_t>(ids.size()));
+      batch.push_back(&work);
+      if (static_cast<int64_t>(ids.size()) >= kTokensAtOnce) flush();
+    }
+    flush();
+  }
+
+  /// Loaded experts are kept while they fit the memory.
+  InferenceModel& model(int64_t cluster) {
+    std::unique_ptr<InferenceModel>& place = models_[static_cast<size_t>(cluster)];
+    if (place != nullptr) return *place;
+    if (loaded_bytes_ > memory_) {
+      for (std::unique_ptr<InferenceModel>& other : models_) other.reset();
+      loaded_bytes_ = 0;
+    }
+    place = experts_.load(device_, cluster);
+    loaded_bytes_ += place->weight_bytes();
+    return *place;
+  }
+
+  DocumentScore mix(const Work& work, const Mixture& mixture, std::vector<double>* details,
+                    std::vector<double>* detail_weights) const {
+    DocumentScore score{.id = work.document->id, .tokens = std::max<int64_t>(0, work.targets())};
+    score.expert_weights.assign(static_cast<size_t>(clusters_), 0.0);
+    std::vector<double> weights;
+    for (int64_t n = 1; n < work.length; ++n) {
+      weights_for(experts_, work, options_.routing, mixture, n, weights);
+      double highest = -INFINITY;
+      for (size_t j = 0; j < weights.size(); ++j)
+        if (weights[j] > 0)
+          highest =
+              std::max(highest, std::log(weights[j]) +
+                                    static_cast<double>(work.expert_log_probabilities[j][static_cast<size_t>(n - 1)]));
+      double sum = 0;
+      for (size_t j = 0; j < weights.size(); ++j)
+        if (weights[j] > 0)
+          sum += std::exp(std::log(weights[j]) +
+                          static_cast<double>(work.expert_log_probabilities[j][static_cast<size_t>(n - 1)]) - highest);
+      const double log_probability = highest + std::log(sum);
+      score.negative_log_likelihood -= log_probability;
+      for (size_t j = 0; j < weights.size(); ++j)
+        score.expert_weights[j] += weights[j] / static_cast<double>(score.tokens);
+      if (details == nullptr) continue;
+      details->push_back(log_probability);
+      detail_weights->insert(detail_weights->end(), weights.begin(), weights.end());
+    }
+    return score;
+  }
+
+  void add_to_matrix(const Work& work) {
+    if (work.length < 2) return;
+    int64_t cluster = work.document->cluster;
+    if (cluster < 0) {  // nearest to the whole text
+      const auto last = work.distances.end() - clusters_;
+      cluster = std::min_element(last, work.distances.end()) - last;
+    }
+    for (int64_t expert = 0; expert < clusters_; ++expert) {
+      const auto at = static_cast<size_t>(expert * clusters_ + cluster);
+      for (const float value : work.expert_log_probabilities[static_cast<size_t>(expert)])
+        matrix_loss_[at] -= static_cast<double>(value);
+      matrix_tokens_[at] += static_cast<int64_t>(work.expert_log_probabilities[static_cast<size_t>(expert)].size());
+    }
+  }
+
+  void finish_matrix() {
+    if (!options_.matrix) return;
+    for (int64_t expert = 0; expert < clusters_; ++expert) {
+      result_.matrix.emplace_back();
+      for (int64_t cluster = 0; cluster < clusters_; ++cluster) {
+        const auto at = static_cast<size_t>(expert * clusters_ + cluster);
+        result_.matrix.back().push_back(
+            matrix_tokens_[at] > 0 ? std::exp(matrix_loss_[at] / static_cast<double>(matrix_tokens_[at])) : NAN);
+      }
+    }
+  }
+
+  Device& device_;
+  const ExpertSet& experts_;
+  const EvaluationOptions& options_;
+  int64_t clusters_;
+  std::vector<std::unique_ptr<InferenceModel>> models_;
+  Mixture widest_{.top_k = 1, .temperature = 1e6};  ///< at so high a temperature no weight of the top k underflows
+  int64_t memory_ = 0;
+  int64_t loaded_bytes_ = 0;
+  std::vector<double> matrix_loss_;
+  std::vector<int64_t> matrix_tokens_;
+  Evaluation result_;
+};
+
+}  // namespace
+
+double Score::perplexity() const {
+  return std::exp(negative_log_likelihood / static_cast<double>(std::max<int64_t>(1, tokens)));
+}
+
+Evaluation evaluate_ensemble(Device& device, const ExpertSet& experts, const std::vector<EvaluationDocument>& documents,
+                             const EvaluationOptions& options) {
+  return EnsembleEvaluation(device, experts, options).run(documents);
+}
+
+Evaluation evaluate_model(InferenceModel& model, const std::vector<EvaluationDocument>& documents, int64_t length_max) {
+  const auto start = Clock::now();
+  const int64_t limit = length_max > 0 ? std::min(length_max, model.config().max_position_embeddings)
+                                       : model.config().max_position_embeddings;
+  Evaluation result;
+  result.scores.emplace_back();
+  Score& score = result.scores.front();
+  std::vector<int32_t> ids, targets, offsets = {0};
+  const auto flush = [&] {
+    if (ids.empty()) return;
+    std::vector<float> out(ids.size());
+    model.target_log_probabilities({ids, offsets}, targets, out);
+    const size_t first = score.documents.size() - (offsets.size() - 1);
+    for (size_t b = 0; b + 1 < offsets.size(); ++b) {
+      DocumentScore& document = score.documents[first + b];
+      for (int32_t row = offsets[b]; row < offsets[b + 1]; ++row)
+        document.negative_log_likelihood -= static_cast<double>(out[static_cast<size_t>(row)]);
+      score.negative_log_likelihood += document.negative_log_likelihood;
+      score.tokens += document.tokens;
+    }
+    result.tokens_read += static_cast<int64_t>(ids.size());
+    ids.clear();
+    targets.clear();
+    offsets = {0};
+  };
+  for (const EvaluationDocument& document : documents) {
+    const int64_t count =
+        std::max<int64_t>(0, std::min<int64_t>(static_cast<int64_t>(document.ids.size()), limit + 1) - 1);
+    score.documents.push_back({.id = document.id, .tokens = count});
+    ids.insert(ids.end(), document.ids.begin(), document.ids.begin() + count);
+    targets.insert(targets.end(), document.ids.begin() + 1, document.ids.begin() + 1 + count);
+    offsets.push_back(static_cast<int32_t>(ids.size()));
+    if (static_cast<int64_t>(ids.size()) >= kTokensAtOnce) flush();
+  }
+  flush();
+  result.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  return result;
+}
+
+double tune_temperature(Device& device, const ExpertSet& experts, const std::vector<EvaluationDocument>& documents,
+                        EvaluationOptions options, const std::vector<double>& candidates) {
+  const Mixture wanted = options.mixtures.front();
+  options.mixtures.clear();
+  options.matrix = false;
+  options.token_details = nullptr;
+  for (const double temperature : candidates)
+    options.mixtures.push_back({wanted.top_k, temperature, wanted.distance_power});
+  const Evaluation evaluation = evaluate_ensemble(device, experts, documents, options);
+  const auto best = std::min_element(
+      evaluation.scores.begin(), evaluation.scores.end(),
+      [](const Score& a, const Score& b) { return a.negative_log_likelihood < b.negative_log_likelihood; });
+  return best->mixture.temperature;
+}
+
+Json score_json(const Score& score, bool with_documents) {
+  Json json = {{"perplexity", score.perplexity()},
+               {"negative_log_likelihood", score.negative_log_likelihood},
+               {"tokens", score.tokens}};
+  if (!with_documents) return json;
+  json["documents"] = Json::array();
+  for (const DocumentScore& document : score.documents) {
+    Json entry = {
+        {"id", document.id},
+        {"tokens", document.tokens},
+        {"negative_log_likelihood", document.negative_log_likelihood},
+        {"perplexity", document.tokens > 0
+                           ? Json(std::exp(document.negative_log_likelihood / static_cast<double>(document.tokens)))
+                           : Json()}};
+    if (!document.expert_weights.empty()) entry["expert_weights"] = document.expert_weights;
+    json["documents"].push_back(std::move(entry));
+  }
+  return json;
+}
+
+}  // namespace cbtm

@@ -1,0 +1,170 @@
+#include "cbtm/ensemble/expert_set.h"
+
+#include <algorithm>
+
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/checkpoint/checkpoint.h"
+
+namespace cbtm {
+namespace {
+
+std::vector<Expert> find_experts(const std::filesystem::path& directory) {
+  if (!std::filesystem::is_directory(directory)) fail("{}: there is no such directory of experts", directory.string());
+  std::vector<Expert> experts;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const std::string name = entry.path().filename().string();
+    if (!entry.is_directory() || name == "router" || name == "tokenizer" ||
+        name.find(".partial") != std::string::npos || name.find(".old") != std::string::npos)
+      continue;
+    if (!std::filesystem::exists(entry.path() / "config.json")) continue;
+    Expert expert{.directory = entry.path(), .card = nullptr};
+    if (std::filesystem::exists(entry.path() / "expert.json"))
+      expert.card = read_json_file(entry.path() / "expert.json");
+    experts.push_back(std::move(expert));
+  }
+  if (experts.empty()) fail("{}: holds no experts (directories with config.json)", directory.string());
+  std::sort(experts.begin(), experts.end(), [](const Expert& a, const Expert& b) { return a.directory < b.directory; });
+  return experts;
+}
+
+/// Gives every expert its cluster.
+void assign_clusters(std::vector<Expert>& experts, const Router& router, const std::string& where) {
+  const auto with_card =
+      std::count_if(experts.begin(), experts.end(), [](const Expert& e) { return !e.card.is_null(); });
+  if (with_card != 0 && with_card != static_cast<int64_t>(experts.size()))
+    fail("{}: some experts have an expert.json and some have not; keep the two kinds apart", where);
+  if (with_card == 0) {
+    const auto numeric = [](const Expert& e) {
+      const std::string name = e.directory.filename().string();
+      return name.size() < 10 && std::all_of(name.begin(), name.end(), [](char c) { return c >= '0' && c <= '9'; });
+    };
+    if (std::all_of(experts.begin(), experts.end(), numeric)) {
+      for (Expert& expert : experts) expert.cluster = std::stoll(expert.directory.filename().string());
+      say(fmt::format("{}: plain OPT checkpoints; each counts as the expert of the cluster that its name says", where));
+    } else {
+      if (static_cast<int64_t>(experts.size()) != router.clusters())
+        fail(
+            "{}: holds {} plain OPT checkpoints, but the router has {} clusters; name them by their cluster (000, 001, "
+            "...)",
+            where, experts.size(), router.clusters());
+      for (size_t i = 0; i < experts.size(); ++i) experts[i].cluster = static_cast<int64_t>(i);
+      say(fmt::format("{}: plain OPT checkpoints; their names in sorted order count as clusters 0 to {}", where,
+                      experts.size() - 1));
+    }
+  } else {
+    for (Expert& expert : experts) {
+      const std::string shown = (expert.directory / "expert.json").string();
+      if (!expert.card.contains("cluster") || !expert.card["cluster"].is_number_integer())
+        fail("{}: says no cluster; only experts belong here", shown);
+      expert.cluster = expert.card["cluster"];
+      if (expert.card.value("router_hash", "") != router.content_hash())
+        fail("{}: was trained for another router ({}) than this one ({}); give the one it belongs to (--router)", shown,
+             expert.card.value("router_hash", "?"), router.content_hash());
+    }
+  }
+  std::vector<const Expert*> of_cluster(static_cast<size_t>(router.clusters()), nullptr);
+  for (const Expert& expert : experts) {
+    if (expert.cluster < 0 || expert.cluster >= router.clusters())
+      fail("{}: is the expert of cluster {}, but the router has clusters 0 to {}", expert.directory.string(),
+           expert.cluster, router.clusters() - 1);
+    const Expert*& place = of_cluster[static_cast<size_t>(expert.cluster)];
+    if (place != nullptr)
+      fail("{} and {} are both the expert of cluster {}; remove one", place->directory.string(),
+           expert.directory.string(), expert.cluster);
+    place = &expert;
+  }
+}
+
+std::filesystem::path first_existing(const std::vector<std::filesystem::path>& candidates, const char* file) {
+  for (const std::filesystem::path& candidate : candidates)
+    if (std::filesystem::exists(candidate / file)) return candidate;
+  return {};
+}
+
+}  // namespace
+
+ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
+  ExpertSet set;
+  set.weights_ = options.weights;
+  set.experts_ = find_experts(options.experts);
+  const std::filesystem::path beside =
+      options.experts.has_filename() ? options.experts.parent_path() : options.experts.parent_path().parent_path();
+  const std::filesystem::path router =
+      !options.router.empty() ? options.router
+                              : first_existing({options.experts / "router", beside / "router"}, "router.json");
+  if (router.empty()) fail("{}: holds no router; give one with --router DIR", options.experts.string());
+  set.router_ = std::make_unique<Router>(Router::load(router));
+  assign_clusters(set.experts_, *set.router_, options.experts.string());
+  const std::filesystem::path tokenizer =
+      !options.tokenizer.empty()
+          ? options.tokenizer
+          : first_existing({options.experts / "tokenizer", set.experts_.front().directory, beside / "tokenizer"},
+                           "vocab.json");
+  if (tokenizer.empty())
+    fail("{}: no tokenizer was found there; give one with --tokenizer DIR", options.experts.string());
+  set.tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer));
+
+  set.present_.assign(static_cast<size_t>(set.router_->clusters()), 0);
+  for (const Expert& expert : set.experts_) {
+    set.present_[static_cast<size_t>(expert.cluster)] = 1;
+    recover_directory(expert.directory);
+    const OptConfig config = read_opt_config(expert.directory / "config.json");
+    const std::string where = (expert.directory / "config.json").string();
+    if (set.vocab_size_ != 0 && config.vocab_size != set.vocab_size_)
+      fail("{}: vocab_size is {}, but other experts' is {}; all must share one vocabulary", where, config.vocab_size,
+           set.vocab_size_);
+    set.vocab_size_ = config.vocab_size;
+    if (config.vocab_size < set.tokenizer_->vocab_size())
+      fail(
+          "{}: vocab_size {} is smaller than the tokenizer's {}; give the tokenizer that belongs to the experts "
+          "(--tokenizer)",
+          where, config.vocab_size, set.tokenizer_->vocab_size());
+    const auto shorter = [](int64_t& value, int64_t other) { value = value == 0 ? other : std::min(value, other); };
+    shorter(set.max_position_embeddings_, config.max_position_embeddings);
+    int64_t trained = config.max_position_embeddings;
+    if (!expert.card.is_null()) {
+      if (expert.card.value("tokenizer_hash", "") != set.tokenizer_->content_hash())
+        fail("{}: was trained with another tokenizer", expert.directory.string());
+      trained = std::min(trained, expert.card.value("settings", Json::object()).value("sequence_length", trained));
+    }
+    shorter(set.trained_length_, trained);
+  }
+  if (static_cast<int64_t>(set.experts_.size()) < set.router_->clusters())
+    say(fmt::format("{} of {} experts are present; weights are shared among those", set.experts_.size(),
+                    set.router_->clusters()));
+  return set;
+}
+
+const Expert& ExpertSet::expert_of(int64_t cluster) const {
+  for (const Expert& expert : experts_)
+    if (expert.cluster == cluster) return expert;
+  CBTM_ASSERT(false, "only experts that are present are asked for");
+  return experts_.front();
+}
+
+std::unique_ptr<InferenceModel> ExpertSet::load(Device& device, int64_t cluster) const {
+  return InferenceModel::load(device, expert_of(cluster).directory, weights_);
+}
+
+std::vector<float> average_parameters(const ExpertSet& experts, const std::vector<double>& weights) {
+  std::vector<double> sum;
+  OptConfig shape;
+  for (const Expert& expert : experts.experts()) {
+    const OptCheckpoint checkpoint = OptCheckpoint::open(expert.directory);
+    if (sum.empty()) {
+      shape = checkpoint.config();
+      sum.assign(static_cast<size_t>(checkpoint.layout().flat_size()), 0.0);
+    } else if (ParameterLayout(shape).flat_size() != checkpoint.layout().flat_size()) {
+      fail("{}: has another shape than the other experts, so they cannot be averaged", expert.directory.string());
+    }
+    std::vector<float> flat(sum.size());
+    checkpoint.read_parameters(DType::f32, flat.data());
+    for (size_t i = 0; i < sum.size(); ++i)
+      sum[i] += weights[static_cast<size_t>(expert.cluster)] * static_cast<double>(flat[i]);
+  }
+  return {sum.begin(), sum.end()};
+}
+
+}  // namespace cbtm

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cbtm/base/json.h"
+#include "cbtm/cluster/router.h"
+#include "cbtm/device/device.h"
+#include "cbtm/model/inference.h"
+#include "cbtm/tokenizer/tokenizer.h"
+
+namespace cbtm {
+
+/// One expert on disk.
+struct Expert {
+  int64_t cluster = 0;
+  std::filesystem::path directory;
+  Json card;  ///< expert.json, or null for a plain OPT checkpoint
+};
+
+struct ExpertSetOptions {
+  std::filesystem::path experts;
+  std::filesystem::path router;     ///< "": EXPERTS/router, else the run's beside it
+  std::filesystem::path tokenizer;  ///< "": the experts' own files, else the run's
+  DType weights = DType::f32;
+};
+
+/// A directory of experts with the router that chooses among them. Experts of ours know their cluster and the router's
+/// hash: order and renames do not matter, and a mismatch is an Error. Plain OPT checkpoints count by their names
+/// (numbers are clusters, else name order is cluster order), said once. Clusters may be missing: see present().
+class ExpertSet {
+ public:
+  static ExpertSet open(const ExpertSetOptions& options);
+
+  const Router& router() const { return *router_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const std::vector<Expert>& experts() const { return experts_; }
+  int64_t vocab_size() const { return vocab_size_; }
+  int64_t max_position_embeddings() const { return max_position_embeddings_; }
+  /// Longest sequence the experts were trained on, or their positions if that is not known.
+  int64_t trained_length() const { return trained_length_; }
+  /// By cluster: 1 if its expert is there.
+  const std::vector<uint8_t>& present() const { return present_; }
+  /// The expert of a cluster that is present, loaded (memory-mapped where its file allows).
+  std::unique_ptr<InferenceModel> load(Device& device, int64_t cluster) const;
+  const Expert& expert_of(int64_t cluster) const;
+
+ private:
+  std::unique_ptr<Router> router_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::vector<Expert> experts_;
+  std::vector<uint8_t> present_;
+  int64_t vocab_size_ = 0;
+  int64_t max_position_embeddings_ = 0;
+  int64_t trained_length_ = 0;
+  DType weights_ = DType::f32;
+};
+
+/// Σ weights[j] θ_j over all parameters of the experts present, by cluster (cbtm-method.md 8.4). All must have one
+/// shape.
+std::vector<float> average_parameters(const ExpertSet& experts, const std::vector<double>& weights);
+
+}  // namespace cbtm

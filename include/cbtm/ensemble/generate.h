@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cbtm/device/device.h"
+#include "cbtm/ensemble/evaluate.h"
+#include "cbtm/ensemble/expert_set.h"
+#include "cbtm/model/inference.h"
+#include "cbtm/model/sampling.h"
+#include "cbtm/tokenizer/tokenizer.h"
+
+namespace cbtm {
+
+/// What gives next-token scores to several growing sequences: one model, or an ensemble.
+class NextTokenScorer {
+ public:
+  virtual ~NextTokenScorer() = default;
+  virtual int64_t vocab_size() const = 0;
+  virtual int64_t max_length() const = 0;
+  /// Starts sequences with these tokens; they are numbered from 0.
+  virtual void start(const std::vector<std::vector<int32_t>>& prompts) = 0;
+  /// Scores (logits or log-probabilities) of the token after each of these sequences: [sequences, vocab_size].
+  virtual void score(const std::vector<int64_t>& sequences, std::vector<float>& scores) = 0;
+  virtual void append(int64_t sequence, int32_t id) = 0;
+  /// Weights by cluster that the last score() of a sequence was mixed with; empty for one model.
+  virtual std::vector<double> weights(int64_t sequence) const = 0;
+};
+
+std::unique_ptr<NextTokenScorer> model_scorer(std::unique_ptr<InferenceModel> model);
+/// Each expert keeps a key-value cache of each sequence that has called it; one newly called in reads the context once.
+std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet& experts, const Mixture& mixture,
+                                                 const RoutingMode& routing);
+
+struct GenerationOptions {
+  int64_t new_tokens_max = 128;
+  SamplingOptions sampling;
+  std::vector<int32_t> eos_ids = {2};
+  bool ignore_eos = false;
+  std::vector<std::string> stop;  ///< generation of a sequence ends before the first of these strings
+  uint64_t seed = 1234;
+  /// Told whole characters of sequence 0 as they come.
+  std::function<void(const std::string&)> stream;
+};
+
+struct Generated {
+  std::vector<int32_t> ids;                  ///< new tokens, without the one that ended it
+  std::string text;                          ///< of them; cut before a stop string
+  std::string finish;                        ///< "length", "eos" or "stop"
+  std::vector<std::vector<double>> weights;  ///< of each new token, by cluster; empty for one model
+};
+
+/// Continues every prompt. Throws Error if a prompt is empty, has an id outside the vocabulary or no room for a token.
+std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer& tokenizer,
+                                const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options);
+
+}  // namespace cbtm

@@ -1,0 +1,223 @@
+// The ensemble against a reference that re-embeds every prefix and runs every expert in float64.
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/json.h"
+#include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/ensemble/evaluate.h"
+#include "cbtm/ensemble/expert_set.h"
+#include "cbtm/ensemble/generate.h"
+#include "tests/temporary_directory.h"
+
+namespace cbtm {
+namespace {
+
+const std::filesystem::path kGolden = std::filesystem::path(CBTM_TEST_DATA) / "ensemble";
+const std::filesystem::path kTokenizer = std::filesystem::path(CBTM_TEST_DATA) / "tokenizer/opt-tiny";
+
+Device& device() {
+  static const std::unique_ptr<Device> cpu = make_cpu_device();
+  return *cpu;
+}
+
+ExpertSet golden_experts() {
+  return ExpertSet::open({.experts = kGolden / "experts", .router = kGolden / "router", .tokenizer = kTokenizer});
+}
+
+std::vector<EvaluationDocument> golden_documents() {
+  std::ifstream file(kGolden / "documents.jsonl");
+  std::vector<EvaluationDocument> documents;
+  for (std::string line; std::getline(file, line);) {
+    const Json json = Json::parse(line);
+    documents.push_back({std::to_string(documents.size()), json["ids"].get<std::vector<int32_t>>()});
+  }
+  REQUIRE(documents.size() == 3);
+  return documents;
+}
+
+TEST_CASE("perplexities of every schedule, power and top-k") {
+  const ExpertSet experts = golden_experts();
+  const auto documents = golden_documents();
+  const Json manifest = read_json_file(kGolden / "manifest.json");
+  for (const auto& [mode, text] :
+       {std::pair{"token", "token"}, {"lagged", "lagged"}, {"every4", "every:4"}, {"half", "fraction:0.5"}}) {
+    EvaluationOptions options{.routing = parse_routing_mode(text)};
+    for (const int power : {2, 4})
+      for (const int top : {1, 2, 4}) options.mixtures.push_back({top, 0.1, static_cast<double>(power)});
+    const Evaluation evaluation = evaluate_ensemble(device(), experts, documents, options);
+    size_t m = 0;
+    for (const int power : {2, 4})
+      for (const int top : {1, 2, 4}) {
+        const Score& score = evaluation.scores[m++];
+        const std::string key = std::string(mode) + ".power" + std::to_string(power) + ".top" + std::to_string(top);
+        CAPTURE(key);
+        CHECK(score.perplexity() == doctest::Approx(manifest["perplexity"][key].get<double>()).epsilon(1e-5));
+        for (size_t d = 0; d < documents.size(); ++d) {
+          const DocumentScore& document = score.documents[d];
+          CHECK(document.tokens == manifest["documents"][d]["tokens_scored"].get<int64_t>());
+          CHECK(std::exp(document.negative_log_likelihood / static_cast<double>(document.tokens)) ==
+                doctest::Approx(manifest["documents"][d][key].get<double>()).epsilon(1e-5));
+        }
+      }
+  }
+}
+
+TEST_CASE("every token's weights and log-probability, whatever the memory") {
+  const ExpertSet experts = golden_experts();
+  const auto documents = golden_documents();
+  for (const int64_t memory : {int64_t{0}, int64_t{1}})  // 1 byte: one expert at a time
+    for (const int top : {1, 2, 4}) {
+      EvaluationOptions options{.mixtures = {{top, 0.1, 2}}, .memory_bytes = memory};
+      size_t d = 0;
+      options.token_details = [&](const EvaluationDocument&, const std::vector<double>& log_probabilities,
+                                  const std::vector<double>& weights) {
+        const TensorFile golden = TensorFile::open(kGolden / ("document_" + std::to_string(d++) + ".safetensors"));
+        const std::string suffix = ".power2.top" + std::to_string(top);
+        const auto want = golden.at("mixed_target_log_probability" + suffix).values<double>();
+        const auto want_weights = golden.at("weights" + suffix).values<double>();
+        REQUIRE(log_probabilities.size() == want.size());
+        for (size_t t = 0; t < want.size(); ++t) CHECK(std::abs(log_probabilities[t] - want[t]) <= 1e-4);
+        for (size_t i = 0; i < weights.size(); ++i)
+          CHECK(std::abs(weights[i] - want_weights[i + 4]) <= 1e-5);  // row n = 1 first
+      };
+      evaluate_ensemble(device(), experts, documents, options);
+      CHECK(d == 3);
+    }
+}
+
+TEST_CASE("one model and the matrix give each expert's own perplexity") {
+  const ExpertSet experts = golden_experts();
+  const auto documents = golden_documents();
+  const Json manifest = read_json_file(kGolden / "manifest.json");
+  for (size_t j = 0; j < 4; ++j) {
+    const auto model = experts.load(device(), static_cast<int64_t>(j));
+    const Evaluation evaluation = evaluate_model(*model, documents, 0);
+    for (size_t d = 0; d < 3; ++d) {
+      const DocumentScore& document = evaluation.scores[0].documents[d];
+      CHECK(std::exp(document.negative_log_likelihood / static_cast<double>(document.tokens)) ==
+            doctest::Approx(manifest["documents"][d]["expert_perplexity"][j].get<double>()).epsilon(1e-5));
+    }
+  }
+  auto labelled = documents;
+  for (size_t d = 0; d < 3; ++d) labelled[d].cluster = static_cast<int64_t>(d);
+  const Evaluation evaluation =
+      evaluate_ensemble(device(), experts, labelled, {.mixtures = {{1, 0.1, 2}}, .matrix = true});
+  for (size_t j = 0; j < 4; ++j) {
+    for (size_t d = 0; d < 3; ++d)
+      CHECK(evaluation.matrix[j][d] ==
+            doctest::Approx(manifest["documents"][d]["expert_perplexity"][j].get<double>()).epsilon(1e-5));
+    CHECK(std::isnan(evaluation.matrix[j][3]));
+  }
+}
+
+TEST_CASE("next-token distributions and greedy generation of the mixture") {
+  const ExpertSet experts = golden_experts();
+  const auto documents = golden_documents();
+  for (size_t d = 0; d < 3; ++d) {
+    const TensorFile golden = TensorFile::open(kGolden / ("document_" + std::to_string(d) + ".safetensors"));
+    const auto positions = golden.at("next.positions").values<int64_t>();
+    const auto want = golden.at("next.log_probabilities").values<float>();
+    for (size_t p = 0; p < positions.size(); ++p) {
+      const auto scorer = ensemble_scorer(device(), experts, {2, 0.1, 2}, {});
+      scorer->start({{documents[d].ids.begin(), documents[d].ids.begin() + positions[p]}});
+      std::vector<float> scores;
+      scorer->score({0}, scores);
+      for (size_t v = 0; v < scores.size(); ++v)
+        CHECK(std::abs(static_cast<double>(scores[v]) - static_cast<double>(want[p * scores.size() + v])) <= 1e-4);
+    }
+  }
+  const Json cases = read_json_file(kGolden / "generate.json");
+  for (const Json& golden : cases) {
+    const auto prompt = golden["prompt_ids"].get<std::vector<int32_t>>();
+    const auto want = golden["new_ids"].get<std::vector<int32_t>>();
+    const auto scorer =
+        ensemble_scorer(device(), experts, {golden["topk"].get<int64_t>(), 0.1, golden["power"].get<double>()}, {});
+    const auto got = generate(
+        *scorer, experts.tokenizer(), {prompt},
+        {.new_tokens_max = static_cast<int64_t>(want.size()), .sampling = {.greedy = true}, .ignore_eos = true});
+    CHECK(got[0].ids == want);
+    for (size_t t = 0; t < want.size(); ++t) {
+      std::vector<int64_t> used;
+      for (size_t j = 0; j < 4; ++j)
+        if (got[0].weights[t][j] > 0) used.push_back(static_cast<int64_t>(j));
+      auto expected = golden["experts_used"][t].get<std::vector<int64_t>>();
+      std::sort(expected.begin(), expected.end());
+      CHECK(used == expected);
+    }
+  }
+}
+
+TEST_CASE("several prompts at once give what each gives alone; seeds repeat; stop strings cut") {
+  const ExpertSet experts = golden_experts();
+  const std::vector<std::vector<int32_t>> prompts = {{896}, {524, 421, 453, 539}, {43, 40, 36}};
+  const GenerationOptions options{
+      .new_tokens_max = 12, .sampling = {.temperature = 0.8, .top_k = 20}, .ignore_eos = true, .seed = 5};
+  const auto run = [&](const std::vector<std::vector<int32_t>>& some, GenerationOptions chosen) {
+    return generate(*ensemble_scorer(device(), experts, {2, 0.1, 2}, {}), experts.tokenizer(), some, chosen);
+  };
+  const auto together = run(prompts, options);
+  CHECK(run({prompts[0]}, options)[0].ids == together[0].ids);
+  CHECK(run(prompts, options)[2].ids == together[2].ids);
+  GenerationOptions greedy{.new_tokens_max = 12, .sampling = {.greedy = true}, .ignore_eos = true};
+  const auto batch = run(prompts, greedy);
+  for (size_t p = 0; p < 3; ++p) CHECK(run({prompts[p]}, greedy)[0].ids == batch[p].ids);
+  std::string streamed;
+  greedy.stream = [&](const std::string& piece) { streamed += piece; };
+  const std::string text = run({prompts[0]}, greedy)[0].text;
+  CHECK(streamed == text);
+  greedy.stop = {text.substr(4, 3)};
+  streamed.clear();
+  const Generated cut = run({prompts[0]}, greedy)[0];
+  CHECK(cut.finish == "stop");
+  CHECK(cut.text == text.substr(0, text.find(text.substr(4, 3))));
+  CHECK(streamed == cut.text);
+  CHECK_THROWS_AS(run({{}}, greedy), Error);
+  CHECK_THROWS_AS(run({{99'999}}, greedy), Error);
+}
+
+TEST_CASE("averaged parameters give the golden logits") {
+  const ExpertSet experts = golden_experts();
+  const TensorFile golden = TensorFile::open(kGolden / "parameter_average.safetensors");
+  for (const std::string kind : {"uniform", "weighted"}) {
+    const auto weights = golden.at(kind + ".weights").values<double>();
+    const TemporaryDirectory directory;
+    const OptConfig config = read_opt_config(experts.expert_of(0).directory / "config.json");
+    write_opt_checkpoint(directory.path(), config, average_parameters(experts, weights));
+    const auto model = InferenceModel::load(device(), directory.path());
+    const auto ids = golden.at(kind + ".ids").values<int32_t>();
+    const std::vector<int32_t> offsets = {0, static_cast<int32_t>(ids.size())};
+    std::vector<float> logits(ids.size() * static_cast<size_t>(config.vocab_size));
+    model->logits({ids, offsets}, logits);
+    const auto want = golden.at(kind + ".logits").values<float>();
+    REQUIRE(want.size() == logits.size());
+    for (size_t i = 0; i < want.size(); ++i)
+      CHECK(std::abs(static_cast<double>(want[i]) - static_cast<double>(logits[i])) <= 1e-4);
+  }
+}
+
+TEST_CASE("a subset of experts shares the weights; all of k equals top-k of k") {
+  const TemporaryDirectory directory;
+  std::filesystem::copy(kGolden / "experts/001", directory.path() / "001", std::filesystem::copy_options::recursive);
+  std::filesystem::copy(kGolden / "experts/003", directory.path() / "003", std::filesystem::copy_options::recursive);
+  const ExpertSet some =
+      ExpertSet::open({.experts = directory.path(), .router = kGolden / "router", .tokenizer = kTokenizer});
+  CHECK(some.present() == std::vector<uint8_t>{0, 1, 0, 1});
+  const Evaluation evaluation =
+      evaluate_ensemble(device(), some, golden_documents(), {.mixtures = {{2, 0.1, 2}, {99, 0.1, 2}}});
+  CHECK(evaluation.scores[0].negative_log_likelihood == evaluation.scores[1].negative_log_likelihood);
+  for (const DocumentScore& document : evaluation.scores[0].documents) {
+    CHECK(document.expert_weights[1] + document.expert_weights[3] == doctest::Approx(1));
+    CHECK(document.expert_weights[0] == 0);
+  }
+  CHECK_THROWS_WITH_AS(ExpertSet::open({.experts = directory.path(), .tokenizer = kTokenizer}),
+                       doctest::Contains("--router"), Error);
+  CHECK_THROWS_AS(ExpertSet::open({.experts = directory.path() / "nowhere"}), Error);
+}
+
+}  // namespace
+}  // namespace cbtm
