@@ -1,8 +1,44 @@
+#include <fmt/format.h>
+
 #include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/checkpoint/checkpoint.h"
 #include "commands/commands.h"
+#include "commands/evaluation_flags.h"
+#include "commands/weights_flag.h"
 
 namespace cbtm {
 
-int run_evaluate(int, char**) { fail("evaluate: not built yet"); }
+int run_evaluate(int argc, char** argv) {
+  CommandLine line("evaluate", "perplexity of one model",
+                   {"cbtm evaluate --model run/baseline --run run/ --split valid",
+                    "cbtm evaluate --model opt-125m/ --corpus held-out.jsonl --json result.json"});
+  line.group("Model")("model", "a checkpoint directory", text_flag(), "DIR")(
+      "tokenizer", "its tokenizer (default: files beside the model)", text_flag(), "DIR");
+  add_document_flags(line);
+  add_weights_flag(line);
+  if (!line.parse(argc, argv)) return kExitSuccess;
+  const std::filesystem::path directory = line.path("model");
+  OptCheckpoint::open(directory);  // what is wrong with the files is said first
+  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const auto model = InferenceModel::load(*device, directory, weights_flag(line));
+  const Tokenizer tokenizer = Tokenizer::load(line.given("tokenizer") ? line.path("tokenizer") : directory);
+  int64_t length = model->config().max_position_embeddings;
+  if (std::filesystem::exists(directory / "expert.json"))
+    length = std::min(
+        length,
+        read_json_file(directory / "expert.json").value("settings", Json::object()).value("sequence_length", length));
+  if (line.given("max-tokens")) length = line.integer("max-tokens", 1, model->config().max_position_embeddings);
+  Json described;
+  const auto documents = documents_of(line, tokenizer, {}, described);
+  const Evaluation evaluation = evaluate_model(*model, documents, length);
+  const Score& score = evaluation.scores.front();
+  fmt::print("perplexity {:.4f} over {} tokens of {} documents, in {:.1f} s\n", score.perplexity(),
+             format_count(score.tokens), format_count(static_cast<int64_t>(documents.size())), evaluation.seconds);
+  line.write_json(evaluation_json(
+      evaluation, {{"model", directory.string()}, {"max_tokens", length}, {"weights", line.text("weights")}},
+      described));
+  return kExitSuccess;
+}
 
 }  // namespace cbtm

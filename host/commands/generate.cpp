@@ -1,8 +1,58 @@
+#include "cbtm/ensemble/generate.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
 #include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
+#include "cbtm/checkpoint/checkpoint.h"
 #include "commands/commands.h"
+#include "commands/generation_flags.h"
+#include "commands/weights_flag.h"
 
 namespace cbtm {
 
-int run_generate(int, char**) { fail("generate: not built yet"); }
+int run_generate(int argc, char** argv) {
+  CommandLine line(
+      "generate", "generate with one model",
+      {"cbtm generate --model run/baseline --prompt \"The state is\" --max-new-tokens 50 --temperature 0.8",
+       "cbtm generate --model opt-125m/ --prompt-ids prompts.json --greedy --json out.json"});
+  line.group("Model")("model", "a checkpoint directory", text_flag(), "DIR")(
+      "tokenizer", "its tokenizer (default: files beside the model)", text_flag(), "DIR");
+  add_generation_flags(line);
+  add_weights_flag(line);
+  if (!line.parse(argc, argv)) return kExitSuccess;
+  const std::filesystem::path directory = line.path("model");
+  const DType weights = weights_flag(line);
+  std::optional<Tokenizer> tokenizer;
+  if (line.given("tokenizer"))
+    tokenizer = Tokenizer::load(line.path("tokenizer"));
+  else if (std::filesystem::exists(directory / "vocab.json"))
+    tokenizer = Tokenizer::load(directory);
+  const Tokenizer* known = tokenizer ? &*tokenizer : nullptr;
+
+  OptCheckpoint::open(directory);  // what is wrong with the files is said first
+  const std::unique_ptr<Device> device = open_device(line.common().device);
+  std::unique_ptr<InferenceModel> model = InferenceModel::load(*device, directory, weights);
+  GenerationOptions options = generation_options(line, model->config());
+  const auto prompts = read_prompts(line, known);
+  if (known == nullptr) say("no tokenizer: ids only");
+  const bool streams = prompts.size() == 1 && known != nullptr;
+  if (streams)
+    options.stream = [](const std::string& piece) {
+      std::fwrite(piece.data(), 1, piece.size(), stdout);
+      std::fflush(stdout);
+    };
+  const auto scorer = model_scorer(std::move(model));
+  const std::vector<Generated> results = generate(*scorer, known, prompts, options);
+  if (streams)
+    fmt::print("\n");
+  else
+    for (const Generated& result : results)
+      fmt::print("{}\n", known != nullptr ? result.text : Json(result.ids).dump());
+  line.write_json(generation_json(results));
+  return kExitSuccess;
+}
 
 }  // namespace cbtm

@@ -1,8 +1,44 @@
+#include <fmt/format.h>
+
 #include "cbtm/base/error.h"
+#include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/model/inference.h"
 #include "commands/commands.h"
+#include "commands/generation_flags.h"
+#include "commands/weights_flag.h"
 
 namespace cbtm {
 
-int run_logits(int, char**) { fail("logits: not built yet"); }
+int run_logits(int argc, char** argv) {
+  CommandLine line("logits", "write a model's logits for given ids",
+                   {"cbtm logits --model opt-125m/ --ids ids.json --out logits.safetensors"});
+  line.group("What")("model", "a checkpoint directory", text_flag(), "DIR")(
+      "ids", "JSON: [[...], ...], rows of one length", text_flag(), "FILE")(
+      "out", "safetensors file: \"logits\" [batch, tokens, vocabulary] float32", text_flag(), "FILE");
+  add_weights_flag(line);
+  if (!line.parse(argc, argv)) return kExitSuccess;
+  const auto rows = read_id_lists(line.path("ids"));
+  std::vector<int32_t> ids, offsets = {0};
+  for (const std::vector<int32_t>& row : rows) {
+    if (row.size() != rows.front().size() || row.empty())
+      fail("{}: rows must have one length and not be empty", line.text("ids"));
+    ids.insert(ids.end(), row.begin(), row.end());
+    offsets.push_back(static_cast<int32_t>(ids.size()));
+  }
+  OptCheckpoint::open(line.path("model"));  // what is wrong with the files is said first
+  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const auto model = InferenceModel::load(*device, line.path("model"), weights_flag(line));
+  const int64_t vocab_size = model->config().vocab_size;
+  std::vector<float> logits(ids.size() * static_cast<size_t>(vocab_size));
+  model->logits({ids, offsets}, logits);
+  const std::vector<int64_t> shape = {static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows.front().size()),
+                                      vocab_size};
+  const OutputTensor tensors[] = {{"logits", StoredType::f32, shape, logits.data()}};
+  write_safetensors(line.path("out"), tensors);
+  fmt::print("{}: [{}, {}, {}]\n", line.text("out"), shape[0], shape[1], shape[2]);
+  line.write_json({{"shape", shape}});
+  return kExitSuccess;
+}
 
 }  // namespace cbtm

@@ -1,6 +1,7 @@
 #include "cbtm/ensemble/generate.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "cbtm/base/error.h"
 
@@ -27,9 +28,10 @@ size_t safe_length(const std::string& text, const std::vector<std::string>& stop
 }
 
 struct Growing {
-  Growing(const Tokenizer& tokenizer, PhiloxStream random_)
-      : decoder(tokenizer, /*skip_special=*/true), random(random_) {}
-  StreamingDecoder decoder;
+  Growing(const Tokenizer* tokenizer, PhiloxStream random_) : random(random_) {
+    if (tokenizer != nullptr) decoder.emplace(*tokenizer, /*skip_special=*/true);
+  }
+  std::optional<StreamingDecoder> decoder;  ///< none without a tokenizer
   PhiloxStream random;
   std::vector<int32_t> seen;  ///< prompt and new tokens
   Generated result;
@@ -38,7 +40,7 @@ struct Growing {
 
 }  // namespace
 
-std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer& tokenizer,
+std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options) {
   std::vector<Growing> all;
   std::vector<int64_t> active;
@@ -81,7 +83,7 @@ std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer& tokeni
       growing.seen.push_back(id);
       if (std::vector<double> weights = scorer.weights(sequence); !weights.empty())
         growing.result.weights.push_back(std::move(weights));
-      growing.result.text += growing.decoder.push(id);
+      if (growing.decoder) growing.result.text += growing.decoder->push(id);
       if (const size_t stop = find_stop(growing.result.text, options.stop); stop != std::string::npos) {
         growing.result.text.resize(stop);
         growing.result.finish = "stop";
@@ -100,7 +102,7 @@ std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer& tokeni
   }
   std::vector<Generated> results;
   for (size_t s = 0; s < all.size(); ++s) {
-    if (all[s].result.finish != "stop") all[s].result.text += all[s].decoder.finish();
+    if (all[s].decoder && all[s].result.finish != "stop") all[s].result.text += all[s].decoder->finish();
     show(static_cast<int64_t>(s), all[s].result.text.size());
     results.push_back(std::move(all[s].result));
   }

@@ -138,7 +138,7 @@ TEST_CASE("next-token distributions and greedy generation of the mixture") {
     const auto scorer =
         ensemble_scorer(device(), experts, {golden["topk"].get<int64_t>(), 0.1, golden["power"].get<double>()}, {});
     const auto got = generate(
-        *scorer, experts.tokenizer(), {prompt},
+        *scorer, &experts.tokenizer(), {prompt},
         {.new_tokens_max = static_cast<int64_t>(want.size()), .sampling = {.greedy = true}, .ignore_eos = true});
     CHECK(got[0].ids == want);
     for (size_t t = 0; t < want.size(); ++t) {
@@ -158,7 +158,7 @@ TEST_CASE("several prompts at once give what each gives alone; seeds repeat; sto
   const GenerationOptions options{
       .new_tokens_max = 12, .sampling = {.temperature = 0.8, .top_k = 20}, .ignore_eos = true, .seed = 5};
   const auto run = [&](const std::vector<std::vector<int32_t>>& some, GenerationOptions chosen) {
-    return generate(*ensemble_scorer(device(), experts, {2, 0.1, 2}, {}), experts.tokenizer(), some, chosen);
+    return generate(*ensemble_scorer(device(), experts, {2, 0.1, 2}, {}), &experts.tokenizer(), some, chosen);
   };
   const auto together = run(prompts, options);
   CHECK(run({prompts[0]}, options)[0].ids == together[0].ids);

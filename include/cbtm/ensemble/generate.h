@@ -54,7 +54,8 @@ struct Generated {
 };
 
 /// Continues every prompt. Throws Error if a prompt is empty, has an id outside the vocabulary or no room for a token.
-std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer& tokenizer,
+/// Without a tokenizer there is no text, only ids.
+std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options);
 
 }  // namespace cbtm

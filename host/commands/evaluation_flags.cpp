@@ -1,0 +1,68 @@
+#include "commands/evaluation_flags.h"
+
+#include "cbtm/base/error.h"
+#include "commands/corpus_flags.h"
+
+namespace cbtm {
+
+void add_document_flags(CommandLine& line) {
+  line.group("Documents")("run", "a run whose held-out documents to use", text_flag(), "DIR")(
+      "split", "which of them: valid (what results are reported on), tune or train", text_flag("valid"), "NAME")(
+      "max-tokens", "read at most this many tokens of a document (default: what the model was trained on)",
+      integer_flag(), "N");
+  add_corpus_flags(line);
+}
+
+std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Tokenizer& tokenizer,
+                                             const std::filesystem::path& default_run, Json& described) {
+  if (line.given("corpus")) {
+    if (line.given("run")) fail_usage("give --run or --corpus, not both");
+    const CorpusOptions corpus = corpus_options(line);
+    described = {{"corpus", corpus.paths}};
+    return corpus_documents(corpus, tokenizer);
+  }
+  const std::filesystem::path root = line.given("run") ? line.path("run") : default_run;
+  if (root.empty() || !std::filesystem::exists(RunDirectory(root).shards()))
+    fail_usage("say what to evaluate on: --run RUN --split valid, or --corpus PATH...");
+  const RunDirectory run(root);
+  if (const Json clusters = read_json_file(run.clusters_json()); clusters["tokenizer_hash"] != tokenizer.content_hash())
+    fail("{}: its documents were encoded with another tokenizer than the model's; use --corpus with the text itself",
+         root.string());
+  described = {{"run", root.string()}, {"split", line.text("split")}};
+  return run_documents(run, line.text("split"));
+}
+
+void add_routing_flags(CommandLine& line, const std::string& topk_help) {
+  line.group("Routing")("topk", topk_help, text_flag("2"), "N")(
+      "router-temperature",
+      "T of the weights exp(-distance^power / T); a number, or tune: the best on the run's tune documents (default: "
+      "the router's own)",
+      text_flag(), "T")("distance-power", "2, or 4 as the published code had it (default: the router's own)",
+                        integer_flag(), "2|4")("routing",
+                                               "weights for each token, every:N tokens, fraction:R (of the text, then "
+                                               "frozen), lagged (one token late) or prompt",
+                                               text_flag("token"), "WHAT");
+}
+
+const std::vector<double>& temperature_candidates() {
+  static const std::vector<double> kCandidates = {0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0};
+  return kCandidates;
+}
+
+Json evaluation_json(const Evaluation& evaluation, const Json& settings, const Json& documents) {
+  Json json = score_json(evaluation.scores.front(), /*with_documents=*/true);
+  json["seconds"] = evaluation.seconds;
+  json["tokens_read_by_experts"] = evaluation.tokens_read;
+  json["settings"] = settings;
+  json["settings"]["documents"] = documents;
+  if (evaluation.scores.size() > 1)
+    for (const Score& score : evaluation.scores) {
+      Json entry = score_json(score, false);
+      entry["top_k"] = score.mixture.top_k;
+      json["sweep"].push_back(entry);
+    }
+  if (!evaluation.matrix.empty()) json["matrix"] = evaluation.matrix;
+  return json;
+}
+
+}  // namespace cbtm

@@ -1,0 +1,86 @@
+#include "commands/generation_flags.h"
+
+#include <unistd.h>
+
+#include <cstdio>
+#include <iostream>
+#include <iterator>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
+
+namespace cbtm {
+
+void add_generation_flags(CommandLine& line) {
+  line.group("Prompt")("prompt", "text to go on from (default: standard input, or ask at a terminal)", text_flag(),
+                       "TEXT")("prompt-ids", "token ids instead: a JSON file [[...], ...]", text_flag(), "FILE")(
+      "no-bos", "do not put </s> in front of a text prompt", switch_flag())(
+      "max-new-tokens", "tokens to generate at most", integer_flag(128), "N");
+  line.group("Sampling")("greedy", "always the most likely token", switch_flag())(
+      "temperature", "of sampling: below 1 is more cautious", number_flag("1"), "R")(
+      "sampling-top-k", "draw from the N most likely tokens; 0 is all", integer_flag(0), "N")(
+      "sampling-top-p", "draw from the smallest set of tokens with this probability", number_flag("1"), "P")(
+      "repetition-penalty", "of tokens seen before; 1 is none", number_flag("1"), "R")(
+      "stop", "end before any of these strings", list_flag(), "TEXT...")("ignore-eos", "go on after </s>",
+                                                                         switch_flag());
+}
+
+GenerationOptions generation_options(const CommandLine& line, const OptConfig& config) {
+  GenerationOptions options;
+  options.new_tokens_max = line.integer("max-new-tokens", 1, 1 << 24);
+  options.sampling.greedy = line.get<bool>("greedy");
+  options.sampling.temperature = line.number("temperature", 1e-4, 1e4);
+  options.sampling.top_k = line.integer("sampling-top-k", 0);
+  options.sampling.top_p = line.number("sampling-top-p", 1e-9, 1);
+  options.sampling.repetition_penalty = line.number("repetition-penalty", 1e-3, 1e3);
+  if (line.given("stop")) options.stop = line.get<std::vector<std::string>>("stop");
+  std::erase(options.stop, "");
+  options.ignore_eos = line.get<bool>("ignore-eos");
+  options.eos_ids.assign(config.eos_token_ids.begin(), config.eos_token_ids.end());
+  options.seed = line.common().seed;
+  return options;
+}
+
+std::vector<std::vector<int32_t>> read_id_lists(const std::filesystem::path& path) {
+  Json json = read_json_file(path);
+  if (json.is_object() && json.contains("ids")) json = json["ids"];
+  if (json.is_array() && !json.empty() && json[0].is_number()) json = Json::array({json});
+  if (!json.is_array() || json.empty()) fail("{}: must hold lists of token ids, [[1, 2, 3], ...]", path.string());
+  std::vector<std::vector<int32_t>> lists;
+  for (const Json& list : json) {
+    if (!list.is_array()) fail("{}: must hold lists of token ids, [[1, 2, 3], ...]", path.string());
+    lists.emplace_back();
+    for (const Json& id : list) {
+      if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
+        fail("{}: {} is no token id", path.string(), id.dump());
+      lists.back().push_back(id.get<int32_t>());
+    }
+  }
+  return lists;
+}
+
+bool asks_at_terminal(const CommandLine& line) {
+  return !line.given("prompt") && !line.given("prompt-ids") && isatty(STDIN_FILENO) != 0;
+}
+
+std::vector<std::vector<int32_t>> read_prompts(const CommandLine& line, const Tokenizer* tokenizer) {
+  if (line.given("prompt-ids")) return read_id_lists(line.path("prompt-ids"));
+  if (tokenizer == nullptr) fail("the model has no tokenizer files; give some with --tokenizer DIR, or --prompt-ids");
+  std::string text =
+      line.given("prompt") ? line.text("prompt") : std::string(std::istreambuf_iterator<char>(std::cin), {});
+  if (!line.given("prompt") && text.ends_with('\n')) text.pop_back();
+  return {tokenizer->encode(text, {.add_bos = !line.get<bool>("no-bos"), .special_tokens = true})};
+}
+
+Json generation_json(const std::vector<Generated>& results) {
+  Json json = {{"ids", Json::array()}, {"text", Json::array()}, {"finish", Json::array()}};
+  for (const Generated& result : results) {
+    json["ids"].push_back(result.ids);
+    json["text"].push_back(result.text);
+    json["finish"].push_back(result.finish);
+    if (!result.weights.empty()) json["expert_weights"].push_back(result.weights);
+  }
+  return json;
+}
+
+}  // namespace cbtm

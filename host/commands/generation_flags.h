@@ -1,0 +1,22 @@
+#pragma once
+
+#include "cbtm/ensemble/generate.h"
+#include "commands/command_line.h"
+
+namespace cbtm {
+
+/// --prompt, --max-new-tokens, sampling and stopping, in the groups "Prompt" and "Sampling".
+void add_generation_flags(CommandLine& line);
+GenerationOptions generation_options(const CommandLine& line, const OptConfig& config);
+
+/// Prompts as ids: --prompt-ids, --prompt, else standard input. At a terminal without a prompt: empty (then ask).
+std::vector<std::vector<int32_t>> read_prompts(const CommandLine& line, const Tokenizer* tokenizer);
+bool asks_at_terminal(const CommandLine& line);
+
+/// {"ids", "text", "finish"} of the new tokens.
+Json generation_json(const std::vector<Generated>& results);
+
+/// A JSON file of token ids: [[...], ...], or one list, or {"ids": ...}.
+std::vector<std::vector<int32_t>> read_id_lists(const std::filesystem::path& path);
+
+}  // namespace cbtm
