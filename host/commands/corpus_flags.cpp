@@ -48,7 +48,7 @@ void add_cluster_flags(CommandLine& line) {
       "fit-documents", "fit on at most this many documents (all are labelled)", integer_flag(200'000), "N")(
       "unbalanced", "plain k-means instead of balanced", switch_flag())(
       "balance-shards", "equal shards, instead of each document to its nearest centre", switch_flag())(
-      "init", "start of k-means: k-means++ or random", text_flag("k-means++"), "WHAT")(
+      "kmeans-init", "start of k-means: k-means++ or random", text_flag("k-means++"), "WHAT")(
       "restarts", "starts of k-means; the best is kept", integer_flag(3), "N")(
       "valid-fraction", "of the documents held out for valid, and as many for tune; at least 50 each",
       number_flag("0.01"), "P");
@@ -63,8 +63,8 @@ ClusterOptions cluster_options(const CommandLine& line, const CorpusOptions& cor
   options.fit_documents = line.integer("fit-documents", 1);
   options.balanced_fit = !line.get<bool>("unbalanced");
   options.balance_shards = line.get<bool>("balance-shards");
-  const std::string init = line.text("init");
-  if (init != "k-means++" && init != "random") fail_usage("--init {}: use k-means++ or random", init);
+  const std::string init = line.text("kmeans-init");
+  if (init != "k-means++" && init != "random") fail_usage("--kmeans-init {}: use k-means++ or random", init);
   options.init = init == "random" ? KMeansInit::random : KMeansInit::plus_plus;
   options.restarts = line.integer("restarts", 1, 1000);
   options.valid_fraction = line.number("valid-fraction", 0, 0.25);

@@ -76,12 +76,8 @@ double temperature_flag(Device& device, const CommandLine& line, const ExpertSet
   const double best =
       tune_temperature(device, experts, run_documents(RunDirectory(root), "tune"), options, temperature_candidates());
   say(fmt::format("router temperature {} is best on the tune documents of {}", best, root.string()));
-  if (const std::filesystem::path own = line.path("experts") / "router"; std::filesystem::exists(own)) {
-    Router::Parts parts = experts.router().parts();
-    parts.temperature = best;
-    parts.distance_power = options.mixtures.front().distance_power;
-    Router(std::move(parts)).save(own);
-  }
+  if (const std::filesystem::path own = line.path("experts") / "router"; std::filesystem::exists(own))
+    record_temperature(experts.router(), best, options.mixtures.front().distance_power, own);
   return best;
 }
 

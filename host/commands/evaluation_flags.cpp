@@ -49,6 +49,14 @@ const std::vector<double>& temperature_candidates() {
   return kCandidates;
 }
 
+void record_temperature(const Router& router, double temperature, double distance_power,
+                        const std::filesystem::path& directory) {
+  Router::Parts parts = router.parts();
+  parts.temperature = temperature;
+  parts.distance_power = distance_power;
+  Router(std::move(parts)).save(directory);
+}
+
 Json evaluation_json(const Evaluation& evaluation, const Json& settings, const Json& documents) {
   Json json = score_json(evaluation.scores.front(), /*with_documents=*/true);
   json["seconds"] = evaluation.seconds;

@@ -1,8 +1,108 @@
-#include "cbtm/base/error.h"
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "cbtm/base/progress.h"
+#include "cbtm/base/signals.h"
+#include "cbtm/checkpoint/checkpoint.h"
+#if __has_include("cbtm/report/report.h")
+#include "cbtm/report/report.h"
+#else
+#include "cbtm/run/run_directory.h"
+namespace cbtm { inline void write_report(const RunDirectory&) {} }
+#endif
 #include "commands/commands.h"
+#include "commands/corpus_flags.h"
+#include "commands/evaluation_stage.h"
+#include "commands/stages.h"
+#include "commands/training_flags.h"
 
 namespace cbtm {
+namespace {
 
-int run_run(int, char**) { fail("run: not built yet"); }
+constexpr const char* kDefaultPreset = "micro";
+constexpr int64_t kDefaultSnapshots = 3;
+
+void add_run_flags(CommandLine& line) {
+  add_corpus_flags(line);
+  add_cluster_flags(line);
+  add_tokenizer_flags(line);
+  add_model_source_flags(line);
+  line.group("Seed")("seed-tokens", "tokens that a new seed is trained on (default: half the corpus; --init: none)",
+                     integer_flag(), "N")("seed-batch-tokens", "tokens of one of its steps (default: half --batch-tokens)",
+                                          integer_flag(), "N")(
+      "seed-learning-rate", "its peak (default: by the model's width)", number_flag(), "R");
+  add_training_flags(line);
+  add_match_flag(line);
+  line.group("Output")("out", "the run directory", text_flag("run"), "DIR");
+}
+
+SeedSource source_of(const CommandLine& line, int64_t vocab_size) {
+  if (line.given("preset") || line.given("config") || line.given("init")) return seed_source(line, vocab_size);
+  say(fmt::format("no --preset, --config or --init: the experts branch from a new model of preset {}", kDefaultPreset));
+  return preset_source(kDefaultPreset, vocab_size);
+}
+
+/// The seed's settings: those of the dense model, but for its own flags and a warm-up, which a new model needs.
+TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& dense, const SeedSource& source,
+                               int64_t corpus_tokens) {
+  TrainingSettings seed = dense;
+  seed.snapshots = 0;
+  const int64_t batch = line.given("seed-batch-tokens")
+                            ? line.integer("seed-batch-tokens", dense.sequence_length)
+                            : dense.batch_sequences * dense.sequence_length / 2;
+  seed.batch_sequences = std::max<int64_t>(1, batch / dense.sequence_length);
+  const int64_t tokens = line.given("seed-tokens") ? line.integer("seed-tokens", 0)
+                                                   : (source.init.empty() ? corpus_tokens / 2 : 0);
+  seed.steps = tokens / (seed.batch_sequences * seed.sequence_length);
+  seed.learning_rate = line.given("seed-learning-rate") ? line.number("seed-learning-rate", 0, 10)
+                                                        : default_learning_rate(source_config(source).hidden_size);
+  seed.warmup_steps = std::max(dense.warmup_steps, seed.steps / 20);
+  return seed;
+}
+
+}  // namespace
+
+int run_run(int argc, char** argv) {
+  CommandLine line("run", "everything in order: from a corpus to an evaluated ensemble and a report",
+                   {"cbtm run --corpus data/ --k 8 --out run/",
+                    "cbtm run --corpus data/ --k 4 --preset mini --tokens 100000000 --sequence 512 --out run/",
+                    "cbtm run --corpus data/ --init opt-125m/ --tokenizer opt-125m/ --k 8 --out run/",
+                    "(the same command goes on where it was stopped; finished stages are skipped)"});
+  add_run_flags(line);
+  if (!line.parse(argc, argv)) return kExitSuccess;
+  const RunDirectory run(line.path("out"));
+  const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
+  const ClusterOptions options = cluster_options(line, corpus);
+  corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
+  const bool redo = line.get<bool>("redo");
+  const std::unique_ptr<Device> device = open_device(line.common().device);
+  install_stop_signals();
+
+  run_tokenizer_stage(run, line, corpus, redo);
+  const Json clusters = run_cluster_stage(*device, run, line, options, redo);
+  const auto count = clusters["clusters"].get<int64_t>();
+  print_clusters(clusters);
+  std::fflush(stdout);
+
+  const SeedSource source = source_of(line, clusters["vocab_size"]);
+  TrainingSettings dense = dense_settings(line, source_config(source), train_tokens(clusters), count);
+  if (!line.given("snapshots")) dense.snapshots = kDefaultSnapshots;
+  const TrainingSettings expert = expert_settings(dense, count, match_batch(line));
+  train_run_seed(*device, run, source, seed_settings(line, dense, source, train_tokens(clusters)), redo,
+                 line.as_typed());
+  train_run_branch(*device, run, kBaseline, dense, redo, line.as_typed());
+  for (int64_t cluster = 0; cluster < count; ++cluster)
+    train_run_branch(*device, run, cluster, expert, redo, line.as_typed());
+
+  const Json evaluation = run_evaluation_stage(*device, run, redo, line.as_typed());
+  write_report(run);
+  fmt::print("\n");
+  print_evaluation(evaluation);
+  fmt::print("report: {}\n", run.report().string());
+  line.write_json({{"clusters", clusters}, {"evaluation", evaluation}, {"report", run.report().string()}});
+  return kExitSuccess;
+}
 
 }  // namespace cbtm

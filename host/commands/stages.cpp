@@ -12,11 +12,13 @@
 
 namespace cbtm {
 
-bool stage_is_due(const RunDirectory& run, const StageRecord& wanted, bool redo) {
+bool stage_is_due(const RunDirectory& run, const StageRecord& wanted, const std::filesystem::path& result, bool redo) {
+  recover_directory(result);
+  if (!std::filesystem::exists(result)) return true;
   std::string difference;
   switch (stage_state(run, wanted, difference)) {
     case StageState::missing: return true;
-    case StageState::current: return redo;
+    case StageState::current: say(fmt::format("{}: done already, in {}", wanted.name, result.string())); return false;
     case StageState::changed:
       if (!redo)
         fail("{}: the stage '{}' was made from something else ({}); pass --redo to make it again, or another --out",
@@ -33,7 +35,7 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
   if (line.given("tokenizer")) {
     const Tokenizer given = Tokenizer::load(line.path("tokenizer"));
     record.inputs["tokenizer"] = given.content_hash();
-    if (!stage_is_due(run, record, redo)) return;
+    if (!stage_is_due(run, record, run.tokenizer(), redo)) return;
     AtomicDirectory output(run.tokenizer());
     given.save(output.path());
     output.commit();
@@ -41,7 +43,7 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
     record.settings = {{"vocab_size", line.integer("vocab-size", 260, 1 << 24)},
                        {"min_frequency", line.integer("min-frequency", 0)}};
     record.inputs["corpus"] = corpus_fingerprint(corpus);
-    if (!stage_is_due(run, record, redo)) return;
+    if (!stage_is_due(run, record, run.tokenizer(), redo)) return;
     const auto start = std::chrono::steady_clock::now();
     record.summary = train_corpus_tokenizer(corpus, record.settings["vocab_size"], record.settings["min_frequency"],
                                             kTextBytesMax, run.tokenizer());
@@ -58,7 +60,7 @@ Json run_cluster_stage(Device& device, const RunDirectory& run, const CommandLin
       .settings = cluster_settings(options),
       .inputs = {{"corpus", corpus_fingerprint(options.corpus)}, {"tokenizer", tokenizer.content_hash()}},
       .command = line.as_typed()};
-  if (!stage_is_due(run, record, redo)) return read_json_file(run.clusters_json());
+  if (!stage_is_due(run, record, run.shards(), redo)) return read_json_file(run.clusters_json());
   const auto start = std::chrono::steady_clock::now();
   const Json clusters = cluster_corpus(device, tokenizer, options, run);
   record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -9,9 +9,9 @@
 
 namespace cbtm {
 
-/// --redo, and what it means: a finished stage whose settings or inputs have changed is refused by name, or redone.
-/// Returns true if the stage is to be run.
-bool stage_is_due(const RunDirectory& run, const StageRecord& wanted, bool redo);
+/// True if the stage is to be run: its result is not there, or it was made from other settings or inputs and --redo was
+/// given. Without --redo the latter is refused, naming what differs. A stage that is done is said to be.
+bool stage_is_due(const RunDirectory& run, const StageRecord& wanted, const std::filesystem::path& result, bool redo);
 
 /// The tokenizer stage: run/tokenizer is there, copied from --tokenizer, or learnt from the corpus.
 void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const CorpusOptions& corpus, bool redo);

@@ -8,14 +8,10 @@
 #include "cbtm/checkpoint/checkpoint.h"
 
 namespace cbtm {
-namespace {
 
-/// A peak learning rate that suits the width: 6e-4 for 125m as published, 2e-4 for 6.7b, more for smaller models.
 double default_learning_rate(int64_t hidden_size) {
   return 6e-4 * std::pow(768.0 / static_cast<double>(hidden_size), 0.67);
 }
-
-}  // namespace
 
 void add_training_flags(CommandLine& line) {
   line.group("Training")("steps", "optimizer steps", integer_flag(), "N")(
@@ -34,6 +30,7 @@ void add_training_flags(CommandLine& line) {
       "save-every", "steps between saved states", integer_flag(200), "N")("keep", "saved states to keep",
                                                                           integer_flag(2), "N")(
       "validate-every", "steps between held-out losses (default: ten times a run)", integer_flag(), "N")(
+      "snapshots", "models kept along the way, in RUN/snapshots: what the report draws gain against budget from", integer_flag(0), "N")(
       "memory", "memory that may be used, for example 8G (default: what is free)", text_flag(), "SIZE")(
       "redo", "train again what was trained with other settings", switch_flag());
 }
@@ -91,6 +88,7 @@ TrainingSettings dense_settings(const CommandLine& line, const OptConfig& config
   s.save_every = line.integer("save-every", 1);
   s.keep = line.integer("keep", 1, 1000);
   if (line.given("validate-every")) s.validate_every = line.integer("validate-every", 1);
+  s.snapshots = line.integer("snapshots", 0, 1000);
   if (line.given("memory")) s.memory_bytes = parse_bytes(line.text("memory"), "memory");
   return s;
 }
@@ -104,10 +102,16 @@ SeedSource seed_source(const CommandLine& line, int64_t vocab_size) {
     source.init = line.path("init");
     return source;
   }
-  source.config = line.given("preset") ? opt_preset(line.text("preset")) : read_opt_config(line.path("config"));
+  if (line.given("preset")) return preset_source(line.text("preset"), vocab_size);
+  source.config = read_opt_config(line.path("config"));
+  return source;
+}
+
+SeedSource preset_source(const std::string& preset, int64_t vocab_size) {
   constexpr int64_t kVocabMultiple = 16;  // rows beyond the tokenizer's are never a target; they keep matrices aligned
-  if (line.given("preset"))
-    source.config->vocab_size = (vocab_size + kVocabMultiple - 1) / kVocabMultiple * kVocabMultiple;
+  SeedSource source;
+  source.config = opt_preset(preset);
+  source.config->vocab_size = (vocab_size + kVocabMultiple - 1) / kVocabMultiple * kVocabMultiple;
   return source;
 }
 

@@ -17,12 +17,17 @@ void add_model_source_flags(CommandLine& line);
 TrainingSettings dense_settings(const CommandLine& line, const OptConfig& config, int64_t corpus_tokens,
                                 int64_t batch_multiple);
 
+/// A peak learning rate that suits the width: 6e-4 for 125m as published, 2e-4 for 6.7b, more for smaller models.
+double default_learning_rate(int64_t hidden_size);
+
 /// True for --match batch.
 bool match_batch(const CommandLine& line);
 
 /// The seed as asked for; a new model gets the tokenizer's vocabulary. Throws a usage Error unless exactly one is
 /// given.
 SeedSource seed_source(const CommandLine& line, int64_t vocab_size);
+/// A new model of a preset's shape with the tokenizer's vocabulary.
+SeedSource preset_source(const std::string& preset, int64_t vocab_size);
 /// The shape of the model that the source gives.
 OptConfig source_config(const SeedSource& source);
 

@@ -18,7 +18,7 @@ bool due(const RunDirectory& run, const StageRecord& wanted, const std::filesyst
   recover_directory(result);
   std::string difference;
   const StageState state = std::filesystem::exists(result) ? stage_state(run, wanted, difference) : StageState::missing;
-  if (state == StageState::missing || redo) return true;
+  if (state == StageState::missing || (state == StageState::changed && redo)) return true;
   if (state == StageState::changed)
     fail("{}: it was trained from something else ({}); pass --redo to train it again", result.string(), difference);
   say(fmt::format("{}: done already, in {}", wanted.name, result.string()));
@@ -36,10 +36,10 @@ void copy_one_file(const std::filesystem::path& from, const std::filesystem::pat
 }
 
 /// A trained model with everything that belongs beside it, whole or not at all.
-void write_model(const std::filesystem::path& directory, const OptConfig& config, const TrainingResult& result,
+void write_model(const std::filesystem::path& directory, const OptConfig& config, const std::vector<float>& parameters,
                  const RunDirectory& run, const TrainingJob& job, const Json& card) {
   AtomicDirectory output(directory);
-  write_opt_checkpoint(output.path(), config, result.parameters);
+  write_opt_checkpoint(output.path(), config, parameters);
   Tokenizer::load(run.tokenizer()).save(output.path());
   write_json_file(output.path() / "expert.json", card);
   if (std::filesystem::exists(job.work_directory / "metrics.jsonl"))
@@ -145,7 +145,7 @@ void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& s
                   .held_out_prefixes = shard_prefixes(run, 0, count, "tune"),
                   .work_directory = run.root() / "training" / "seed",
                   .identity = record.inputs};
-  if (redo) forget_training_state(job);
+  if (redo) forget_other_training_state(job, settings);
   if (parameters.empty()) parameters = initial_parameters(config, settings.seed);
   TrainingResult result;
   if (settings.steps > 0) {
@@ -153,7 +153,7 @@ void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& s
   } else {
     result.parameters = std::move(parameters);
   }
-  write_model(run.seed(), config, result, run, job,
+  write_model(run.seed(), config, result.parameters, run, job,
               {{"kind", "seed"},
                {"settings", record.settings},
                {"training", summary_of(result)},
@@ -201,20 +201,24 @@ void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, 
       .work_directory =
           run.root() / "training" / (baseline ? "baseline" : "expert-" + RunDirectory::cluster_name(cluster)),
       .identity = record.inputs};
-  if (redo) forget_training_state(job);
-  const TrainingResult result = train_model(device, job, settings, parameters);
+  if (redo) forget_other_training_state(job, settings);
   Json card = {{"kind", baseline ? "baseline" : "expert"},
                {"tokenizer_hash", clusters["tokenizer_hash"]},
                {"seed_hash", record.inputs["seed"]},
-               {"settings", record.settings},
-               {"training", summary_of(result)}};
+               {"settings", record.settings}};
   if (!baseline) {
     card["cluster"] = cluster;
     card["clusters"] = count;
     card["router_hash"] = clusters["router_hash"];
     card["top_terms"] = clusters["top_terms"][static_cast<size_t>(cluster)];
   }
-  write_model(result_path, seed.config(), result, run, job, card);
+  job.snapshot = [&](int64_t number, const std::vector<float>& weights) {
+    const RunDirectory place(run.snapshot(number));
+    write_model(baseline ? place.baseline() : place.expert(cluster), seed.config(), weights, run, job, card);
+  };
+  const TrainingResult result = train_model(device, job, settings, parameters);
+  card["training"] = summary_of(result);
+  write_model(result_path, seed.config(), result.parameters, run, job, card);
   if (!baseline) copy_directory(run.router(), run.experts_router());
   record.seconds = result.seconds;
   record.summary = summary_of(result);

@@ -58,6 +58,11 @@ std::vector<IndexedDataset> open_datasets(const std::vector<std::filesystem::pat
   return datasets;
 }
 
+/// What a saved state has to match to be gone on from.
+Json identity_of(const TrainingJob& job, const TrainingSettings& settings) {
+  return {{"start", job.identity}, {"settings", training_settings_json(settings)}};
+}
+
 class Training {
  public:
   Training(Device& device, const TrainingJob& job, const TrainingSettings& settings,
@@ -65,7 +70,7 @@ class Training {
       : device_(device),
         job_(job),
         settings_(settings),
-        identity_{{"start", job.identity}, {"settings", training_settings_json(settings)}},
+        identity_(identity_of(job, settings)),
         stream_(open_datasets(job.train_prefixes, job.config.vocab_size), settings.seed),
         held_out_(open_datasets(job.held_out_prefixes, job.config.vocab_size)) {
     if (settings.sequence_length > job.config.max_position_embeddings)
@@ -125,6 +130,7 @@ class Training {
         progress.finish(text);
       else
         progress.update(text);
+      take_snapshot();
       if (counters_.step % settings_.save_every == 0 || counters_.step == settings_.steps) save();
       if (stop_requested() != 0 && counters_.step < settings_.steps) stop();
     }
@@ -234,6 +240,20 @@ class Training {
     return scored > 0 ? loss / static_cast<double>(scored) : 0;
   }
 
+  /// Before the state is saved: a run killed in between takes it again.
+  void take_snapshot() {
+    if (!job_.snapshot) return;
+    for (int64_t number = 1; number <= settings_.snapshots; ++number)
+      if (counters_.step == number * settings_.steps / (settings_.snapshots + 1) && counters_.step < settings_.steps)
+        job_.snapshot(number, parameters());
+  }
+
+  std::vector<float> parameters() const {
+    std::vector<float> flat(static_cast<size_t>(model_->layout().flat_size()));
+    device_.copy_to_host(flat.data(), model_->weights().data, static_cast<int64_t>(flat.size()) * 4);
+    return flat;
+  }
+
   void save() { save_training_state(device_, job_.work_directory, *model_, counters_, identity_, settings_.keep); }
 
   [[noreturn]] void stop() {
@@ -247,9 +267,7 @@ class Training {
 
   TrainingResult result() {
     TrainingResult result;
-    const int64_t count = model_->layout().flat_size();
-    result.parameters.resize(static_cast<size_t>(count));
-    device_.copy_to_host(result.parameters.data(), model_->weights().data, count * 4);
+    result.parameters = parameters();
     result.steps = counters_.step;
     result.tokens = counters_.step * batch_tokens();
     result.skipped_steps = counters_.skipped_steps;
@@ -283,6 +301,14 @@ TrainingResult train_model(Device& device, const TrainingJob& job, const Trainin
   return Training(device, job, settings, parameters).run();
 }
 
-void forget_training_state(const TrainingJob& job) { std::filesystem::remove_all(job.work_directory); }
+void forget_training_state(const TrainingJob& job) {
+  std::filesystem::remove_all(job.work_directory);
+  std::error_code not_empty;
+  std::filesystem::remove(job.work_directory.parent_path(), not_empty);
+}
+
+void forget_other_training_state(const TrainingJob& job, const TrainingSettings& settings) {
+  if (has_other_training_state(job.work_directory, identity_of(job, settings))) forget_training_state(job);
+}
 
 }  // namespace cbtm

@@ -76,6 +76,18 @@ void save_training_state(Device& device, const std::filesystem::path& work_direc
   for (size_t i = static_cast<size_t>(keep); i < states.size(); ++i) std::filesystem::remove(states[i]);
 }
 
+bool has_other_training_state(const std::filesystem::path& work_directory, const Json& identity) {
+  for (const std::filesystem::path& path : states_in(work_directory)) {
+    try {
+      const TensorFile file = TensorFile::open(path);
+      const auto text = file.metadata().find("training");
+      if (text != file.metadata().end()) return Json::parse(text->second)["identity"] != identity;
+    } catch (const Error&) {  // damaged: loading says so
+    }
+  }
+  return false;
+}
+
 std::optional<TrainingCounters> load_training_state(Device& device, const std::filesystem::path& work_directory,
                                                     TrainingModel& model, const Json& identity) {
   for (const std::filesystem::path& path : states_in(work_directory)) {

@@ -10,7 +10,6 @@
 namespace cbtm {
 
 /// Where a training stands after `step` steps, beside the tensors.
-
 struct TrainingCounters {
   int64_t step = 0;
   int64_t optimizer_steps = 0;  ///< without the skipped ones
@@ -22,6 +21,9 @@ struct TrainingCounters {
 /// last `keep`.
 void save_training_state(Device& device, const std::filesystem::path& work_directory, const TrainingModel& model,
                          const TrainingCounters& counters, const Json& identity, int64_t keep);
+
+/// True if the last state that can be read belongs to another training.
+bool has_other_training_state(const std::filesystem::path& work_directory, const Json& identity);
 
 /// Loads the last state that is whole into `model`; damaged ones are named on stderr and passed over. Nothing if there
 /// is none. Throws Error if the state belongs to other settings.

@@ -26,6 +26,9 @@ class RunDirectory {
   std::filesystem::path experts() const { return root_ / "experts"; }
   std::filesystem::path expert(int64_t cluster) const { return experts() / cluster_name(cluster); }
   std::filesystem::path experts_router() const { return experts() / "router"; }
+  /// A run directory of its own, of models as they were on the way: snapshot 1, 2, ...
+  std::filesystem::path snapshot(int64_t number) const { return snapshots() / std::to_string(number); }
+  std::filesystem::path snapshots() const { return root_ / "snapshots"; }
   std::filesystem::path evaluation() const { return root_ / "evaluation"; }  ///< JSON results of evaluate
   std::filesystem::path report() const { return root_ / "report.html"; }
 

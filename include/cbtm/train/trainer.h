@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct TrainingSettings {
   int64_t keep = 2;            ///< (*) states kept
   int64_t validate_every = 0;  ///< (*) steps; 0: ten times a run
   int64_t memory_bytes = 0;    ///< (*) may be used; 0: what is free
+  int64_t snapshots = 0;       ///< (*) models kept along the way, at equal distances
 };
 Json training_settings_json(const TrainingSettings& settings);
 
@@ -45,6 +47,9 @@ struct TrainingJob {
   std::vector<std::filesystem::path> held_out_prefixes;  ///< documents that the running validation loss comes from
   std::filesystem::path work_directory;                  ///< states and metrics.jsonl while it runs
   Json identity;  ///< hashes of what it starts from; a state of another is refused
+  /// Given snapshot 1 .. settings.snapshots and its weights (layout order) as training passes it; a resumed run may
+  /// give the same one again.
+  std::function<void(int64_t number, const std::vector<float>& parameters)> snapshot;
 };
 
 struct TrainingResult {
@@ -64,7 +69,9 @@ struct TrainingResult {
 TrainingResult train_model(Device& device, const TrainingJob& job, const TrainingSettings& settings,
                            const std::vector<float>& parameters);
 
-/// Removes the work directory of a finished training.
+/// Removes the work directory of a finished training, and its parent if that is empty then.
 void forget_training_state(const TrainingJob& job);
+/// Removes it if its state belongs to another training than this (other settings, or another start).
+void forget_other_training_state(const TrainingJob& job, const TrainingSettings& settings);
 
 }  // namespace cbtm

@@ -1,0 +1,19 @@
+#pragma once
+
+#include <string>
+
+#include "cbtm/device/device.h"
+#include "cbtm/run/run_directory.h"
+
+namespace cbtm {
+
+/// The evaluate stage of a run, on its held-out documents (valid): seed, dense baseline, and the ensemble with top-1,
+/// 2, 4, ... and all experts and its expert x cluster matrix, each at the router temperature that is best on the tune
+/// documents, which is then recorded in the experts' router. Models kept along the way (snapshots) are evaluated for
+/// the curve of gain against budget, and removed. Writes RUN/evaluation/*.json; returns what print_evaluation needs.
+Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, const std::string& command);
+
+/// The summary for people: perplexities beside the dense baseline's.
+void print_evaluation(const Json& evaluation);
+
+}  // namespace cbtm
