@@ -26,13 +26,6 @@ fs::path beside(const fs::path& path, std::string_view suffix) {
   return path.parent_path() / fmt::format("{}.{}", path.filename().string(), suffix);
 }
 
-void create_parents(const fs::path& path) {
-  if (!path.has_parent_path()) return;
-  std::error_code error;
-  fs::create_directories(path.parent_path(), error);
-  if (error) fail("{}: cannot create the directory: {}", path.parent_path().string(), error.message());
-}
-
 void sync_parent(const fs::path& path) {
   const fs::path parent = path.has_parent_path() ? path.parent_path() : fs::path(".");
   const int directory = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -50,7 +43,7 @@ void rename_or_fail(const fs::path& from, const fs::path& to) {
 
 AtomicFile::AtomicFile(fs::path path)
     : path_(std::move(path)), partial_path_(beside(path_, fmt::format("partial-{}", ::getpid()))) {
-  create_parents(path_);
+  make_directories(path_.parent_path());
   file_ = ::open(partial_path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (file_ < 0) fail("{}: cannot be written: {}", path_.string(), errno_text());
   buffer_.reserve(kBufferBytes);
@@ -115,7 +108,7 @@ void AtomicFile::commit() {
 AtomicDirectory::AtomicDirectory(fs::path final_path)
     : final_path_(without_trailing_slash(std::move(final_path))),
       partial_path_(beside(final_path_, fmt::format("partial-{}", ::getpid()))) {
-  create_parents(final_path_);
+  make_directories(final_path_.parent_path());
   std::error_code error;
   fs::remove_all(partial_path_, error);
   fs::create_directory(partial_path_, error);
@@ -145,6 +138,13 @@ void recover_directory(const fs::path& path) {
   const fs::path final_path = without_trailing_slash(path);
   const fs::path previous = beside(final_path, "previous");
   if (!fs::exists(final_path) && fs::exists(previous)) rename_or_fail(previous, final_path);
+}
+
+void make_directories(const fs::path& path) {
+  if (path.empty()) return;
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) fail("{}: cannot create the directory: {}", path.string(), error.message());
 }
 
 void write_file_atomically(const fs::path& path, std::string_view contents) {

@@ -1,36 +1,17 @@
 #include "cbtm/run/run_directory.h"
 
-#include <fcntl.h>
 #include <fmt/chrono.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <ctime>
 
 #include "cbtm/base/error.h"
+#include "cbtm/base/file_lock.h"
 
 namespace cbtm {
 
 std::string RunDirectory::cluster_name(int64_t cluster) { return fmt::format("{:03}", cluster); }
 
 namespace {
-
-/// An advisory lock on run.json's neighbour, held while run.json is rewritten.
-class RunLock {
- public:
-  explicit RunLock(const RunDirectory& run) {
-    std::filesystem::create_directories(run.root());
-    const std::filesystem::path path = run.root() / ".run.lock";
-    file_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (file_ < 0) fail("{}", errno_text().insert(0, path.string() + ": "));
-    flock(file_, LOCK_EX);
-  }
-  ~RunLock() { close(file_); }
-  RunLock(const RunLock&) = delete;
-
- private:
-  int file_;
-};
 
 Json read_run(const RunDirectory& run) {
   if (!std::filesystem::exists(run.run_json())) return {{"format", 1}, {"stages", Json::object()}};
@@ -66,7 +47,7 @@ StageState stage_state(const RunDirectory& run, const StageRecord& wanted, std::
 }
 
 void record_stage(const RunDirectory& run, const StageRecord& record) {
-  const RunLock lock(run);
+  const FileLock lock(run.root() / ".run.lock");
   Json json = read_run(run);
   json["version"] = CBTM_VERSION;
   const std::time_t now = std::time(nullptr);

@@ -54,6 +54,9 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
+/// Creates a directory and what is missing above it; "" is the current one. Throws Error naming it.
+void make_directories(const std::filesystem::path& path);
+
 void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
 
 /// Finishes or undoes what a killed AtomicDirectory::commit left: if `path` is missing and its set-aside old version
