@@ -10,7 +10,7 @@ std::vector<Json> read_metrics(const std::filesystem::path& path) {
   std::ifstream file(path);
   for (std::string text; std::getline(file, text);) {
     Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (line.is_object() && line.contains("step"))
+    if (line.is_object() && line.contains("step") && line["step"].is_number_integer())
       lines.push_back(std::move(line));  // a killed run may leave half a line
   }
   return lines;
@@ -18,8 +18,11 @@ std::vector<Json> read_metrics(const std::filesystem::path& path) {
 
 MetricsLog::MetricsLog(const std::filesystem::path& path, int64_t last_step) {
   std::string kept;
-  for (const Json& line : read_metrics(path))
-    if (line["step"].get<int64_t>() <= last_step) kept += line.dump() + "\n";
+  for (Json& line : read_metrics(path))
+    if (last_step > 0 && line["step"].get<int64_t>() <= last_step) {
+      kept += line.dump() + "\n";
+      earlier_.push_back(std::move(line));
+    }
   write_file_atomically(path, kept);
   file_.open(path, std::ios::app);
   if (!file_) fail("{}: cannot be written", path.string());

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <vector>
 
 #include "cbtm/base/json.h"
 
@@ -12,8 +13,11 @@ class MetricsLog {
  public:
   MetricsLog(const std::filesystem::path& path, int64_t last_step);
   void add(const Json& line);
+  /// The lines up to that step.
+  const std::vector<Json>& earlier() const { return earlier_; }
 
  private:
+  std::vector<Json> earlier_;
   std::ofstream file_;
 };
 

@@ -4,6 +4,7 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/file_lock.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
@@ -13,14 +14,17 @@
 namespace cbtm {
 namespace {
 
-/// Whether a stage still has to run; says so if not, refuses if it was made from something else.
-bool due(const RunDirectory& run, const StageRecord& wanted, const std::filesystem::path& result, bool redo) {
+/// Whether a stage still has to run; says so if not, refuses if it was made from something else. `work`: where it kept
+/// its states, of which a process killed at its very end may have left some.
+bool due(const RunDirectory& run, const StageRecord& wanted, const std::filesystem::path& result,
+         const std::filesystem::path& work, bool redo) {
   recover_directory(result);
   std::string difference;
   const StageState state = std::filesystem::exists(result) ? stage_state(run, wanted, difference) : StageState::missing;
   if (state == StageState::missing || (state == StageState::changed && redo)) return true;
   if (state == StageState::changed)
     fail("{}: it was trained from something else ({}); pass --redo to train it again", result.string(), difference);
+  forget_training_state(work);
   say(fmt::format("{}: done already, in {}", wanted.name, result.string()));
   return false;
 }
@@ -69,12 +73,24 @@ std::vector<float> parameters_of(const OptCheckpoint& checkpoint) {
   return flat;
 }
 
-/// A directory's files into another, both whole.
-void copy_directory(const std::filesystem::path& from, const std::filesystem::path& to) {
-  AtomicDirectory output(to);
-  for (const auto& entry : std::filesystem::directory_iterator(from))
+/// The run's router beside the experts, so that these can be carried off. The same one already there is left alone: its
+/// temperature may have been tuned. Experts may finish at the same time.
+void put_router(const RunDirectory& run) {
+  const FileLock lock(run.experts() / ".router.lock");
+  recover_directory(run.experts_router());
+  constexpr const char* kTensors = "router.safetensors";
+  if (std::filesystem::exists(run.experts_router() / kTensors) &&
+      hash_file_hex(run.experts_router() / kTensors) == hash_file_hex(run.router() / kTensors))
+    return;
+  AtomicDirectory output(run.experts_router());
+  for (const auto& entry : std::filesystem::directory_iterator(run.router()))
     copy_one_file(entry.path(), output.path() / entry.path().filename());
   output.commit();
+}
+
+std::filesystem::path work_directory(const RunDirectory& run, int64_t cluster) {
+  return run.root() / "training" /
+         (cluster == kBaseline ? "baseline" : "expert-" + RunDirectory::cluster_name(cluster));
 }
 
 }  // namespace
@@ -137,13 +153,14 @@ void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& s
         config.vocab_size, tokenizer.vocab_size());
   if (settings.steps > 0)
     record.inputs["shards"] = clusters["router_hash"].get<std::string>() + "/" + std::to_string(train_tokens(clusters));
-  if (!due(run, record, run.seed(), redo)) return;
+  const std::filesystem::path work = run.root() / "training" / "seed";
+  if (!due(run, record, run.seed(), work, redo)) return;
 
   TrainingJob job{.name = "seed",
                   .config = config,
                   .train_prefixes = shard_prefixes(run, 0, count, "train"),
                   .held_out_prefixes = shard_prefixes(run, 0, count, "tune"),
-                  .work_directory = run.root() / "training" / "seed",
+                  .work_directory = work,
                   .identity = record.inputs};
   if (redo) forget_other_training_state(job, settings);
   if (parameters.empty()) parameters = initial_parameters(config, settings.seed);
@@ -161,7 +178,7 @@ void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& s
   record.seconds = result.seconds;
   record.summary = summary_of(result);
   record_stage(run, record);
-  forget_training_state(job);
+  forget_training_state(job.work_directory);
 }
 
 void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, const TrainingSettings& settings,
@@ -191,15 +208,15 @@ void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, 
     record.inputs["shard"] = shard_hash(run, cluster);
     record.inputs["router"] = clusters["router_hash"];
   }
-  if (!due(run, record, result_path, redo)) return;
+  const std::filesystem::path work = work_directory(run, cluster);
+  if (!due(run, record, result_path, work, redo)) return;
 
   TrainingJob job{
       .name = baseline ? "dense baseline" : "expert " + RunDirectory::cluster_name(cluster),
       .config = seed.config(),
       .train_prefixes = baseline ? shard_prefixes(run, 0, count, "train") : shard_prefixes(run, cluster, 1, "train"),
       .held_out_prefixes = baseline ? shard_prefixes(run, 0, count, "tune") : shard_prefixes(run, cluster, 1, "tune"),
-      .work_directory =
-          run.root() / "training" / (baseline ? "baseline" : "expert-" + RunDirectory::cluster_name(cluster)),
+      .work_directory = work,
       .identity = record.inputs};
   if (redo) forget_other_training_state(job, settings);
   Json card = {{"kind", baseline ? "baseline" : "expert"},
@@ -219,11 +236,11 @@ void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, 
   const TrainingResult result = train_model(device, job, settings, parameters);
   card["training"] = summary_of(result);
   write_model(result_path, seed.config(), result.parameters, run, job, card);
-  if (!baseline) copy_directory(run.router(), run.experts_router());
+  if (!baseline) put_router(run);
   record.seconds = result.seconds;
   record.summary = summary_of(result);
   record_stage(run, record);
-  forget_training_state(job);
+  forget_training_state(job.work_directory);
 }
 
 }  // namespace cbtm

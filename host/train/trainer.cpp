@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cbtm/base/error.h"
+#include "cbtm/base/file_lock.h"
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
@@ -84,12 +85,16 @@ class Training {
   }
 
   TrainingResult run() {
-    std::filesystem::create_directories(job_.work_directory);
+    const FileLock lock(job_.work_directory / ".lock", FileLock::Wait::no);
+    if (!lock.held())
+      fail("{}: another process is training it, in {}; wait for its end, or stop it", job_.name,
+           job_.work_directory.string());
     if (const auto resumed = load_training_state(device_, job_.work_directory, *model_, identity_)) {
       counters_ = *resumed;
       say(fmt::format("{}: goes on after step {} of {}", job_.name, counters_.step, settings_.steps));
     }
     MetricsLog metrics(job_.work_directory / "metrics.jsonl", counters_.step);
+    for (const Json& line : metrics.earlier()) remember(line);
     Progress progress(job_.name);
     const int64_t validate_every =
         settings_.validate_every > 0 ? settings_.validate_every : std::max<int64_t>(1, settings_.steps / 10);
@@ -199,26 +204,36 @@ class Training {
     Json line = {{"step", number}, {"tokens", number * batch_tokens()}, {"learning_rate", rate}};
     if (std::isfinite(loss) && std::isfinite(norm)) {
       ++counters_.optimizer_steps;
-      failures_ = 0;
       line["loss"] = loss;
       line["gradient_norm"] = norm;
-      recent_losses_.push_back(loss);
-      if (static_cast<int64_t>(recent_losses_.size()) > std::max<int64_t>(1, settings_.steps / 10))
-        recent_losses_.pop_front();
+      remember(line);
     } else {
       ++counters_.skipped_steps;
       line["loss"] = nullptr;
       line["gradient_norm"] = nullptr;
       line["skipped"] = true;
+      remember(line);
       warn(fmt::format("{}: step {} skipped: loss or gradient is not finite ({} skipped so far)", job_.name, number,
                        counters_.skipped_steps));
-      if (++failures_ >= kFailuresInARow)
+      if (failures_ >= kFailuresInARow)
         fail(
             "{}: {} steps in a row had a loss or gradient that is not finite; lower --learning-rate, raise --warmup, "
             "or look at the shard's text",
             job_.name, failures_);
     }
     return line;
+  }
+
+  /// What the result and the stop after failures need of a step, whether just taken or read from the metrics.
+  void remember(const Json& line) {
+    if (line.contains("validation_loss") && line["validation_loss"].is_number())
+      validation_loss_ = line["validation_loss"];
+    if (line.contains("skipped")) ++failures_;
+    if (!line.contains("loss") || !line["loss"].is_number()) return;
+    failures_ = 0;
+    recent_losses_.push_back(line["loss"]);
+    if (static_cast<int64_t>(recent_losses_.size()) > std::max<int64_t>(1, settings_.steps / 10))
+      recent_losses_.pop_front();
   }
 
   /// Mean loss over the first held-out documents, without dropout.
@@ -301,14 +316,15 @@ TrainingResult train_model(Device& device, const TrainingJob& job, const Trainin
   return Training(device, job, settings, parameters).run();
 }
 
-void forget_training_state(const TrainingJob& job) {
-  std::filesystem::remove_all(job.work_directory);
+void forget_training_state(const std::filesystem::path& work_directory) {
+  std::filesystem::remove_all(work_directory);
   std::error_code not_empty;
-  std::filesystem::remove(job.work_directory.parent_path(), not_empty);
+  std::filesystem::remove(work_directory.parent_path(), not_empty);
 }
 
 void forget_other_training_state(const TrainingJob& job, const TrainingSettings& settings) {
-  if (has_other_training_state(job.work_directory, identity_of(job, settings))) forget_training_state(job);
+  if (has_other_training_state(job.work_directory, identity_of(job, settings)))
+    forget_training_state(job.work_directory);
 }
 
 }  // namespace cbtm

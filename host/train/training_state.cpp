@@ -36,13 +36,24 @@ std::vector<std::filesystem::path> states_in(const std::filesystem::path& direct
   return states;
 }
 
-std::string difference_of(const Json& before, const Json& now) {
-  std::string text;
-  for (const auto& [key, value] : now.items())
-    if (!before.contains(key) || before[key] != value)
+/// "learning_rate was 0.01, is 0.02; ..." of what differs at any depth.
+void add_differences(const Json& before, const Json& now, std::string& text) {
+  for (const auto& [key, value] : now.items()) {
+    if (before.contains(key) && before[key] == value) continue;
+    if (before.contains(key) && before[key].is_object() && value.is_object()) {
+      add_differences(before[key], value, text);
+    } else {
       text += fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
                           before.contains(key) ? before[key].dump() : "absent", value.dump());
-  return text;
+    }
+  }
+}
+
+void remove_partial_files(const std::filesystem::path& directory) {
+  std::vector<std::filesystem::path> partial;
+  for (const auto& entry : std::filesystem::directory_iterator(directory))
+    if (entry.path().filename().string().find(".partial-") != std::string::npos) partial.push_back(entry.path());
+  for (const std::filesystem::path& path : partial) std::filesystem::remove(path);
 }
 
 }  // namespace
@@ -90,6 +101,7 @@ bool has_other_training_state(const std::filesystem::path& work_directory, const
 
 std::optional<TrainingCounters> load_training_state(Device& device, const std::filesystem::path& work_directory,
                                                     TrainingModel& model, const Json& identity) {
+  remove_partial_files(work_directory);
   for (const std::filesystem::path& path : states_in(work_directory)) {
     try {
       const TensorFile file = TensorFile::open(path);
@@ -108,11 +120,14 @@ std::optional<TrainingCounters> load_training_state(Device& device, const std::f
       if (state_hash(data, static_cast<size_t>(count) * 4, text->second) != hash->second)
         fail("{}: its hash does not match its contents", path.string());
       const Json json = Json::parse(text->second);
-      if (json["identity"] != identity)
+      if (json["identity"] != identity) {
+        std::string difference;
+        add_differences(json["identity"], identity, difference);
         throw Error(fmt::format("{}: an unfinished training with other settings ({}); finish it with those, or pass "
                                 "--redo to start anew",
-                                path.string(), difference_of(json["identity"], identity)),
+                                path.string(), difference),
                     kExitUsage);
+      }
       const std::vector<TensorView> views = tensors_of(model);
       for (size_t i = 0; i < views.size(); ++i) device.copy_to_device(views[i].data, data[i], count * 4);
       return TrainingCounters{json["step"], json["optimizer_steps"], json["skipped_steps"], json["seconds"]};

@@ -25,8 +25,8 @@ void save_training_state(Device& device, const std::filesystem::path& work_direc
 /// True if the last state that can be read belongs to another training.
 bool has_other_training_state(const std::filesystem::path& work_directory, const Json& identity);
 
-/// Loads the last state that is whole into `model`; damaged ones are named on stderr and passed over. Nothing if there
-/// is none. Throws Error if the state belongs to other settings.
+/// Loads the last state that is whole into `model`; damaged ones are named on stderr and passed over, what a killed
+/// save left half-written is removed. Nothing if there is none. Throws Error if the state belongs to other settings.
 std::optional<TrainingCounters> load_training_state(Device& device, const std::filesystem::path& work_directory,
                                                     TrainingModel& model, const Json& identity);
 
