@@ -33,7 +33,7 @@ void CpuDevice::gram(ConstTensorView x, TensorView product) {
     const int64_t count = std::min(kPieceRows, x.rows - first);
     const float* values = x.as<float>() + first * x.row_stride;
     cpu::multiply_matrices(
-        {columns, columns, count, values, x.row_stride, true, values, x.row_stride, false, partial, columns});
+        kernels_, {columns, columns, count, values, x.row_stride, true, values, x.row_stride, false, partial, columns});
     for (int64_t i = 0; i < columns * columns; ++i) out[i] += static_cast<double>(partial[i]);
   }
 }

@@ -69,8 +69,8 @@ void CpuDevice::linear_forward(const LinearForward& arguments) {
       parallel_ranges(count, static_cast<double>(in) * 0.2, [&](int64_t begin, int64_t end) {
         cpu::widened_rows(kernels_, weight, first + begin, end - begin, widened + begin * in);
       });
-      cpu::multiply_matrices({rows, count, in, input.as<float>(), input.row_stride, false, widened, in, true,
-                              output.as<float>() + first, output.row_stride});
+      cpu::multiply_matrices(kernels_, {rows, count, in, input.as<float>(), input.row_stride, false, widened, in, true,
+                                        output.as<float>() + first, output.row_stride});
       epilogue(0, rows, first, count);
     }
     return;
@@ -78,9 +78,9 @@ void CpuDevice::linear_forward(const LinearForward& arguments) {
   const int64_t block = std::max<int64_t>(256, kEpilogueBytes / (4 * out));
   for (int64_t first = 0; first < rows; first += block) {
     const int64_t count = std::min(block, rows - first);
-    cpu::multiply_matrices({count, out, in, input.as<float>() + first * input.row_stride, input.row_stride, false,
-                            weight.as<float>(), weight.row_stride, true, output.as<float>() + first * output.row_stride,
-                            output.row_stride});
+    cpu::multiply_matrices(kernels_, {count, out, in, input.as<float>() + first * input.row_stride, input.row_stride,
+                                      false, weight.as<float>(), weight.row_stride, true,
+                                      output.as<float>() + first * output.row_stride, output.row_stride});
     epilogue(first, count, 0, out);
   }
 }
@@ -99,19 +99,19 @@ void CpuDevice::linear_backward(const LinearBackward& arguments) {
     });
   }
   if (const TensorView weight_gradient = arguments.weight_gradient) {
-    cpu::multiply_matrices({out, in, rows, gradient.as<float>(), gradient.row_stride, true, arguments.input.as<float>(),
-                            arguments.input.row_stride, false, weight_gradient.as<float>(), weight_gradient.row_stride,
-                            1.0f, 1.0f});
+    cpu::multiply_matrices(
+        kernels_, {out, in, rows, gradient.as<float>(), gradient.row_stride, true, arguments.input.as<float>(),
+                   arguments.input.row_stride, false, weight_gradient.as<float>(), weight_gradient.row_stride, true});
   }
   const TensorView input_gradient = arguments.input_gradient;
   if (!input_gradient) return;
   const int64_t block = std::max<int64_t>(256, kEpilogueBytes / (4 * in));
   for (int64_t first = 0; first < rows; first += block) {
     const int64_t count = std::min(block, rows - first);
-    cpu::multiply_matrices({count, in, out, gradient.as<float>() + first * gradient.row_stride, gradient.row_stride,
-                            false, weight.as<float>(), weight.row_stride, false,
-                            input_gradient.as<float>() + first * input_gradient.row_stride, input_gradient.row_stride,
-                            1.0f, arguments.accumulate_input_gradient ? 1.0f : 0.0f});
+    cpu::multiply_matrices(kernels_, {count, in, out, gradient.as<float>() + first * gradient.row_stride,
+                                      gradient.row_stride, false, weight.as<float>(), weight.row_stride, false,
+                                      input_gradient.as<float>() + first * input_gradient.row_stride,
+                                      input_gradient.row_stride, arguments.accumulate_input_gradient});
     if (arguments.input_activation == Activation::none) continue;
     parallel_ranges(count, static_cast<double>(in) * 0.2, [&](int64_t begin, int64_t end) {
       for (int64_t row = first + begin; row < first + end; ++row) {

@@ -1,47 +1,59 @@
 #include "cpu/matrix_product.h"
 
 #include <cstdlib>
+#include <memory>
+#include <new>
 
 #include "cbtm/base/threads.h"
-
-extern "C" void sgemm_(const char* a_operation, const char* b_operation, const int* m, const int* n, const int* k,
-                       const float* alpha, const float* a, const int* a_stride, const float* b, const int* b_stride,
-                       const float* beta, float* c, const int* c_stride);
-#ifdef CBTM_BLAS_BLIS
-extern "C" void bli_thread_set_num_threads(int64_t count);
-#endif
 
 namespace cbtm::cpu {
 namespace {
 
-/// BLIS 0.9 does not know processors newer than itself and falls to generic loops on them, five times slower: where
-/// AVX-512 is there, name the kernel family that needs just that. 0 is its number of "skx" (arch_t in bli_type_defs.h).
-bool prepare_blas() {
-#ifdef CBTM_BLAS_BLIS
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl"))
-    setenv("BLIS_ARCH_TYPE", "0", /*overwrite=*/0);
-#endif
-  bli_thread_set_num_threads(thread_count());
-#endif
-  return true;
+constexpr double kMultiplyAddsPerNanosecond = 60;
+/// Rows or columns of C that a thread's share starts at a multiple of: whole tiles of every instruction set.
+constexpr int64_t kGrain = 16;
+/// Rows a thread should have at least, for packing all of B on each thread to cost little beside the products.
+constexpr int64_t kRowsOfThread = 128;
+
+struct Free {
+  void operator()(float* data) const { std::free(data); }
+};
+
+/// Scratch of the calling thread, kept until it ends.
+float* product_scratch() {
+  thread_local std::unique_ptr<float, Free> scratch;
+  if (scratch == nullptr) scratch.reset(static_cast<float*>(std::aligned_alloc(64, kProductScratch * sizeof(float))));
+  if (scratch == nullptr) throw std::bad_alloc();
+  return scratch.get();
 }
 
 }  // namespace
 
-void multiply_matrices(const MatrixProduct& p) {
-  [[maybe_unused]] static const bool prepared = prepare_blas();
+void multiply_matrices(const Kernels& kernels, const MatrixProduct& p) {
   if (p.m == 0 || p.n == 0) return;
-  // BLAS is column-major: a row-major C is its transpose there, so C^T = op(B)^T op(A)^T.
-  const int m = static_cast<int>(p.n);
-  const int n = static_cast<int>(p.m);
-  const int k = static_cast<int>(p.k);
-  const int b_stride = static_cast<int>(p.b_stride);
-  const int a_stride = static_cast<int>(p.a_stride);
-  const int c_stride = static_cast<int>(p.c_stride);
-  sgemm_(p.b_transposed ? "T" : "N", p.a_transposed ? "T" : "N", &m, &n, &k, &p.alpha, p.b, &b_stride, p.a, &a_stride,
-         &p.beta, p.c, &c_stride);
+  const int64_t a_row_stride = p.a_transposed ? 1 : p.a_stride;
+  const int64_t a_column_stride = p.a_transposed ? p.a_stride : 1;
+  const int64_t b_row_stride = p.b_transposed ? 1 : p.b_stride;
+  const int64_t b_column_stride = p.b_transposed ? p.b_stride : 1;
+  const auto range = [&](int64_t row, int64_t rows, int64_t column, int64_t columns) {
+    kernels.block_product({rows, columns, p.k, p.a + row * a_row_stride, a_row_stride, a_column_stride,
+                           p.b + column * b_column_stride, b_row_stride, b_column_stride,
+                           p.c + row * p.c_stride + column, p.c_stride, p.accumulate, product_scratch()});
+  };
+  // By columns no thread packs what another packs too; by rows what follows finds its rows in the thread's own cache.
+  const bool by_columns = p.m < thread_count() * kRowsOfThread && p.n >= thread_count() * kGrain;
+  const int64_t size = by_columns ? p.n : p.m;
+  const int64_t grains = (size + kGrain - 1) / kGrain;
+  const double grain_cost = static_cast<double>(kGrain * (by_columns ? p.m : p.n) * p.k) / kMultiplyAddsPerNanosecond;
+  parallel_ranges(grains, grain_cost, [&](int64_t begin, int64_t end) {
+    const int64_t first = begin * kGrain;
+    const int64_t count = std::min(end * kGrain, size) - first;
+    if (by_columns) {
+      range(0, p.m, first, count);
+    } else {
+      range(first, count, 0, p.n);
+    }
+  });
 }
 
 }  // namespace cbtm::cpu

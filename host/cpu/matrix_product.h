@@ -2,10 +2,12 @@
 
 #include <cstdint>
 
+#include "cpu/simd/kernels.h"
+
 namespace cbtm::cpu {
 
-/// C[m, n] = alpha op(A) op(B) + beta C over row-major float32 matrices, by the BLAS this build links, on
-/// thread_count() threads. op(A) is [m, k], op(B) is [k, n]; strides are those of the matrices as stored.
+/// C[m, n] (+)= op(A) op(B) over row-major float32 matrices, on thread_count() threads. op(A) is [m, k], op(B) is
+/// [k, n]; strides are those of the matrices as stored. The result does not depend on the number of threads.
 struct MatrixProduct {
   int64_t m, n, k;
   const float* a;
@@ -16,9 +18,8 @@ struct MatrixProduct {
   bool b_transposed;
   float* c;
   int64_t c_stride;
-  float alpha = 1;
-  float beta = 0;
+  bool accumulate = false;
 };
-void multiply_matrices(const MatrixProduct& product);
+void multiply_matrices(const Kernels& kernels, const MatrixProduct& product);
 
 }  // namespace cbtm::cpu

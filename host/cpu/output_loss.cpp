@@ -55,12 +55,13 @@ void CpuDevice::output_loss(const OutputLoss& arguments) {
     });
     if (!with_gradients) continue;
     const TensorView hidden_gradient = arguments.hidden_gradient.row_range(first, count);
-    cpu::multiply_matrices({count, width, vocab_size, logits, vocab_size, false, table.as<float>(), table.row_stride,
-                            false, hidden_gradient.as<float>(), hidden_gradient.row_stride});
+    cpu::multiply_matrices(
+        kernels_, {count, width, vocab_size, logits, vocab_size, false, table.as<float>(), table.row_stride, false,
+                   hidden_gradient.as<float>(), hidden_gradient.row_stride});
     if (const TensorView table_gradient = arguments.table_gradient)
-      cpu::multiply_matrices({vocab_size, width, count, logits, vocab_size, true,
-                              hidden.as<float>() + first * hidden.row_stride, hidden.row_stride, false,
-                              table_gradient.as<float>(), table_gradient.row_stride, 1.0f, 1.0f});
+      cpu::multiply_matrices(
+          kernels_, {vocab_size, width, count, logits, vocab_size, true, hidden.as<float>() + first * hidden.row_stride,
+                     hidden.row_stride, false, table_gradient.as<float>(), table_gradient.row_stride, true});
   }
   if (arguments.loss_sum) {
     double sum = 0;

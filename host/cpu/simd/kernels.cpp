@@ -58,6 +58,8 @@ HWY_INLINE void for_vectors(int64_t count, const Body& body) {
 
 HWY_INLINE float total(Floats v) { return hn::GetLane(hn::SumOfLanes(kFloats, v)); }
 
+#include "cpu/simd/product-inl.h"
+
 /// exp(x), relative error below 2e-7; 0 below -87.3, +inf above 88.7 (NaN stays NaN).
 HWY_INLINE Floats fast_exp(Floats x) {
   const Floats low = hn::Set(kFloats, -87.33f);
@@ -239,72 +241,6 @@ void relu_backward(float* gradient, const float* activation, int64_t count) {
     const auto active = hn::Gt(access.load(activation + i), hn::Zero(kFloats));
     access.store(hn::IfThenElseZero(active, access.load(gradient + i)), gradient + i);
   });
-}
-
-template <int kRows, int kVectors, typename LastAccess>
-HWY_INLINE void product_tile(const SmallProduct& p, int64_t row, int64_t column, LastAccess last) {
-  Floats sums[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r)
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::Zero(kFloats);
-  const float* a = p.a + row * p.a_row_stride;
-  const float* b = p.b + column;
-  for (int64_t l = 0; l < p.k; ++l, a += p.a_column_stride, b += p.b_stride) {
-    Floats right[kVectors];
-    for (int v = 0; v + 1 < kVectors; ++v) right[v] = hn::LoadU(kFloats, b + v * kLanes);
-    right[kVectors - 1] = last.load(b + (kVectors - 1) * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const Floats left = hn::Set(kFloats, a[r * p.a_row_stride]);
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(left, right[v], sums[r][v]);
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    float* c = p.c + (row + r) * p.c_stride + column;
-    for (int v = 0; v + 1 < kVectors; ++v) {
-      if (p.accumulate) sums[r][v] = hn::Add(sums[r][v], hn::LoadU(kFloats, c + v * kLanes));
-      hn::StoreU(sums[r][v], kFloats, c + v * kLanes);
-    }
-    constexpr int kLast = kVectors - 1;
-    if (p.accumulate) sums[r][kLast] = hn::Add(sums[r][kLast], last.load(c + kLast * kLanes));
-    last.store(sums[r][kLast], c + kLast * kLanes);
-  }
-}
-
-template <int kRows>
-HWY_INLINE void product_rows(const SmallProduct& p, int64_t row) {
-  int64_t column = 0;
-  for (; column + 3 * kLanes <= p.n; column += 3 * kLanes) product_tile<kRows, 3>(p, row, column, WholeAccess{});
-  const int64_t rest = p.n - column;
-  if (rest == 0) return;
-  const int64_t in_last = (rest - 1) % kLanes + 1;
-  const TailAccess tail(in_last);
-  if (rest > 2 * kLanes) {
-    product_tile<kRows, 3>(p, row, column, tail);
-  } else if (rest > kLanes) {
-    if (in_last == kLanes) {
-      product_tile<kRows, 2>(p, row, column, WholeAccess{});
-    } else {
-      product_tile<kRows, 2>(p, row, column, tail);
-    }
-  } else if (in_last == kLanes) {
-    product_tile<kRows, 1>(p, row, column, WholeAccess{});
-  } else {
-    product_tile<kRows, 1>(p, row, column, tail);
-  }
-}
-
-void small_product(const SmallProduct& p) {
-  constexpr int kTileRows = HWY_TARGET <= HWY_AVX3 ? 8 : 4;  // what the registers of the instruction set hold
-  int64_t row = 0;
-  for (; row + kTileRows <= p.m; row += kTileRows) product_rows<kTileRows>(p, row);
-  if (kTileRows == 8 && row + 4 <= p.m) {
-    product_rows<4>(p, row);
-    row += 4;
-  }
-  if (row + 2 <= p.m) {
-    product_rows<2>(p, row);
-    row += 2;
-  }
-  if (row < p.m) product_rows<1>(p, row);
 }
 
 float row_max(const float* x, int64_t count) {
@@ -495,18 +431,31 @@ void adamw(const AdamWRange& range) {
 }  // namespace
 
 extern const Kernels CBTM_SIMD_TABLE;
-const Kernels CBTM_SIMD_TABLE = {CBTM_SIMD_NAME,    dropout_multipliers,
-                                 layernorm_forward, layernorm_backward,
-                                 multiply,          add,
-                                 add_scaled,        scale,
-                                 bias_relu,         relu_backward,
-                                 small_product,     row_max,
-                                 exp_sum,           exp_scaled,
-                                 add_exp_scaled,    log_in_place,
-                                 softmax_backward,  dot,
-                                 squared_distance,  square_sum,
-                                 few_rows<float>,   few_rows<bf16>,
-                                 widen_bf16,        adamw};
+const Kernels CBTM_SIMD_TABLE = {CBTM_SIMD_NAME,
+                                 dropout_multipliers,
+                                 layernorm_forward,
+                                 layernorm_backward,
+                                 multiply,
+                                 add,
+                                 add_scaled,
+                                 scale,
+                                 bias_relu,
+                                 relu_backward,
+                                 small_product,
+                                 block_product,
+                                 row_max,
+                                 exp_sum,
+                                 exp_scaled,
+                                 add_exp_scaled,
+                                 log_in_place,
+                                 softmax_backward,
+                                 dot,
+                                 squared_distance,
+                                 square_sum,
+                                 few_rows<float>,
+                                 few_rows<bf16>,
+                                 widen_bf16,
+                                 adamw};
 
 }  // namespace cbtm::cpu
 HWY_AFTER_NAMESPACE();

@@ -27,6 +27,27 @@ struct SmallProduct {
   bool accumulate;
 };
 
+/// A block of B and some rows of A, as block_product packs them.
+inline constexpr int64_t kProductDepth = 256;
+inline constexpr int64_t kProductColumns = 480;
+inline constexpr int64_t kProductPackedRows = 64;
+inline constexpr int64_t kProductScratch = kProductDepth * (kProductColumns + kProductPackedRows);
+
+/// C[m, n] (+)= A B of any size. A(i, l) lies at a[i * a_row_stride + l * a_column_stride], B(l, j) at
+/// b[l * b_row_stride + j * b_column_stride] with one of those two strides 1; C is row-major. An element's value
+/// depends on k alone, not on how a product is cut into ranges of rows and columns.
+struct BlockProduct {
+  int64_t m, n, k;
+  const float* a;
+  int64_t a_row_stride, a_column_stride;
+  const float* b;
+  int64_t b_row_stride, b_column_stride;
+  float* c;
+  int64_t c_stride;
+  bool accumulate;
+  float* scratch;  ///< kProductScratch floats, 64-byte aligned
+};
+
 /// One parameter range of an AdamW step; factors as worked out by the caller.
 struct AdamWRange {
   float* weights;
@@ -71,6 +92,7 @@ struct Kernels {
   void (*relu_backward)(float* gradient, const float* activation, int64_t count);
 
   void (*small_product)(const SmallProduct& product);
+  void (*block_product)(const BlockProduct& product);
   float (*row_max)(const float* x, int64_t count);
   /// out (may be x itself, or null) = exp(x - shift); returns the sum.
   float (*exp_sum)(const float* x, float shift, int64_t count, float* out);
