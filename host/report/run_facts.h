@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "cbtm/base/json.h"
+#include "cbtm/run/run_directory.h"
+
+namespace cbtm::report {
+
+/// A line of metrics.jsonl; what a line does not hold is NaN.
+struct MetricPoint {
+  double tokens = 0;
+  double loss = 0;
+  double validation_loss = 0;
+};
+
+/// A trained model: its card and its curve.
+struct ModelFacts {
+  std::string name;      ///< "seed", "dense baseline", "expert 003"
+  int64_t cluster = -1;  ///< of an expert
+  Json card;             ///< expert.json, or null
+  std::vector<MetricPoint> metrics;
+
+  bool present() const { return !card.is_null() || !metrics.empty(); }
+};
+
+/// An entry of the top-k sweep.
+struct SweepEntry {
+  int64_t top_k = 0;
+  double perplexity = 0;
+};
+
+/// All that the report is made from. JSON that is missing is null.
+struct RunFacts {
+  std::string name;  ///< of the run directory
+  Json run, clusters, model_config;
+  Json seed_evaluation, baseline_evaluation, ensemble_evaluation, curve;
+  double parameters = 0;  ///< of each model; NaN if that is not known
+  int64_t k = 0;          ///< 0 if nothing says it
+  ModelFacts seed, baseline;
+  std::vector<ModelFacts> experts;          ///< those that are there, by cluster
+  std::vector<SweepEntry> sweep;            ///< by rising top_k, each once
+  int64_t scored_top_k = 0;                 ///< that the ensemble's results a document are of; 0 if not known
+  std::vector<int64_t> evaluated_clusters;  ///< of each document in the evaluations, in order; empty if not known
+  std::vector<std::string> missing;         ///< sentences: what is not there, or cannot be read and why
+
+  double seed_perplexity() const;
+  double dense_perplexity() const;
+};
+
+/// Reads a run directory. Never throws for what it holds; see `missing`.
+RunFacts read_run_facts(const RunDirectory& run);
+
+/// "top-2", or "all 8".
+std::string top_k_name(int64_t top_k, int64_t k);
+
+}  // namespace cbtm::report
