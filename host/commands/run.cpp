@@ -6,12 +6,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/checkpoint/checkpoint.h"
-#if __has_include("cbtm/report/report.h")
 #include "cbtm/report/report.h"
-#else
-#include "cbtm/run/run_directory.h"
-namespace cbtm { inline void write_report(const RunDirectory&) {} }
-#endif
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
 #include "commands/evaluation_stage.h"
