@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -53,8 +54,12 @@ int dispatch(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on the size of files then fails the write, as a full disk does
   try {
-    return dispatch(argc, argv);
+    const int exit_code = dispatch(argc, argv);
+    if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+      fail("standard output cannot be written: {}", errno_text());
+    return exit_code;
   } catch (const Error& error) {
     fmt::print(stderr, "cbtm: {}\n", error.what());
     return error.exit_code();

@@ -41,10 +41,18 @@ void rename_or_fail(const fs::path& from, const fs::path& to) {
 
 }  // namespace
 
-AtomicFile::AtomicFile(fs::path path)
-    : path_(std::move(path)), partial_path_(beside(path_, fmt::format("partial-{}", ::getpid()))) {
-  make_directories(path_.parent_path());
-  file_ = ::open(partial_path_.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path_, ignored);
+  if (fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status)) {
+    partial_path_ = path_;
+  } else {
+    if (fs::is_symlink(path_, ignored) && fs::exists(status)) path_ = fs::canonical(path_);
+    make_directories(path_.parent_path());
+    partial_path_ = beside(path_, fmt::format("partial-{}", ::getpid()));
+  }
+  const int create = partial_path_ == path_ ? 0 : O_CREAT | O_TRUNC;
+  file_ = ::open(partial_path_.c_str(), (create != 0 ? O_RDWR : O_WRONLY) | create | O_CLOEXEC, 0644);
   if (file_ < 0) fail("{}: cannot be written: {}", path_.string(), errno_text());
   buffer_.reserve(kBufferBytes);
 }
@@ -52,7 +60,7 @@ AtomicFile::AtomicFile(fs::path path)
 AtomicFile::~AtomicFile() {
   if (file_ < 0) return;
   ::close(file_);
-  ::unlink(partial_path_.c_str());
+  if (partial_path_ != path_) ::unlink(partial_path_.c_str());
 }
 
 void AtomicFile::flush() {
@@ -94,13 +102,15 @@ void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
 
 void AtomicFile::commit() {
   flush();
-  if (::fsync(file_) != 0) fail("{}: writing failed: {}", path_.string(), errno_text());
+  const bool renamed = partial_path_ != path_;
+  if (renamed && ::fsync(file_) != 0) fail("{}: writing failed: {}", path_.string(), errno_text());
   const int file = std::exchange(file_, -1);
   if (::close(file) != 0) {
     const std::string reason = errno_text();
-    ::unlink(partial_path_.c_str());
+    if (renamed) ::unlink(partial_path_.c_str());
     fail("{}: writing failed: {}", path_.string(), reason);
   }
+  if (!renamed) return;
   rename_or_fail(partial_path_, path_);
   sync_parent(path_);
 }
@@ -132,6 +142,11 @@ void AtomicDirectory::commit() {
   committed_ = true;
   sync_parent(final_path_);
   fs::remove_all(previous, error);
+}
+
+bool is_unfinished_output(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return name.ends_with(".previous") || name.find(".partial-") != std::string::npos;
 }
 
 void recover_directory(const fs::path& path) {

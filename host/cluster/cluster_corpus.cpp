@@ -28,11 +28,7 @@ int64_t count_documents(const CorpusOptions& corpus, CorpusStatistics& statistic
   statistics = reader.statistics();
   progress.finish(fmt::format("{} documents, {} of text, {} duplicates dropped", format_count(statistics.documents),
                               format_count(statistics.text_bytes), format_count(statistics.duplicates)));
-  if (statistics.bad() > 0) {
-    warn(fmt::format("{} bad documents skipped ({} empty, {} not UTF-8, {} broken lines, {} damaged files), first: {}",
-                     statistics.bad(), statistics.empty, statistics.invalid_utf8, statistics.broken_lines,
-                     statistics.truncated_files, statistics.bad_places.front()));
-  }
+  warn_of_bad_documents(statistics);
   return statistics.documents;
 }
 
@@ -127,6 +123,9 @@ Labelled write_shards(const Router& router, const Tokenizer& tokenizer, const Cl
         fmt::format("{} of {} documents", format_count(static_cast<int64_t>(done)), format_count(document_count)));
   });
   result.sizes = shards.commit();
+  // From here on the old clusters.json would describe other shards: a process killed now leaves a run without one,
+  // which is clustered again.
+  std::filesystem::remove(run.clusters_json());
   output.commit();
   progress.finish(fmt::format("{} documents", format_count(static_cast<int64_t>(done))));
   return result;

@@ -7,7 +7,8 @@
 namespace cbtm {
 
 Json train_corpus_tokenizer(const CorpusOptions& corpus, int64_t vocab_size, int64_t min_frequency,
-                            int64_t text_bytes_max, const std::filesystem::path& directory) {
+                            int64_t text_bytes_max, const std::filesystem::path& directory,
+                            CorpusStatistics& statistics) {
   constexpr size_t kBatch = 2048;
   CorpusReader reader(corpus);
   TokenizerTrainer trainer;
@@ -28,6 +29,7 @@ Json train_corpus_tokenizer(const CorpusOptions& corpus, int64_t vocab_size, int
       progress.update(fmt::format("{} of text read", format_bytes(bytes)));
     }
   }
+  statistics = reader.statistics();
   const Tokenizer tokenizer = trainer.train({.vocab_size = vocab_size, .min_frequency = min_frequency});
   AtomicDirectory output(directory);
   tokenizer.save(output.path());

@@ -1,6 +1,7 @@
 #include "commands/evaluation_flags.h"
 
 #include "cbtm/base/error.h"
+#include "cbtm/train/run_training.h"
 #include "commands/corpus_flags.h"
 
 namespace cbtm {
@@ -18,14 +19,17 @@ std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Toke
   if (line.given("corpus")) {
     if (line.given("run")) fail_usage("give --run or --corpus, not both");
     const CorpusOptions corpus = corpus_options(line);
-    described = {{"corpus", corpus.paths}};
-    return corpus_documents(corpus, tokenizer);
+    CorpusStatistics statistics;
+    std::vector<EvaluationDocument> documents = corpus_documents(corpus, tokenizer, statistics);
+    warn_of_bad_documents(statistics);
+    described = {{"corpus", corpus.paths}, {"read", corpus_statistics_json(statistics)}};
+    return documents;
   }
   const std::filesystem::path root = line.given("run") ? line.path("run") : default_run;
   if (root.empty() || !std::filesystem::exists(RunDirectory(root).shards()))
     fail_usage("say what to evaluate on: --run RUN --split valid, or --corpus PATH...");
   const RunDirectory run(root);
-  if (const Json clusters = read_json_file(run.clusters_json()); clusters["tokenizer_hash"] != tokenizer.content_hash())
+  if (const Json clusters = read_clusters(run); clusters["tokenizer_hash"] != tokenizer.content_hash())
     fail("{}: its documents were encoded with another tokenizer than the model's; use --corpus with the text itself",
          root.string());
   described = {{"run", root.string()}, {"split", line.text("split")}};

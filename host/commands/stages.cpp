@@ -9,6 +9,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/cluster/router.h"
 #include "cbtm/tokenizer/tokenizer.h"
+#include "cbtm/train/run_training.h"
 
 namespace cbtm {
 
@@ -45,8 +46,9 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
     record.inputs["corpus"] = corpus_fingerprint(corpus);
     if (!stage_is_due(run, record, run.tokenizer(), redo)) return;
     const auto start = std::chrono::steady_clock::now();
+    CorpusStatistics read;  // clustering reads the same again and says what is bad
     record.summary = train_corpus_tokenizer(corpus, record.settings["vocab_size"], record.settings["min_frequency"],
-                                            kTextBytesMax, run.tokenizer());
+                                            kTextBytesMax, run.tokenizer(), read);
     record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
   record_stage(run, record);
@@ -60,7 +62,9 @@ Json run_cluster_stage(Device& device, const RunDirectory& run, const CommandLin
       .settings = cluster_settings(options),
       .inputs = {{"corpus", corpus_fingerprint(options.corpus)}, {"tokenizer", tokenizer.content_hash()}},
       .command = line.as_typed()};
-  if (!stage_is_due(run, record, run.shards(), redo)) return read_json_file(run.clusters_json());
+  recover_directory(run.shards());
+  if (std::filesystem::exists(run.shards()) && !stage_is_due(run, record, run.clusters_json(), redo))
+    return read_clusters(run);
   const auto start = std::chrono::steady_clock::now();
   const Json clusters = cluster_corpus(device, tokenizer, options, run);
   record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

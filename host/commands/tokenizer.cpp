@@ -37,6 +37,7 @@ void for_json_lines(const std::string& path, const Body& body) {
     }
     body(json, place);
   }
+  if (!input.eof()) fail("{}: cannot be read", path);  // a directory, for example
 }
 
 int encode(const CommandLine& line) {
@@ -66,7 +67,8 @@ int decode(const CommandLine& line) {
     if (!list.is_array()) fail("{}: must be a list of token ids", place);
     std::vector<int32_t> ids;
     for (const Json& id : list) {
-      if (!id.is_number_integer()) fail("{}: {} is no token id", place, id.dump());
+      if (!id.is_number_integer() || id < 0 || id >= tokenizer.vocab_size())
+        fail("{}: {} is no token id; the tokenizer has 0 to {}", place, id.dump(), tokenizer.vocab_size() - 1);
       ids.push_back(id.get<int32_t>());
     }
     output.write(Json{{"text", tokenizer.decode(ids, skip_special)}}.dump() + "\n");
@@ -100,8 +102,11 @@ int run_tokenizer(int argc, char** argv) {
   if (what == "decode") return decode(line);
   if (what != "train") fail_usage("tokenizer: '{}' is unknown; use train, encode or decode", what);
   const std::filesystem::path directory = line.path("out");
-  const Json summary = train_corpus_tokenizer(corpus_options(line), line.integer("vocab-size", 260, 1 << 24),
-                                              line.integer("min-frequency", 0), INT64_MAX, directory);
+  CorpusStatistics statistics;
+  Json summary = train_corpus_tokenizer(corpus_options(line), line.integer("vocab-size", 260, 1 << 24),
+                                        line.integer("min-frequency", 0), INT64_MAX, directory, statistics);
+  summary["corpus"] = corpus_statistics_json(statistics);
+  warn_of_bad_documents(statistics);
   fmt::print("{}: {} tokens\n", directory.string(), summary["vocab_size"].get<int64_t>());
   line.write_json(summary);
   return kExitSuccess;

@@ -4,6 +4,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
+#include "cbtm/base/progress.h"
 #include "cbtm/base/utf8.h"
 #include "cbtm/corpus/corpus.h"
 #include "corpus/byte_source.h"
@@ -199,6 +200,13 @@ int64_t CorpusReader::bytes_total() const {
   int64_t total = 0;
   for (const CorpusFile& file : state_->files) total += file.bytes;
   return total;
+}
+
+void warn_of_bad_documents(const CorpusStatistics& statistics) {
+  if (statistics.bad() == 0) return;
+  warn(fmt::format("{} bad documents skipped ({} empty, {} not UTF-8, {} broken lines, {} damaged files), first: {}",
+                   statistics.bad(), statistics.empty, statistics.invalid_utf8, statistics.broken_lines,
+                   statistics.truncated_files, statistics.bad_places.front()));
 }
 
 Json corpus_statistics_json(const CorpusStatistics& statistics) {

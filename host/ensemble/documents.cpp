@@ -27,7 +27,8 @@ std::vector<EvaluationDocument> run_documents(const RunDirectory& run, const std
   return documents;
 }
 
-std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, const Tokenizer& tokenizer) {
+std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, const Tokenizer& tokenizer,
+                                                 CorpusStatistics& statistics) {
   CorpusReader reader(corpus);
   std::vector<EvaluationDocument> documents;
   std::vector<std::string> texts;
@@ -36,6 +37,7 @@ std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, co
     documents.push_back({document.id, {}});
     texts.push_back(std::move(document.text));
   }
+  statistics = reader.statistics();
   parallel_ranges(static_cast<int64_t>(texts.size()), 1e5, [&](int64_t begin, int64_t end) {
     Encoder encoder(tokenizer);
     for (int64_t i = begin; i < end; ++i) {

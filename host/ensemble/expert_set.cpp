@@ -12,20 +12,28 @@ namespace {
 
 std::vector<Expert> find_experts(const std::filesystem::path& directory) {
   if (!std::filesystem::is_directory(directory)) fail("{}: there is no such directory of experts", directory.string());
+  std::vector<std::filesystem::path> entries;
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) entries.push_back(entry.path());
+  for (std::filesystem::path& entry : entries)
+    if (entry.extension() == ".previous") {  // set aside by a process that was killed before it put the new one there
+      entry.replace_extension();
+      recover_directory(entry);
+    }
+  std::sort(entries.begin(), entries.end());
+  entries.erase(std::unique(entries.begin(), entries.end()), entries.end());
   std::vector<Expert> experts;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    const std::string name = entry.path().filename().string();
-    if (!entry.is_directory() || name == "router" || name == "tokenizer" ||
-        name.find(".partial") != std::string::npos || name.find(".old") != std::string::npos)
-      continue;
-    if (!std::filesystem::exists(entry.path() / "config.json")) continue;
-    Expert expert{.directory = entry.path(), .card = nullptr};
-    if (std::filesystem::exists(entry.path() / "expert.json"))
-      expert.card = read_json_file(entry.path() / "expert.json");
+  for (const std::filesystem::path& entry : entries) {
+    const std::string name = entry.filename().string();
+    if (name == "router" || name == "tokenizer" || is_unfinished_output(entry)) continue;
+    if (!std::filesystem::exists(entry / "config.json")) continue;
+    Expert expert{.directory = entry, .card = nullptr};
+    if (const std::filesystem::path card = entry / "expert.json"; std::filesystem::exists(card)) {
+      expert.card = read_json_file(card);
+      if (!expert.card.is_object()) fail("{}: must be an object", card.string());
+    }
     experts.push_back(std::move(expert));
   }
   if (experts.empty()) fail("{}: holds no experts (directories with config.json)", directory.string());
-  std::sort(experts.begin(), experts.end(), [](const Expert& a, const Expert& b) { return a.directory < b.directory; });
   return experts;
 }
 
@@ -109,7 +117,6 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
   set.present_.assign(static_cast<size_t>(set.router_->clusters()), 0);
   for (const Expert& expert : set.experts_) {
     set.present_[static_cast<size_t>(expert.cluster)] = 1;
-    recover_directory(expert.directory);
     const OptConfig config = read_opt_config(expert.directory / "config.json");
     const std::string where = (expert.directory / "config.json").string();
     if (set.vocab_size_ != 0 && config.vocab_size != set.vocab_size_)

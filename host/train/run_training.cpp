@@ -101,7 +101,28 @@ Json read_clusters(const RunDirectory& run) {
         "{}: holds no clusters.json, so there are no shards to train on; run cbtm cluster --corpus ... --out {} first, "
         "or name another --run",
         run.root().string(), run.root().string());
-  return read_json_file(run.clusters_json());
+  const Json clusters = read_json_file(run.clusters_json());
+  const auto check = [&](bool good, const std::string& what) {
+    if (!good) fail("{}: {}; the file is damaged, cluster again with --redo", run.clusters_json().string(), what);
+  };
+  const auto holds = [&](const char* name, bool (Json::*is)() const noexcept) {
+    check(clusters.is_object() && clusters.contains(name) && (clusters[name].*is)(),
+          fmt::format("{} is missing or of the wrong type", name));
+  };
+  holds("clusters", &Json::is_number_integer);
+  holds("vocab_size", &Json::is_number_integer);
+  holds("router_hash", &Json::is_string);
+  holds("tokenizer_hash", &Json::is_string);
+  holds("sizes", &Json::is_array);
+  holds("top_terms", &Json::is_array);
+  const auto count = clusters["clusters"].get<int64_t>();
+  check(count > 0 && static_cast<int64_t>(clusters["sizes"].size()) == count &&
+            static_cast<int64_t>(clusters["top_terms"].size()) == count,
+        "sizes and top_terms do not fit the number of clusters");
+  for (const Json& size : clusters["sizes"])
+    check(size.is_object() && size.contains("train_tokens") && size["train_tokens"].is_number_integer(),
+          "sizes lack train_tokens");
+  return clusters;
 }
 
 int64_t train_tokens(const Json& clusters) {

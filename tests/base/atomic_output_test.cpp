@@ -74,6 +74,23 @@ TEST_CASE("a file cannot be made below a file") {
   CHECK_THROWS_WITH_AS(write_file_atomically(directory / "file/below", ""), doctest::Contains("cannot create"), Error);
 }
 
+TEST_CASE("what is no regular file is written as it stands, and stays what it is") {
+  CHECK_THROWS_WITH_AS(write_file_atomically("/dev/full", "text"),
+                       doctest::Contains("/dev/full: writing failed: No space left on device"), Error);
+  CHECK(fs::is_character_file("/dev/full"));
+  write_file_atomically("/dev/null", "text");
+  CHECK(fs::is_character_file("/dev/null"));
+}
+
+TEST_CASE("a link stays and what it names is replaced") {
+  const TemporaryDirectory directory;
+  write_file_atomically(directory / "deep/target", "old");
+  fs::create_symlink("deep/target", directory / "link");
+  write_file_atomically(directory / "link", "new");
+  CHECK(fs::is_symlink(directory / "link"));
+  CHECK(contents(directory / "deep/target") == "new");
+}
+
 TEST_CASE("a directory is replaced whole") {
   const TemporaryDirectory directory;
   for (const std::string name : {"first", "second"}) {

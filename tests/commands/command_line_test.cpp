@@ -2,10 +2,9 @@
 
 #include <doctest/doctest.h>
 
-#include <algorithm>
-
 #include "cbtm/base/error.h"
 #include "tests/commands/process.h"
+#include "tests/commands/tiny_run.h"
 #include "tests/temporary_directory.h"
 
 namespace cbtm {
@@ -14,16 +13,6 @@ namespace {
 const std::vector<std::string> kCommands = {"run",          "tokenizer", "cluster",  "train_seed",
                                             "train_expert", "ensemble",  "generate", "evaluate",
                                             "logits",       "inspect",   "bench",    "devices"};
-
-/// One line, starting with "cbtm: ", that holds `expected`.
-void check_error(const Outcome& outcome, int exit_code, const std::string& expected) {
-  CAPTURE(outcome.errors);
-  CHECK(outcome.exit_code == exit_code);
-  CHECK(outcome.errors.starts_with("cbtm: "));
-  CHECK(std::count(outcome.errors.begin(), outcome.errors.end(), '\n') == 1);
-  CHECK(outcome.errors.find(expected) != std::string::npos);
-  CHECK(outcome.output.empty());
-}
 
 TEST_CASE("without a command the overview goes to stderr, with --help to stdout") {
   const Outcome bare = run_cbtm({});

@@ -9,7 +9,8 @@ namespace cbtm {
 
 /// A file written beside its place ("name.partial-PID") and renamed over it by commit(), after fsync. Without commit()
 /// the destructor removes what was written and the old file stays. Throws Error naming the file on any failure
-/// (unwritable directory, full disk). Creates missing parent directories.
+/// (unwritable directory, full disk). Creates missing parent directories. A link is followed; what is no regular file
+/// (/dev/stdout, a pipe) is written as it stands.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -29,7 +30,7 @@ class AtomicFile {
   void flush();
 
   std::filesystem::path path_;
-  std::filesystem::path partial_path_;
+  std::filesystem::path partial_path_;  ///< path_ itself if that is no regular file
   int file_ = -1;
   uint64_t written_ = 0;
   std::string buffer_;
@@ -58,6 +59,10 @@ class AtomicDirectory {
 void make_directories(const std::filesystem::path& path);
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
+
+/// True of the names that unfinished or set-aside outputs have: NAME.partial-PID and NAME.previous. Readers of a
+/// directory pass over them.
+bool is_unfinished_output(const std::filesystem::path& path);
 
 /// Finishes or undoes what a killed AtomicDirectory::commit left: if `path` is missing and its set-aside old version
 /// exists, puts that back. Call before reading a directory that is written with AtomicDirectory.

@@ -31,12 +31,14 @@ struct ClusterOptions {
 Json cluster_settings(const ClusterOptions& options);
 
 /// Finds the domains of a corpus and deals it out (cbtm-method.md sections 1, 2): writes run/router, run/shards/NNN
-/// (train, valid and tune datasets with a list of their documents) and run/clusters.json; each appears whole. The corpus
-/// is read three times, in a stream. Returns what clusters.json holds. Throws Error.
+/// (train, valid and tune datasets with a list of their documents) and run/clusters.json; each appears whole. The
+/// corpus is read three times, in a stream. Returns what clusters.json holds. Throws Error.
 Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options, const RunDirectory& run);
 
-/// Learns a tokenizer from (at most `text_bytes_max` bytes of) the corpus and writes it to `directory`.
+/// Learns a tokenizer from (at most `text_bytes_max` bytes of) the corpus and writes it to `directory`. `statistics`
+/// gets what was read.
 Json train_corpus_tokenizer(const CorpusOptions& corpus, int64_t vocab_size, int64_t min_frequency,
-                            int64_t text_bytes_max, const std::filesystem::path& directory);
+                            int64_t text_bytes_max, const std::filesystem::path& directory,
+                            CorpusStatistics& statistics);
 
 }  // namespace cbtm

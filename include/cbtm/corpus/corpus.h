@@ -42,6 +42,8 @@ struct CorpusStatistics {
   int64_t bad() const { return empty + invalid_utf8 + broken_lines + truncated_files; }
 };
 Json corpus_statistics_json(const CorpusStatistics& statistics);
+/// Says on stderr how many bad documents of which kind were skipped and where the first was, if there were any.
+void warn_of_bad_documents(const CorpusStatistics& statistics);
 
 /// Streams the documents of a corpus in a fixed order; memory does not grow with the corpus but for 8 bytes a document
 /// (hashes, for duplicates). Formats: JSON lines (.jsonl, .json, .ndjson), else a file is a document; each also .gz or

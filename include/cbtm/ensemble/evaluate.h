@@ -23,8 +23,9 @@ struct EvaluationDocument {
 
 /// All documents of a split ("train", "valid", "tune") of a run's shards.
 std::vector<EvaluationDocument> run_documents(const RunDirectory& run, const std::string& split);
-/// Documents of corpus files.
-std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, const Tokenizer& tokenizer);
+/// Documents of corpus files; `statistics` gets what was read.
+std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, const Tokenizer& tokenizer,
+                                                 CorpusStatistics& statistics);
 
 /// When the weights of a token are taken from the text so far (the token at place n is predicted from n tokens):
 enum class RoutingSchedule : uint8_t {
