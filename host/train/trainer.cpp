@@ -236,15 +236,25 @@ class Training {
       recent_losses_.pop_front();
   }
 
-  /// Mean loss over the first held-out documents, without dropout.
+  /// Mean loss over held-out documents, without dropout: all of them, or as many, evenly spread over the shards and
+  /// within them, as hold about kValidationTokens.
   double validate() {
+    const auto length_max = static_cast<size_t>(settings_.sequence_length) + 1;
+    int64_t tokens = 0;
+    for (const IndexedDataset& dataset : held_out_)
+      for (int64_t s = 0; s < dataset.sequences(); ++s)
+        tokens += std::min(dataset.length(s), static_cast<int64_t>(length_max));
+    const double share =
+        std::min(1.0, static_cast<double>(kValidationTokens) / static_cast<double>(std::max<int64_t>(1, tokens)));
     double loss = 0;
     int64_t scored = 0;
-    const int64_t rows = micro_ * settings_.sequence_length;
+    double due = 1;  // a document is read whenever this reaches 1: the first one always
     for (const IndexedDataset& dataset : held_out_)
-      for (int64_t s = 0; s < dataset.sequences() && scored < kValidationTokens; ++s) {
+      for (int64_t s = 0; s < dataset.sequences(); ++s, due += share) {
+        if (due < 1) continue;
+        due -= 1;
         std::vector<int32_t> ids = dataset.sequence(s);
-        ids.resize(std::min<size_t>(ids.size(), static_cast<size_t>(std::min(settings_.sequence_length, rows)) + 1));
+        ids.resize(std::min(ids.size(), length_max));
         if (ids.size() < 2) continue;
         const auto length = static_cast<int32_t>(ids.size()) - 1;
         const int32_t offsets[] = {0, length};
