@@ -72,7 +72,7 @@ svg .value{fill:var(--ink);stroke:var(--page);stroke-width:4px;paint-order:strok
 ul{padding-left:1.2rem}
 pre{background:var(--panel);padding:.6rem .8rem;border-radius:6px;white-space:pre-wrap;font-size:.82rem;margin:.4rem 0}
 footer{margin-top:3rem;font-size:.85rem}
-@media screen and (max-width:600px){.wide{display:none}.narrow{display:block}svg .halo{font-size:24px}
+@media screen and (max-width:600px){.wide{display:none}.narrow{display:block}svg .halo{font-size:22px}
 body{font-size:15px}.verdict{font-size:1.1rem}}
 @media print{@page{margin:14mm}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 body{font-size:10pt;padding:0;max-width:none}nav{display:none}.scroll{overflow:visible}

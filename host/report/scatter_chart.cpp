@@ -14,6 +14,7 @@ namespace {
 
 constexpr double kWidth = 640;
 constexpr double kMargin = 14;
+constexpr double kLabelWidth = 44, kLabelHeight = 22;  ///< of a number as a phone shows it; smaller on a page
 
 double median(std::vector<double> values) {
   const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
@@ -23,13 +24,12 @@ double median(std::vector<double> values) {
 
 /// The place nearest below (x, y) where a label covers none of those already placed, which it joins.
 std::pair<double, double> free_place(double x, double y, std::vector<std::pair<double, double>>& labels) {
-  constexpr double kLabelWidth = 32, kLabelHeight = 15;
   const auto covers = [&](const std::pair<double, double>& other) {
     return std::abs(other.first - x) < kLabelWidth && std::abs(other.second - y) < kLabelHeight;
   };
   for (auto other = std::find_if(labels.begin(), labels.end(), covers); other != labels.end();
        other = std::find_if(labels.begin(), labels.end(), covers))
-    y = other->second + kLabelHeight;
+    y = other->second + kLabelHeight + 0.5;  // the half: or rounding might let it cover the same one for ever
   labels.emplace_back(x, y);
   return labels.back();
 }
@@ -64,18 +64,20 @@ std::string scatter_svg(const std::vector<MapPoint>& points, const std::string& 
     cluster.x.push_back(x);
     cluster.y.push_back(y);
   }
-  std::string svg = fmt::format("<svg class=\"chart map\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
-                                coordinate(width), coordinate(height), escape(description));
-  for (const auto& [number, cluster] : clusters)
-    svg += fmt::format("<path class=\"point {}\" d=\"{}\"><title>cluster {:03}</title></path>", Mark{number}.classes(),
-                       cluster.shapes, number);
+  std::string shapes, numbers;
   std::vector<std::pair<double, double>> labels;
+  double lowest = height;
   for (const auto& [number, cluster] : clusters) {
-    const auto [x, y] = free_place(median(cluster.x), median(cluster.y) + 5, labels);
-    svg += fmt::format("<text class=\"halo\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{:03}</text>", coordinate(x),
-                       coordinate(y), number);
+    shapes += fmt::format("<path class=\"point {}\" d=\"{}\"><title>cluster {:03}</title></path>",
+                          Mark{number}.classes(), cluster.shapes, number);
+    const double middle = std::clamp(median(cluster.x), kLabelWidth / 2, width - kLabelWidth / 2);
+    const auto [x, y] = free_place(middle, median(cluster.y) + 5, labels);
+    numbers += fmt::format("<text class=\"halo\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{:03}</text>", coordinate(x),
+                           coordinate(y), number);
+    lowest = std::max(lowest, y + kMargin);
   }
-  return svg + "</svg>";
+  return fmt::format("<svg class=\"chart map\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">{}{}</svg>",
+                     coordinate(width), coordinate(lowest), escape(description), shapes, numbers);
 }
 
 }  // namespace cbtm::report

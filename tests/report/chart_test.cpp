@@ -99,6 +99,24 @@ TEST_CASE("a map holds every point once, at one scale for both axes") {
   CHECK(markup_fault("<html>" + scatter_svg({{1, 1, 0}}, "one") + "</html>") == "");
 }
 
+TEST_CASE("numbers on a map cover each other nowhere, however the clusters lie") {
+  std::vector<MapPoint> points;
+  for (int64_t cluster = 0; cluster < 100; ++cluster)
+    for (int i = 0; i < 3; ++i)
+      points.push_back({0.013 * static_cast<double>(cluster % 7), 0.0017 * static_cast<double>(cluster % 11), cluster});
+  const std::string svg = scatter_svg(points, "map");
+  std::vector<std::pair<double, double>> places;
+  for (size_t place = svg.find("class=\"halo\""); place != std::string::npos;
+       place = svg.find("class=\"halo\"", place + 1)) {
+    const double x = std::stod(svg.substr(svg.find(" x=\"", place) + 4)),
+                 y = std::stod(svg.substr(svg.find(" y=\"", place) + 4));
+    for (const auto& [other_x, other_y] : places)
+      CHECK((std::abs(x - other_x) >= 43.9 || std::abs(y - other_y) >= 21.9));
+    places.emplace_back(x, y);
+  }
+  CHECK(places.size() == 100);
+}
+
 TEST_CASE("the training curve is means over stretches, without skipped steps") {
   ModelFacts model;
   model.metrics.push_back({0, NAN, 9});
