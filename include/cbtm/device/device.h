@@ -197,14 +197,17 @@ struct OutputLoss {
 };
 
 /// AdamW as in torch (shared/reference/opt-format.md section 4), over flat buffers, one launch. The first
-/// `decayed_count` elements (the matrices) are decayed, the rest (biases and norms) are not. Gradients are multiplied
-/// by min(1, clip_norm / (norm + 1e-6)) (clip_norm 0: never), norm = sqrt(gradient_square_sum). If that is not finite
-/// nothing is updated. Gradients are zeroed in either case.
+/// `decayed_count` elements (the matrices) are decayed, the rest (biases and norms) are not. Gradients are divided by
+/// loss_scale, then multiplied by min(1, clip_norm / (norm + 1e-6)) (clip_norm 0: never), norm =
+/// sqrt(gradient_square_sum) / loss_scale. If the norm is not finite nothing is updated. Gradients are zeroed in either
+/// case.
 struct AdamW {
   TensorView weights;                        ///< float32 [1, n]
   TensorView gradients;                      ///< float32 [1, n]
   TensorView first_moments, second_moments;  ///< float32 [1, n]
-  ConstTensorView gradient_square_sum;       ///< float64 [1, 1], on the device
+  TensorView working_weights;                ///< bfloat16 or float16 [1, n]: the new weights rounded; or empty
+  ConstTensorView gradient_square_sum;       ///< float64 [1, 1] of `gradients` as they are, on the device
+  float loss_scale = 1;                      ///< `gradients` are those of the loss times this (float16 training)
   int64_t decayed_count = 0;
   int64_t step = 1;  ///< counts from 1
   float learning_rate = 0;
