@@ -14,10 +14,10 @@ class Context {
  public:
   virtual ~Context() = default;
 
-  cudaStream_t stream = nullptr;        ///< of compute
-  int sm_count = 0;                     ///< multiprocessors
-  int compute_capability = 0;           ///< 80, 90, ...
-  int shared_bytes_per_block_max = 0;   ///< with opt-in
+  cudaStream_t stream = nullptr;       ///< of compute
+  int sm_count = 0;                    ///< multiprocessors
+  int compute_capability = 0;          ///< 80, 90, ...
+  int shared_bytes_per_block_max = 0;  ///< with opt-in
 
   /// Scratch memory of at least `bytes`, 256-byte aligned, valid until the next operator: later operators of the stream
   /// may overwrite it. One call an operator. From the device's arena; grows (and synchronises) outside of steps only.

@@ -1,0 +1,13 @@
+#pragma once
+
+#include "cbtm/device/device.h"
+#include "context.h"
+
+namespace cbtm::cuda {
+
+/// Whether decode_linear takes these: few rows, types it has a kernel for.
+bool decode_linear_applies(const LinearForward& arguments);
+/// Linear layer for 1 to 8 rows, bound by reading the weights once.
+void decode_linear(Context& context, const LinearForward& arguments);
+
+}  // namespace cbtm::cuda

@@ -1,0 +1,84 @@
+#include "device_context.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cbtm/base/memory.h"
+#include "check.h"
+
+namespace cbtm::cuda {
+namespace {
+
+int64_t rounded_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+}  // namespace
+
+DeviceContext::DeviceContext(int index) {
+  CBTM_CUDA(cudaSetDevice(index));
+  cudaDeviceProp properties{};
+  CBTM_CUDA(cudaGetDeviceProperties(&properties, index));
+  sm_count = properties.multiProcessorCount;
+  compute_capability = properties.major * 10 + properties.minor;
+  shared_bytes_per_block_max = static_cast<int>(properties.sharedMemPerBlockOptin);
+  CBTM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  staging_ = std::make_unique<StagingRing>();
+  uploads_ = std::make_unique<UploadCache>();
+}
+
+DeviceContext::~DeviceContext() {
+  cudaStreamSynchronize(stream);
+  cudaFree(workspace_);
+  cudaStreamDestroy(stream);
+}
+
+void* DeviceContext::allocate(int64_t bytes, std::string_view purpose) {
+  void* data = nullptr;
+  const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // the failed allocation is not an error of the next launch
+    size_t free = 0, total = 0;
+    CBTM_CUDA(cudaMemGetInfo(&free, &total));
+    fail("{} needs {} of GPU memory, but only {} of {} are free; lower --micro-batch, --sequence or --memory", purpose,
+         format_bytes(bytes), format_bytes(static_cast<int64_t>(free)), format_bytes(static_cast<int64_t>(total)));
+  }
+  CBTM_CUDA(status);
+  return data;
+}
+
+void* DeviceContext::workspace(int64_t bytes) {
+  if (bytes > workspace_bytes_) {
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    CBTM_CUDA(cudaStreamIsCapturing(stream, &capture));
+    CBTM_ASSERT(capture == cudaStreamCaptureStatusNone, "scratch memory grows outside of captured steps only");
+    CBTM_CUDA(cudaStreamSynchronize(stream));
+    CBTM_CUDA(cudaFree(workspace_));
+    workspace_ = nullptr;
+    workspace_bytes_ = 0;
+    workspace_ = static_cast<char*>(allocate(rounded_up(bytes, int64_t{2} << 20), "scratch memory"));
+    workspace_bytes_ = rounded_up(bytes, int64_t{2} << 20);
+  }
+  return workspace_;
+}
+
+const int32_t* DeviceContext::upload(std::span<const int32_t> values) {
+  return uploads_->upload(values, *staging_, stream);
+}
+
+void DeviceContext::copy_to_device(void* destination, const void* host_source, int64_t bytes) {
+  staging_->copy(destination, host_source, bytes, stream);
+}
+
+void DeviceContext::copy_to_host(void* host_destination, const void* source, int64_t bytes) {
+  if (bytes == 0) return;
+  CBTM_CUDA(cudaMemcpyAsync(host_destination, source, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream));
+  CBTM_CUDA(cudaStreamSynchronize(stream));
+}
+
+int64_t DeviceContext::planned_workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) {
+  constexpr int64_t kMatmul = int64_t{32} << 20;
+  constexpr int64_t kLossRows = 1024;
+  return std::max(
+      {kMatmul, std::min(rows, kLossRows) * vocab_size * 4 + kMatmul, rows * std::max(hidden_size, ffn_dim) * 4});
+}
+
+}  // namespace cbtm::cuda
