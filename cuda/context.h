@@ -7,6 +7,8 @@
 
 namespace cbtm::cuda {
 
+class MatmulPlans;
+
 /// What every operator of the CUDA device gets: where to launch, on what, and where scratch memory comes from.
 /// Operators are free functions `void layernorm_forward(Context&, const Arguments&)`, a header and a .cu a family.
 /// They launch on `stream`, never synchronise, never allocate.
@@ -26,6 +28,9 @@ class Context {
   /// Host numbers (sequence offsets) on the device, valid for the operators up to the end of the step; copied through
   /// pinned memory in stream order. The same content asked for again in a step is copied once.
   virtual const int32_t* upload(std::span<const int32_t> values) = 0;
+
+  /// What matmul.h keeps from product to product; made (and cuBLASLt loaded) at the first one.
+  virtual MatmulPlans& matmul_plans() = 0;
 };
 
 }  // namespace cbtm::cuda

@@ -1,15 +1,30 @@
 #include "device_context.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
-#include <cstring>
+#include <cctype>
+#include <cstdlib>
 
 #include "cbtm/base/memory.h"
 #include "check.h"
+#include "cublaslt.h"
 
 namespace cbtm::cuda {
 namespace {
 
 int64_t rounded_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+/// $XDG_CACHE_HOME/cbtm/matmul-GPU.txt, or in ~/.cache; empty if there is no home.
+std::string matmul_cache_file(std::string gpu) {
+  for (char& c : gpu)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '-';
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  const std::string file = fmt::format("/cbtm/matmul-{}-cublaslt-{}.txt", gpu, cublas_lt().get_version());
+  if (cache != nullptr && *cache != 0) return cache + file;
+  return home != nullptr && *home != 0 ? home + ("/.cache" + file) : std::string();
+}
 
 }  // namespace
 
@@ -17,6 +32,7 @@ DeviceContext::DeviceContext(int index) {
   CBTM_CUDA(cudaSetDevice(index));
   cudaDeviceProp properties{};
   CBTM_CUDA(cudaGetDeviceProperties(&properties, index));
+  name_ = properties.name;
   sm_count = properties.multiProcessorCount;
   compute_capability = properties.major * 10 + properties.minor;
   shared_bytes_per_block_max = static_cast<int>(properties.sharedMemPerBlockOptin);
@@ -27,6 +43,7 @@ DeviceContext::DeviceContext(int index) {
 
 DeviceContext::~DeviceContext() {
   cudaStreamSynchronize(stream);
+  matmul_plans_.reset();
   cudaFree(workspace_);
   cudaStreamDestroy(stream);
 }
@@ -62,6 +79,11 @@ void* DeviceContext::workspace(int64_t bytes) {
 
 const int32_t* DeviceContext::upload(std::span<const int32_t> values) {
   return uploads_->upload(values, *staging_, stream);
+}
+
+MatmulPlans& DeviceContext::matmul_plans() {
+  if (matmul_plans_ == nullptr) matmul_plans_ = std::make_unique<MatmulPlans>(matmul_cache_file(name_), stream);
+  return *matmul_plans_;
 }
 
 void DeviceContext::copy_to_device(void* destination, const void* host_source, int64_t bytes) {

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <string_view>
 
 #include "context.h"
+#include "matmul.h"
 #include "pinned_memory.h"
 #include "upload_cache.h"
 
@@ -19,6 +21,7 @@ class DeviceContext final : public Context {
 
   void* workspace(int64_t bytes) override;
   const int32_t* upload(std::span<const int32_t> values) override;
+  MatmulPlans& matmul_plans() override;
 
   /// Throws Error that says what was asked for and what is free.
   void* allocate(int64_t bytes, std::string_view purpose);
@@ -33,6 +36,8 @@ class DeviceContext final : public Context {
   int64_t workspace_bytes_ = 0;
   std::unique_ptr<StagingRing> staging_;
   std::unique_ptr<UploadCache> uploads_;
+  std::string name_;
+  std::unique_ptr<MatmulPlans> matmul_plans_;
 };
 
 }  // namespace cbtm::cuda
