@@ -118,6 +118,7 @@ struct LinearForward {
   Activation activation = Activation::none;
   TensorView output;          ///< [rows, out]
   TensorView pre_activation;  ///< [rows, out], only for gelu in training
+  TensorView relu_mask;       ///< u8 [rows, Device::relu_mask_columns(out)], for relu in training; or empty
 };
 
 /// For out = input weightᵀ + bias:  weight_gradient += out_gradientᵀ input;  bias_gradient += column sums;
@@ -131,8 +132,9 @@ struct LinearBackward {
   bool accumulate_input_gradient = false;
   Activation input_activation = Activation::none;
   ConstTensorView input_pre_activation;
-  TensorView weight_gradient;  ///< float32 [out, in], accumulates; or empty
-  TensorView bias_gradient;    ///< float32 [1, out], accumulates; or empty
+  ConstTensorView input_relu_mask;  ///< as the forward pass wrote it, in place of reading `input` again; or empty
+  TensorView weight_gradient;       ///< float32 [out, in], accumulates; or empty
+  TensorView bias_gradient;         ///< float32 [1, out], accumulates; or empty
 };
 
 /// Causal attention over packed sequences, all heads. Sequence s has the query rows
@@ -286,6 +288,12 @@ class Device {
   virtual void gram(ConstTensorView x, TensorView product) = 0;
   /// squared_distances[i][j] = ||rows_i - centroids_j||², float32 differences summed, never by expanding the square.
   virtual void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) = 0;
+
+  /// Bytes a row of the mask that a ReLU over `columns` leaves for its backward pass; 0: this device wants none.
+  virtual int64_t relu_mask_columns(int64_t columns) const {
+    static_cast<void>(columns);
+    return 0;
+  }
 
   /// Scratch memory the operators need at most for these shapes; the planner counts it. Operators take it from
   /// the device's own arena, which grows outside of steps only.
