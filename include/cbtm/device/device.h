@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "cbtm/device/clustering_operands.h"
 #include "cbtm/device/tensor.h"
 
 namespace cbtm {
@@ -228,14 +229,6 @@ struct MixtureLogProbabilities {
   TensorView log_probabilities;             ///< float32 [rows, vocab_size]
 };
 
-/// A sparse matrix in CSR form: row r holds the entries indptr[r] .. indptr[r+1], columns ascending.
-struct SparseMatrix {
-  int64_t rows = 0, columns = 0;
-  std::span<const int64_t> indptr;
-  std::span<const int32_t> indices;
-  std::span<const float> values;
-};
-
 /// What any device must be able to do: memory, and operators over tensor views of its memory. Model code is written
 /// once against this class. Operators run in the order of the calls; copy_to_host and synchronize wait for them.
 /// Deterministic: the same calls on the same device (and thread count) give the same bits.
@@ -282,12 +275,21 @@ class Device {
   virtual void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) = 0;
   virtual void adamw(const AdamW& arguments) = 0;
 
-  // Clustering. Dense operands float32, row-major.
+  // Clustering. Dense operands float32, row-major, unless it is said.
+  virtual void tfidf_rows(const TfIdfRows& arguments) = 0;
+  /// transposed = aᵀ, which holds as many entries; the entries of its rows by ascending column.
+  virtual void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) = 0;
   virtual void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) = 0;  ///< y = A x
-  /// float64 [columns, columns] = xᵀ x; float32 within pieces of rows.
+  /// float64 [columns, columns] = xᵀ x; float32 within pieces of at most 1024 rows.
   virtual void gram(ConstTensorView x, TensorView product) = 0;
+  /// y := y R⁻¹ for an upper triangular R, float64 [columns, columns]; columns whose diagonal element is 0 become 0.
+  virtual void solve_upper(ConstTensorView upper, TensorView y) = 0;
   /// squared_distances[i][j] = ||rows_i - centroids_j||², float32 differences summed, never by expanding the square.
   virtual void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) = 0;
+  virtual void nearest_centres(const NearestCentres& arguments) = 0;
+  virtual void cluster_sums(const ClusterSums& arguments) = 0;
+  virtual void price_sweep(const PriceSweep& arguments) = 0;
+  virtual void assign_at_prices(const AssignAtPrices& arguments) = 0;
 
   /// Bytes a row of the mask that a ReLU over `columns` leaves for its backward pass; 0: this device wants none.
   virtual int64_t relu_mask_columns(int64_t columns) const {
