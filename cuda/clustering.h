@@ -5,7 +5,8 @@
 
 namespace cbtm::cuda {
 
-void sparse_times_dense(Context& context, const SparseMatrix& a, ConstTensorView x, TensorView y);
 void squared_distances(Context& context, ConstTensorView rows, ConstTensorView centroids, TensorView distances);
+void nearest_centres(Context& context, const NearestCentres& arguments);
+void cluster_sums(Context& context, const ClusterSums& arguments);
 
 }  // namespace cbtm::cuda

@@ -6,6 +6,7 @@
 
 #include "attention.h"
 #include "attention_cached.h"
+#include "balanced_prices.h"
 #include "cbtm/base/memory.h"
 #include "check.h"
 #include "clustering.h"
@@ -18,6 +19,7 @@
 #include "mixture.h"
 #include "optimizer.h"
 #include "output_loss.h"
+#include "sparse.h"
 
 namespace cbtm {
 namespace {
@@ -90,13 +92,22 @@ class CudaDevice final : public Device {
     cuda::gradient_square_sum(context_, gradients, square_sum);
   }
   void adamw(const AdamW& a) override { cuda::adamw(context_, a); }
+  void tfidf_rows(const TfIdfRows& a) override { cuda::tfidf_rows(context_, a); }
+  void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) override {
+    cuda::sparse_transpose(context_, a, transposed);
+  }
   void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) override {
     cuda::sparse_times_dense(context_, a, x, y);
   }
   void gram(ConstTensorView x, TensorView product) override { cuda::gram(context_, x, product); }
+  void solve_upper(ConstTensorView upper, TensorView y) override { cuda::solve_upper(context_, upper, y); }
   void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView distances) override {
     cuda::squared_distances(context_, rows, centroids, distances);
   }
+  void nearest_centres(const NearestCentres& a) override { cuda::nearest_centres(context_, a); }
+  void cluster_sums(const ClusterSums& a) override { cuda::cluster_sums(context_, a); }
+  void price_sweep(const PriceSweep& a) override { cuda::price_sweep(context_, a); }
+  void assign_at_prices(const AssignAtPrices& a) override { cuda::assign_at_prices(context_, a); }
 
   int64_t relu_mask_columns(int64_t columns) const override { return cuda::relu_mask_columns(columns); }
   int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const override {

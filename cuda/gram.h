@@ -5,7 +5,7 @@
 
 namespace cbtm::cuda {
 
-/// product (float64) = xᵀ x; pieces of rows by matrix products in float32, the pieces summed in float64.
 void gram(Context& context, ConstTensorView x, TensorView product);
+void solve_upper(Context& context, ConstTensorView upper, TensorView y);
 
 }  // namespace cbtm::cuda
