@@ -124,14 +124,14 @@ __global__ void __launch_bounds__(kGramThreads)
       *reinterpret_cast<double2*>(out + (first_i + i) * kTile + first_j + j) = {total[i][j], total[i][j + 1]};
 }
 
-// The splits added in order, and the lower triangle mirrored. A thread an element of a tile.
+// The splits added in order, and what is above the diagonal mirrored. A thread an element of a tile.
 __global__ void __launch_bounds__(256) gram_sum(const double* __restrict__ partials, int splits, int tiles_in_all,
                                                 int columns, double* __restrict__ product, int64_t stride) {
   int tile_i, tile_j;
   tile_of(blockIdx.x, (columns + kTile - 1) / kTile, tile_i, tile_j);
   const int place = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
   const int i = tile_i * kTile + place / kTile, j = tile_j * kTile + place % kTile;
-  if (i >= columns || j >= columns) return;
+  if (i >= columns || j >= columns || j < i) return;
   double sum = 0;
   for (int split = 0; split < splits; ++split)
     sum += partials[(static_cast<int64_t>(split) * tiles_in_all + blockIdx.x) * kTile * kTile + place];
