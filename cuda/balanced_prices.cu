@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // prices[j] = the key of `rank`. One block.
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     set_price(const uint32_t* __restrict__ bins, int64_t rank, double* __restrict__ prices, int j) {
   uint32_t key = static_cast<uint32_t>(select_bin(bins, rank));
   key = key << 11 | static_cast<uint32_t>(select_bin(bins + kBins, rank));

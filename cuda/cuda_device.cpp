@@ -88,6 +88,7 @@ class CudaDevice final : public Device {
   void mixture_log_probabilities(const MixtureLogProbabilities& a) override {
     cuda::mixture_log_probabilities(context_, a);
   }
+  void sample_mixture(const SampleMixture& a) override { cuda::sample_mixture(context_, a); }
   void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
     cuda::gradient_square_sum(context_, gradients, square_sum);
   }

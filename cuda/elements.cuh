@@ -15,6 +15,7 @@ namespace cbtm::cuda {
 
 __device__ inline float widened(float value) { return value; }
 __device__ inline float widened(bf16 value) { return __uint_as_float(static_cast<uint32_t>(value.bits) << 16); }
+__device__ inline float widened(int8_t value) { return static_cast<float>(value); }
 __device__ inline float widened(f16 value) { return __half2float(__ushort_as_half(value.bits)); }
 
 template <typename Element>

@@ -34,7 +34,7 @@ class Scratch {
 // first, a bias of another type than the output is converted first: that is for checking; training and inference hold
 // them alike.
 void linear_forward(Context& context, const LinearForward& arguments) {
-  const auto& [input, weight, bias, activation, output, pre_activation, mask] = arguments;
+  const auto& [input, weight, bias, activation, output, pre_activation, mask, scales] = arguments;
   CBTM_ASSERT(input.columns == weight.columns && output.columns == weight.rows && output.rows == input.rows,
               "shapes of a linear layer agree");
   if (input.rows == 0) return;
@@ -50,9 +50,12 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   product.c = activation == Activation::gelu && pre_activation ? pre_activation : output;
   product.bias = bias;
   if (widen) {
-    CBTM_ASSERT(input.dtype == DType::f32, "weights are of the input's type, or narrower than float32");
-    const TensorView wide = scratch.take(DType::f32, weight.rows, weight.columns);
-    convert(context, wide, weight);
+    CBTM_ASSERT(input.dtype == DType::f32 || scales, "weights are of the input's type, or narrower than float32");
+    const TensorView wide = scratch.take(input.dtype, weight.rows, weight.columns);
+    if (scales)
+      dequantise(context, weight, scales, wide);
+    else
+      convert(context, wide, weight);
     product.b = wide;
   }
   if (convert_bias) {

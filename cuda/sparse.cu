@@ -122,7 +122,7 @@ __device__ typename Columns<kVector>::Type sum_of_entries(const Csr& a, int64_t 
     const int count = static_cast<int>(min(int64_t{32}, end - base));
     const int32_t index = lane < count ? a.indices[base + lane] : 0;
     const float value = lane < count ? a.values[base + lane] : 0;
-#pragma unroll 8
+#pragma unroll 4
     for (int entry = 0; entry < count; ++entry) {
       const int64_t row = __shfl_sync(~0u, index, entry);
       const float factor = __shfl_sync(~0u, value, entry);
@@ -141,7 +141,7 @@ __device__ typename Columns<kVector>::Type sum_of_entries(const Csr& a, int64_t 
 // bytes     entries * (8 + 4 * columns) read, most of x's from the cache; rows * (8 + 4 * columns) written.
 // numerics  float32, entries in order; long rows in 8 parts.
 template <int kVector>
-__global__ void __launch_bounds__(kThreads, 5)
+__global__ void __launch_bounds__(kThreads, 4)
     sparse_times_dense_warp_per_row(Csr a, const float* __restrict__ x, int64_t x_stride, float* __restrict__ y,
                                     int64_t y_stride, int64_t columns) {
   using Vector = typename Columns<kVector>::Type;

@@ -37,6 +37,7 @@ class CpuDevice : public Device {
   void attention_cached(const AttentionCached& arguments) override;
   void output_loss(const OutputLoss& arguments) override;
   void mixture_log_probabilities(const MixtureLogProbabilities& arguments) override;
+  void sample_mixture(const SampleMixture& arguments) override;
 
   void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override;
   void adamw(const AdamW& arguments) override;

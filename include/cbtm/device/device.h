@@ -10,6 +10,7 @@
 
 #include "cbtm/device/clustering_operands.h"
 #include "cbtm/device/tensor.h"
+#include "cbtm/device/token_filter.h"
 
 namespace cbtm {
 
@@ -110,16 +111,17 @@ struct ResidualLayerNormBackward {
   TensorView beta_gradient;
 };
 
-/// out = activation(input weightᵀ + bias). `weight` may be float32, bfloat16 or float16 (inference: int8 later), the
-/// accumulation is float32.
+/// out = activation(input weightᵀ + bias). `weight` may be float32, bfloat16 or float16, or in inference int8 with a
+/// scale a row (weight[o][i] stands for weight_scales[o] * weight[o][i]); the accumulation is float32.
 struct LinearForward {
   ConstTensorView input;   ///< [rows, in]
   ConstTensorView weight;  ///< [out, in]
   ConstTensorView bias;    ///< [1, out], or empty
   Activation activation = Activation::none;
-  TensorView output;          ///< [rows, out]
-  TensorView pre_activation;  ///< [rows, out], only for gelu in training
-  TensorView relu_mask;       ///< u8 [rows, Device::relu_mask_columns(out)], for relu in training; or empty
+  TensorView output;              ///< [rows, out]
+  TensorView pre_activation;      ///< [rows, out], only for gelu in training
+  TensorView relu_mask;           ///< u8 [rows, Device::relu_mask_columns(out)], for relu in training; or empty
+  ConstTensorView weight_scales;  ///< float32 [1, out], of int8 weights; else empty
 };
 
 /// For out = input weightᵀ + bias:  weight_gradient += out_gradientᵀ input;  bias_gradient += column sums;
@@ -221,12 +223,27 @@ struct AdamW {
   float clip_norm = 0;
 };
 
-/// log of the mixture of the experts' next-token distributions: out[r][v] = log Σ_j weights[r][j]
-/// softmax(logits_j[r])[v], in float32 by log-sum-exp; experts of weight 0 are not read.
+/// log of the mixture of the experts' next-token distributions: out[s][v] = log Σ_j weights[s][j]
+/// softmax(logits_j[rows[s][j]])[v], in float32 by log-sum-exp; experts of weight 0 are not read.
 struct MixtureLogProbabilities {
-  std::span<const ConstTensorView> logits;  ///< one [rows, vocab_size] an expert
-  ConstTensorView weights;                  ///< float32 [rows, expert count]; each row sums to 1
-  TensorView log_probabilities;             ///< float32 [rows, vocab_size]
+  std::span<const ConstTensorView> logits;  ///< an expert [its rows, vocab_size]
+  ConstTensorView weights;                  ///< float32 [sequences, expert count]; each row sums to 1
+  TensorView log_probabilities;             ///< float32 [sequences, vocab_size]
+  ConstTensorView
+      rows;  ///< int32 [sequences, expert count]: the sequence's row of the expert's logits; or empty: its number
+};
+
+/// Chooses a token for each of some sequences from the mixture of the experts that it uses, without the whole
+/// distributions leaving the device: log-probabilities as of MixtureLogProbabilities, then the first maximum if greedy,
+/// else what `filter` leaves of them, drawn from (token_at). Equal to the host's functions but for rounding.
+struct SampleMixture {
+  std::span<const ConstTensorView> logits;  ///< an expert [its rows, vocab_size]
+  ConstTensorView rows;      ///< int32 [sequences, expert count]: the sequence's row of the expert's logits
+  ConstTensorView weights;   ///< float32 [sequences, expert count]; where 0 the row is not read
+  ConstTensorView uniforms;  ///< float64 [1, sequences], each in [0, 1); not read if greedy
+  bool greedy = false;
+  TokenFilter filter;
+  TensorView tokens;  ///< int32 [1, sequences]
 };
 
 /// What any device must be able to do: memory, and operators over tensor views of its memory. Model code is written
@@ -269,6 +286,7 @@ class Device {
   virtual void attention_cached(const AttentionCached& arguments) = 0;
   virtual void output_loss(const OutputLoss& arguments) = 0;
   virtual void mixture_log_probabilities(const MixtureLogProbabilities& arguments) = 0;
+  virtual void sample_mixture(const SampleMixture& arguments) = 0;
 
   // Optimizer.
   /// square_sum (float64 [1, 1]) = Σ gradients², in a fixed order; NaN or Inf shows in it.
