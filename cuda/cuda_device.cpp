@@ -13,6 +13,7 @@
 #include "convert.h"
 #include "device_context.h"
 #include "embedding.h"
+#include "finite.h"
 #include "gram.h"
 #include "layernorm.h"
 #include "linear.h"
@@ -34,6 +35,10 @@ class CudaDevice final : public Device {
                        format_bytes(info_.memory_bytes));
   }
   double peak_flops() override { return 0; }
+  bool computes_in(DType dtype) const override {
+    return dtype == DType::f32 || dtype == DType::f16 || (dtype == DType::bf16 && info_.compute_capability >= 80);
+  }
+  DType training_type() const override { return info_.compute_capability >= 80 ? DType::bf16 : DType::f16; }
   int64_t free_bytes() const override {
     size_t free = 0, total = 0;
     CBTM_CUDA(cudaMemGetInfo(&free, &total));
@@ -93,6 +98,9 @@ class CudaDevice final : public Device {
     cuda::gradient_square_sum(context_, gradients, square_sum);
   }
   void adamw(const AdamW& a) override { cuda::adamw(context_, a); }
+  void require_finite(ConstTensorView values, TensorView result) override {
+    cuda::require_finite(context_, values, result);
+  }
   void tfidf_rows(const TfIdfRows& a) override { cuda::tfidf_rows(context_, a); }
   void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) override {
     cuda::sparse_transpose(context_, a, transposed);
@@ -114,6 +122,7 @@ class CudaDevice final : public Device {
   int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const override {
     return cuda::DeviceContext::planned_workspace_bytes(rows, hidden_size, ffn_dim, vocab_size);
   }
+  void reserve_workspace(int64_t bytes) override { context_.reserve_workspace(bytes); }
 
  protected:
   void* allocate_bytes(int64_t bytes, std::string_view purpose) override { return context_.allocate(bytes, purpose); }

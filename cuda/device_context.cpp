@@ -38,6 +38,7 @@ DeviceContext::DeviceContext(int index) {
   shared_bytes_per_block_max = static_cast<int>(properties.sharedMemPerBlockOptin);
   CBTM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   staging_ = std::make_unique<StagingRing>();
+  landing_ = std::make_unique<LandingMemory>();
   uploads_ = std::make_unique<UploadCache>();
 }
 
@@ -91,16 +92,23 @@ void DeviceContext::copy_to_device(void* destination, const void* host_source, i
 }
 
 void DeviceContext::copy_to_host(void* host_destination, const void* source, int64_t bytes) {
-  if (bytes == 0) return;
-  CBTM_CUDA(cudaMemcpyAsync(host_destination, source, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream));
-  CBTM_CUDA(cudaStreamSynchronize(stream));
+  landing_->copy(host_destination, source, bytes, stream);
 }
 
+void DeviceContext::reserve_workspace(int64_t bytes) {
+  matmul_plans();
+  workspace(bytes - MatmulPlans::kWorkspaceBytes);
+}
+
+// The largest that an operator of a training step asks for, and what matrix products keep for themselves.
 int64_t DeviceContext::planned_workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) {
-  constexpr int64_t kMatmul = int64_t{32} << 20;
-  constexpr int64_t kLossRows = 1024;
-  return std::max(
-      {kMatmul, std::min(rows, kLossRows) * vocab_size * 4 + kMatmul, rows * std::max(hidden_size, ffn_dim) * 4});
+  constexpr int64_t kNormBlocks = 2048;  // partial sums of the norms' vectors, a row of blocks more than any GPU runs
+  const int64_t embedding = rows * 64 + rows * hidden_size * 4 + (int64_t{4} << 20);  // sorted ids, sums of pieces
+  const int64_t norms = kNormBlocks * hidden_size * 8;
+  const int64_t attention = rows * hidden_size * 4;
+  const int64_t logits = std::min<int64_t>(rows, 1024) * (vocab_size + 64) * 4;  // of a chunk of rows (output_loss.cu)
+  const int64_t biases = std::max(ffn_dim, 3 * hidden_size) * 4;
+  return MatmulPlans::kWorkspaceBytes + std::max({embedding, norms, attention, biases, logits});
 }
 
 }  // namespace cbtm::cuda

@@ -25,6 +25,8 @@ class DeviceContext final : public Context {
 
   /// Throws Error that says what was asked for and what is free.
   void* allocate(int64_t bytes, std::string_view purpose);
+  /// Takes scratch memory (that of matrix products, too) now.
+  void reserve_workspace(int64_t bytes);
   void copy_to_device(void* destination, const void* host_source, int64_t bytes);
   void copy_to_host(void* host_destination, const void* source, int64_t bytes);
 
@@ -35,6 +37,7 @@ class DeviceContext final : public Context {
   char* workspace_ = nullptr;
   int64_t workspace_bytes_ = 0;
   std::unique_ptr<StagingRing> staging_;
+  std::unique_ptr<LandingMemory> landing_;
   std::unique_ptr<UploadCache> uploads_;
   std::string name_;
   std::unique_ptr<MatmulPlans> matmul_plans_;

@@ -38,7 +38,7 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   CBTM_ASSERT(input.columns == weight.columns && output.columns == weight.rows && output.rows == input.rows,
               "shapes of a linear layer agree");
   if (input.rows == 0) return;
-  if (decode_linear_applies(arguments)) return decode_linear(context, arguments);
+  if (!mask && !pre_activation && decode_linear_applies(arguments)) return decode_linear(context, arguments);
   const bool widen = weight.dtype != input.dtype;
   const bool convert_bias = bias && bias.dtype != output.dtype;
   Scratch scratch(context, (widen ? Scratch::bytes_of(input.dtype, weight.rows, weight.columns) : 0) +

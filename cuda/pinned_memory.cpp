@@ -39,4 +39,29 @@ void StagingRing::copy(void* device_destination, const void* host_source, int64_
   }
 }
 
+LandingMemory::LandingMemory() : memory_(2 * kHalfBytes) {
+  for (cudaEvent_t& event : landed_) CBTM_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+}
+LandingMemory::~LandingMemory() {
+  for (const cudaEvent_t event : landed_) cudaEventDestroy(event);
+}
+
+void LandingMemory::copy(void* host_destination, const void* device_source, int64_t bytes, cudaStream_t stream) {
+  const auto start = [&](int64_t begin) {
+    const int64_t half = begin / kHalfBytes % 2;
+    CBTM_CUDA(cudaMemcpyAsync(memory_.data() + half * kHalfBytes, static_cast<const char*>(device_source) + begin,
+                              static_cast<size_t>(std::min(kHalfBytes, bytes - begin)), cudaMemcpyDeviceToHost,
+                              stream));
+    CBTM_CUDA(cudaEventRecord(landed_[static_cast<size_t>(half)], stream));
+  };
+  if (bytes > 0) start(0);
+  for (int64_t begin = 0; begin < bytes; begin += kHalfBytes) {
+    if (begin + kHalfBytes < bytes) start(begin + kHalfBytes);
+    const int64_t half = begin / kHalfBytes % 2;
+    CBTM_CUDA(cudaEventSynchronize(landed_[static_cast<size_t>(half)]));
+    std::memcpy(static_cast<char*>(host_destination) + begin, memory_.data() + half * kHalfBytes,
+                static_cast<size_t>(std::min(kHalfBytes, bytes - begin)));
+  }
+}
+
 }  // namespace cbtm::cuda

@@ -34,13 +34,31 @@ class StagingRing {
 
   void copy(void* device_destination, const void* host_source, int64_t bytes, cudaStream_t stream);
 
-  static constexpr int kSlots = 16;
-  static constexpr int64_t kSlotBytes = int64_t{1} << 20;
+  static constexpr int kSlots = 64;
+  static constexpr int64_t kSlotBytes = int64_t{256} << 10;
 
  private:
   PinnedMemory memory_;
   std::array<cudaEvent_t, kSlots> copied_{};
   int next_ = 0;
+};
+
+/// Copies to pageable memory of the host by way of two pinned halves: one fills while the other is emptied. Waits for
+/// the stream.
+class LandingMemory {
+ public:
+  LandingMemory();
+  LandingMemory(const LandingMemory&) = delete;
+  LandingMemory& operator=(const LandingMemory&) = delete;
+  ~LandingMemory();
+
+  void copy(void* host_destination, const void* device_source, int64_t bytes, cudaStream_t stream);
+
+  static constexpr int64_t kHalfBytes = int64_t{4} << 20;
+
+ private:
+  PinnedMemory memory_;
+  std::array<cudaEvent_t, 2> landed_{};
 };
 
 }  // namespace cbtm::cuda

@@ -41,6 +41,7 @@ class CpuDevice : public Device {
 
   void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override;
   void adamw(const AdamW& arguments) override;
+  void require_finite(ConstTensorView values, TensorView result) override;
 
   void tfidf_rows(const TfIdfRows& arguments) override;
   void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) override;

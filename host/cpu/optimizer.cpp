@@ -62,4 +62,10 @@ void CpuDevice::adamw(const AdamW& arguments) {
   if (arguments.working_weights) copy(arguments.working_weights, arguments.weights);
 }
 
+void CpuDevice::require_finite(ConstTensorView values, TensorView result) {
+  const double* begin = values.as<double>();
+  if (!std::all_of(begin, begin + values.columns, [](double value) { return std::isfinite(value); }))
+    *result.as<double>() = NAN;
+}
+
 }  // namespace cbtm

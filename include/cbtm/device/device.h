@@ -261,6 +261,11 @@ class Device {
   /// Bytes that could still be allocated.
   virtual int64_t free_bytes() const = 0;
 
+  /// Whether the model operators take activations and weights of this type.
+  virtual bool computes_in(DType dtype) const { return dtype == DType::f32; }
+  /// The type that training uses unless told otherwise.
+  virtual DType training_type() const { return DType::f32; }
+
   // Memory.
   DeviceBuffer allocate(int64_t bytes, std::string_view purpose);  ///< 64-byte aligned, not initialised
   virtual void copy_to_device(void* destination, const void* host_source, int64_t bytes) = 0;
@@ -292,6 +297,9 @@ class Device {
   /// square_sum (float64 [1, 1]) = Σ gradients², in a fixed order; NaN or Inf shows in it.
   virtual void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) = 0;
   virtual void adamw(const AdamW& arguments) = 0;
+  /// result (float64 [1, 1]) becomes NaN if any of `values` (float64 [1, n]) is not finite, and stays as it is
+  /// otherwise.
+  virtual void require_finite(ConstTensorView values, TensorView result) = 0;
 
   // Clustering. Dense operands float32, row-major, unless it is said.
   virtual void tfidf_rows(const TfIdfRows& arguments) = 0;
@@ -318,6 +326,8 @@ class Device {
   /// Scratch memory the operators need at most for these shapes; the planner counts it. Operators take it from
   /// the device's own arena, which grows outside of steps only.
   virtual int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const = 0;
+  /// Takes that much scratch memory now, so that none is asked for later. Throws Error like allocate.
+  virtual void reserve_workspace(int64_t bytes) { static_cast<void>(bytes); }
 
  protected:
   friend class DeviceBuffer;
