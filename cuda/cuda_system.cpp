@@ -20,7 +20,8 @@ CudaDeviceInfo device_info(int index) {
   info.memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
   const cuda::Probe probe = cuda::probe_gpu(index);
   info.free_bytes = probe.free_bytes;
-  if (probe.status == cudaErrorNoKernelImageForDevice || probe.status == cudaErrorInvalidDeviceFunction)
+  if (probe.status == cudaErrorNoKernelImageForDevice || probe.status == cudaErrorInvalidDeviceFunction ||
+      probe.status == cudaErrorInvalidPtx || probe.status == cudaErrorUnsupportedPtxVersion)
     info.problem = fmt::format("this build has no code for it; build with make cuda ARCH={}", info.compute_capability);
   else if (probe.status != cudaSuccess)
     info.problem = cudaGetErrorString(probe.status);
