@@ -1,13 +1,26 @@
 # Thin: CMake does the work. `make` leaves ./cbtm here; `make test` and `make demo` install what is missing first.
+# `make cuda` leaves one with the CUDA device too: ARCH="80 90" for these GPUs alone, by default for all there are.
 BUILD ?= build
 JOBS ?= $(shell nproc)
+ARCH ?=
+NVCC := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
+# What the CUDA tests run on: gpu, simulator or nowhere.
+CUDA_TESTS_RUN_ON = $(if $(NVCC),$(shell tests/cuda/run --where),nowhere)
 
-.PHONY: all deps test demo format bench asan clean
+.PHONY: all deps cuda build-cudasim test test-cuda test-cuda-full demo format bench asan clean
 
 all:
 	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) > /dev/null
 	@cmake --build $(BUILD) --target cbtm -j $(JOBS)
 	@cp $(BUILD)/bin/cbtm ./cbtm.partial && mv ./cbtm.partial ./cbtm
+	@echo "./cbtm: the CPU device alone; $(if $(NVCC),make cuda adds the CUDA device,nvcc is not here (make cuda needs it))"
+
+cuda:
+	@test -n "$(NVCC)" || { echo "make cuda: nvcc is missing; install NVIDIA's cuda-toolkit package, or run make for the CPU device alone" >&2; exit 1; }
+	@cmake -S . -B $(BUILD)-cuda -DCBTM_CUDA=ON -DCMAKE_CUDA_COMPILER=$(NVCC) \
+	  "-DCMAKE_CUDA_ARCHITECTURES=$(shell scripts/cuda-architectures $(ARCH))" $(CMAKE_FLAGS) > /dev/null
+	@cmake --build $(BUILD)-cuda --target cbtm -j $(JOBS)
+	@cp $(BUILD)-cuda/bin/cbtm ./cbtm.partial && mv ./cbtm.partial ./cbtm
 
 deps:
 	@scripts/install-deps.sh
@@ -17,6 +30,24 @@ test: deps
 	@cmake --build $(BUILD) -j $(JOBS)
 	@cp $(BUILD)/bin/cbtm ./cbtm.partial && mv ./cbtm.partial ./cbtm
 	@ctest --test-dir $(BUILD) --output-on-failure
+	@$(MAKE) --no-print-directory test-cuda
+
+# Built with a shared cudart and PTX, which the simulator needs and a GPU runs too.
+build-cudasim:
+	@cmake -S . -B $(BUILD)-cudasim -DCBTM_CUDA=ON -DCBTM_SHARED_CUDART=ON -DCMAKE_CUDA_COMPILER=$(NVCC) \
+	  "-DCMAKE_CUDA_ARCHITECTURES=80-virtual;90-virtual" $(CMAKE_FLAGS) > /dev/null
+	@cmake --build $(BUILD)-cudasim --target cuda_tests -j $(JOBS)
+
+ifeq ($(CUDA_TESTS_RUN_ON),nowhere)
+test-cuda test-cuda-full:
+	@echo "##### SKIPPED: the CUDA tests: $(if $(NVCC),there is neither a GPU nor the simulator (CBTM_CUDASIM=.../cudasim),nvcc is not here) #####"
+else
+test-cuda: build-cudasim
+	@ctest --test-dir $(BUILD)-cudasim -L cuda --output-on-failure
+
+test-cuda-full: build-cudasim
+	@scripts/test-cuda-full $(BUILD)-cudasim
+endif
 
 demo: deps all
 	@scripts/demo
@@ -33,4 +64,4 @@ bench: all
 	@scripts/bench/all
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan cbtm
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-cuda $(BUILD)-cudasim cbtm

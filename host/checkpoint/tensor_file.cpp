@@ -51,6 +51,7 @@ StoredType stored_type_of(DType dtype) {
     case DType::bf16: return StoredType::bf16;
     case DType::f16: return StoredType::f16;
     case DType::f64: return StoredType::f64;
+    case DType::i64: return StoredType::i64;
     case DType::i32: return StoredType::i32;
     case DType::i8: return StoredType::i8;
     case DType::u8: return StoredType::u8;

@@ -2,225 +2,147 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
-#include <queue>
 
-#include "cbtm/base/error.h"
-#include "cbtm/base/threads.h"
+#include "cbtm/device/device_matrix.h"
+#include "cluster/shortest_paths.h"
 
 namespace cbtm {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr const char* kPurpose = "balanced assignment (--fit-documents, --k)";
 
-/// A point that could move, and what that costs.
-struct Move {
-  double cost;
-  int32_t point;
-  bool operator>(const Move& other) const { return cost != other.cost ? cost > other.cost : point > other.point; }
-};
-using Moves = std::priority_queue<Move, std::vector<Move>, std::greater<>>;
-
-/// The cheapest moves from one cluster to another: the best `kKept` when it was built, and what has come since and is
-/// no worse than the worst of those.
-struct PairMoves {
-  Moves moves;
-  double bound = kInfinity;  ///< moves left out cost at least this
-};
-
-class Solver {
+class PricedAssignment {
  public:
-  Solver(std::span<const float> costs, std::span<const int64_t> capacities, std::span<const double> start_prices)
-      : costs_(costs),
-        clusters_(static_cast<int64_t>(capacities.size())),
-        points_(static_cast<int64_t>(costs.size()) / clusters_),
+  PricedAssignment(Device& device, ConstTensorView costs, std::span<const int64_t> capacities,
+                   std::span<const double> start_prices)
+      : device_(device),
+        costs_(costs),
         capacities_(capacities.begin(), capacities.end()),
-        prices_(start_prices.begin(), start_prices.end()) {
-    if (prices_.empty()) prices_.assign(static_cast<size_t>(clusters_), 0.0);
+        prices_(start_prices.begin(), start_prices.end()),
+        device_prices_(device, DType::f64, 1, costs.columns, kPurpose),
+        device_labels_(device, DType::i32, 1, costs.rows, kPurpose),
+        device_margins_(device, DType::f32, 1, costs.rows, kPurpose),
+        device_counts_(device, DType::i64, 1, costs.columns, kPurpose),
+        device_dual_(device, DType::f64, 1, 1, kPurpose) {
+    if (prices_.empty()) prices_.assign(capacities_.size(), 0.0);
   }
 
   BalancedAssignment run() {
+    device_prices_.write<double>(prices_);
     find_prices();
-    assign_at_prices();
-    members_.resize(static_cast<size_t>(clusters_));
-    for (int64_t i = 0; i < points_; ++i) members_[at(labels_[at(i)])].push_back(static_cast<int32_t>(i));
-    pairs_.resize(static_cast<size_t>(clusters_ * clusters_));
-    for (int64_t a = 0; a < clusters_; ++a) build_moves(a);
-    while (augment()) {
+    prices_ = device_prices_.to_host<double>();
+    assign();
+    start_labels_ = device_labels_.to_host<int32_t>();
+    BalancedAssignment result{.labels = start_labels_};
+    const std::vector<int64_t> counts = device_counts_.to_host<int64_t>();
+    int64_t moves = 0;
+    for (size_t j = 0; j < counts.size(); ++j) moves += std::max<int64_t>(0, counts[j] - capacities_[j]);
+    result.prices = prices_;
+    result.dual = dual(prices_);
+    result.cost = result.dual;  // of the points where the prices put them: equal, but for clusters over or under full
+    for (size_t j = 0; j < counts.size(); ++j)
+      result.cost -= prices_[j] * static_cast<double>(counts[j] - capacities_[j]);
+    if (moves == 0) return result;
+    // How many points can move is not known; the certificate says whether these were enough.
+    const double cost_at_start = result.cost;
+    const std::vector<float> margins = device_margins_.to_host<float>();
+    for (int64_t wanted = std::max<int64_t>(4096, 32 * moves);; wanted *= 8) {
+      if (!move_some(std::min(wanted, costs_.rows), margins, counts, cost_at_start, result)) continue;
+      constexpr double kRounding = 1e-12;
+      const double scale = std::abs(result.cost) + std::abs(result.dual);
+      if (wanted >= costs_.rows || result.cost - result.dual <= kRounding * scale) return result;
     }
-    BalancedAssignment result;
-    for (int64_t i = 0; i < points_; ++i) {
-      result.cost += cost(i, labels_[at(i)]);
-      double best = kInfinity;
-      for (int64_t j = 0; j < clusters_; ++j) best = std::min(best, cost(i, j) + prices_[at(j)]);
-      result.dual += best;
-    }
-    for (int64_t j = 0; j < clusters_; ++j) result.dual -= prices_[at(j)] * static_cast<double>(capacities_[at(j)]);
-    result.labels = std::move(labels_);
-    result.prices = std::move(prices_);
-    return result;
   }
 
  private:
-  static size_t at(int64_t index) { return static_cast<size_t>(index); }
-  double cost(int64_t point, int64_t cluster) const {
-    return static_cast<double>(costs_[at(point * clusters_ + cluster)]);
-  }
-
-  /// Coordinate ascent on the dual: price j such that exactly its capacity's worth of points prefers j, first on a
-  /// sample, then on all points. Only a start: what it leaves wrong is moved afterwards.
+  /// Coordinate ascent, first on a sample, then on all points: only a start, what it leaves wrong is moved afterwards.
   void find_prices() {
     constexpr int64_t kSample = 8192;
-    const int64_t stride = std::max<int64_t>(1, points_ / kSample);
-    std::vector<int64_t> sample;
-    for (int64_t i = 0; i < points_; i += stride) sample.push_back(i);
-    for (int sweep = 0; sweep < 6; ++sweep) sweep_prices(sample);
-    if (stride == 1) return;
-    std::vector<int64_t> all(at(points_));
-    std::iota(all.begin(), all.end(), int64_t{0});
-    for (int sweep = 0; sweep < 2; ++sweep) sweep_prices(all);
+    const int64_t stride = std::max<int64_t>(1, costs_.rows / kSample);
+    const ConstTensorView sample{costs_.data, costs_.dtype, (costs_.rows + stride - 1) / stride, costs_.columns,
+                                 costs_.row_stride * stride};
+    sweep(sample, 6);
+    if (stride > 1) sweep(costs_, 2);
   }
 
-  void sweep_prices(const std::vector<int64_t>& chosen) {
-    const auto count = static_cast<int64_t>(chosen.size());
-    std::vector<double> advantage(chosen.size());
-    for (int64_t j = 0; j < clusters_; ++j) {
-      if (clusters_ == 1) return;
-      parallel_ranges(count, static_cast<double>(clusters_), [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-          double other = kInfinity;
-          for (int64_t b = 0; b < clusters_; ++b)
-            if (b != j) other = std::min(other, cost(chosen[at(i)], b) + prices_[at(b)]);
-          advantage[at(i)] = other - cost(chosen[at(i)], j);
-        }
-      });
-      const auto share = static_cast<int64_t>(std::llround(static_cast<double>(capacities_[at(j)]) *
-                                                           static_cast<double>(count) / static_cast<double>(points_)));
-      const int64_t rank = std::clamp<int64_t>(share, 1, count) - 1;
-      std::nth_element(advantage.begin(), advantage.begin() + rank, advantage.end(), std::greater<>());
-      prices_[at(j)] = advantage[at(rank)];
+  void sweep(ConstTensorView points, int sweeps) {
+    if (points.rows == 0) return;
+    std::vector<int64_t> ranks;
+    for (const int64_t capacity : capacities_) {
+      const double share =
+          static_cast<double>(capacity) * static_cast<double>(points.rows) / static_cast<double>(costs_.rows);
+      ranks.push_back(std::clamp<int64_t>(std::llround(share), 1, points.rows) - 1);
     }
+    for (int i = 0; i < sweeps; ++i) device_.price_sweep({points, ranks, device_prices_.view()});
   }
 
-  void assign_at_prices() {
-    labels_.resize(at(points_));
-    sizes_.assign(at(clusters_), 0);
-    for (int64_t i = 0; i < points_; ++i) {
-      int32_t best = 0;
-      for (int64_t j = 1; j < clusters_; ++j)
-        if (cost(i, j) + prices_[at(j)] < cost(i, best) + prices_[at(best)]) best = static_cast<int32_t>(j);
-      labels_[at(i)] = best;
-      ++sizes_[at(best)];
-    }
+  void assign() {
+    device_.assign_at_prices({.costs = costs_,
+                              .prices = device_prices_.view(),
+                              .labels = device_labels_.view(),
+                              .margins = device_margins_.view(),
+                              .counts = device_counts_.view(),
+                              .dual_sum = device_dual_.view()});
   }
 
-  void build_moves(int64_t a) {
-    constexpr size_t kKept = 128;
-    std::vector<int32_t>& members = members_[at(a)];
-    // Lazily kept: points that left are dropped, duplicates of those that came back too.
-    std::erase_if(members, [&](int32_t i) { return labels_[at(i)] != a; });
-    std::sort(members.begin(), members.end());
-    members.erase(std::unique(members.begin(), members.end()), members.end());
-    parallel_ranges(clusters_, static_cast<double>(members.size()) * 10, [&](int64_t begin, int64_t end) {
-      std::vector<Move> candidates;
-      for (int64_t b = begin; b < end; ++b) {
-        if (b == a) continue;
-        candidates.clear();
-        for (const int32_t i : members) candidates.push_back({cost(i, b) - cost(i, a), i});
-        PairMoves& pair = pairs_[at(a * clusters_ + b)];
-        pair.bound = kInfinity;
-        if (candidates.size() > kKept) {
-          std::nth_element(candidates.begin(), candidates.begin() + kKept, candidates.end(),
-                           [](const Move& x, const Move& y) { return y > x; });
-          pair.bound = candidates[kKept].cost;
-          candidates.resize(kKept);
-        }
-        pair.moves = Moves(std::greater<>(), candidates);
+  /// At the prices of the last assign().
+  double dual(const std::vector<double>& prices) const {
+    double dual = device_dual_.to_host<double>()[0];
+    for (size_t j = 0; j < prices.size(); ++j) dual -= prices[j] * static_cast<double>(capacities_[j]);
+    return dual;
+  }
+
+  std::vector<float> rows_of(const std::vector<int32_t>& points) {
+    const auto count = static_cast<int64_t>(points.size());
+    const DeviceMatrix ids = DeviceMatrix::reading<int32_t>(device_, points, 1, kPurpose);
+    const DeviceMatrix rows(device_, DType::f32, count, costs_.columns, kPurpose);
+    device_.embedding_forward({.ids = ids.view(),  // a lookup of rows, which is what is wanted
+                               .token_table = costs_,
+                               .positions = {},
+                               .position_table = {},
+                               .out = rows.view()});
+    return rows.to_host<float>();
+  }
+
+  /// Solves for the `wanted` points of the smallest margins, the others staying where the prices put them. False if
+  /// those alone overfill a cluster. `cost_at_start` = Σ cost of all points where the prices put them.
+  bool move_some(int64_t wanted, const std::vector<float>& margins, const std::vector<int64_t>& counts,
+                 double cost_at_start, BalancedAssignment& result) {
+    std::vector<float> sorted = margins;
+    std::nth_element(sorted.begin(), sorted.begin() + (wanted - 1), sorted.end());
+    const float threshold = sorted[static_cast<size_t>(wanted - 1)];
+    std::vector<int32_t> free;
+    std::vector<int64_t> room(capacities_.size());
+    for (size_t j = 0; j < room.size(); ++j) room[j] = capacities_[j] - counts[j];
+    for (size_t i = 0; i < margins.size(); ++i)
+      if (margins[i] <= threshold) {
+        free.push_back(static_cast<int32_t>(i));
+        ++room[static_cast<size_t>(start_labels_[i])];
       }
-    });
-  }
-
-  /// The cheapest move a -> b that still stands, or null if a is empty.
-  const Move* best_move(int64_t a, int64_t b) {
-    PairMoves& pair = pairs_[at(a * clusters_ + b)];
-    for (int attempt = 0; attempt < 2; ++attempt) {
-      while (!pair.moves.empty() && labels_[at(pair.moves.top().point)] != a) pair.moves.pop();
-      if (!pair.moves.empty() && pair.moves.top().cost <= pair.bound) return &pair.moves.top();
-      if (pair.bound == kInfinity) return nullptr;
-      build_moves(a);
-    }
-    return pair.moves.empty() ? nullptr : &pair.moves.top();
-  }
-
-  void move_point(int32_t point, int64_t a, int64_t b) {
-    labels_[at(point)] = static_cast<int32_t>(b);
-    --sizes_[at(a)];
-    ++sizes_[at(b)];
-    members_[at(b)].push_back(point);
-    for (int64_t c = 0; c < clusters_; ++c) {
-      if (c == b) continue;
-      PairMoves& pair = pairs_[at(b * clusters_ + c)];
-      const double change = cost(point, c) - cost(point, b);
-      if (change <= pair.bound) pair.moves.push({change, point});
-    }
-  }
-
-  /// Moves one point from some overfull cluster to some underfull one along the cheapest path. False if none is
-  /// overfull.
-  bool augment() {
-    std::vector<double> distance(at(clusters_), kInfinity);
-    std::vector<int64_t> from(at(clusters_), -1);
-    std::vector<uint8_t> done(at(clusters_), 0);
-    bool overfull = false;
-    for (int64_t j = 0; j < clusters_; ++j)
-      if (sizes_[at(j)] > capacities_[at(j)]) {
-        distance[at(j)] = 0;
-        overfull = true;
-      }
-    if (!overfull) return false;
-    int64_t target = -1;
-    while (target < 0) {
-      int64_t a = -1;
-      for (int64_t j = 0; j < clusters_; ++j)
-        if (done[at(j)] == 0 && distance[at(j)] < kInfinity && (a < 0 || distance[at(j)] < distance[at(a)])) a = j;
-      CBTM_ASSERT(a >= 0, "where a cluster is overfull, another is underfull and can be reached");
-      done[at(a)] = 1;
-      if (sizes_[at(a)] < capacities_[at(a)]) {
-        target = a;
-        break;
-      }
-      for (int64_t b = 0; b < clusters_; ++b) {
-        if (done[at(b)] != 0) continue;
-        const Move* move = best_move(a, b);
-        if (move == nullptr) continue;
-        const double reduced = std::max(0.0, move->cost + prices_[at(b)] - prices_[at(a)]);
-        if (distance[at(a)] + reduced < distance[at(b)]) {
-          distance[at(b)] = distance[at(a)] + reduced;
-          from[at(b)] = a;
-        }
-      }
-    }
-    const double reached = distance[at(target)];
-    // The moves are looked up before any is made, and made from the target backwards.
-    std::vector<std::pair<int64_t, int64_t>> path;
-    for (int64_t b = target; from[at(b)] >= 0; b = from[at(b)]) path.emplace_back(from[at(b)], b);
-    for (int64_t j = 0; j < clusters_; ++j) prices_[at(j)] -= std::min(distance[at(j)], reached);
-    std::vector<int32_t> moved;
-    for (const auto& [a, b] : path) moved.push_back(best_move(a, b)->point);
-    for (size_t i = 0; i < path.size(); ++i) move_point(moved[i], path[i].first, path[i].second);
+    if (std::any_of(room.begin(), room.end(), [](int64_t capacity) { return capacity < 0; })) return false;
+    const std::vector<float> costs = rows_of(free);
+    double before = 0;
+    for (size_t i = 0; i < free.size(); ++i)
+      before += static_cast<double>(
+          costs[i * room.size() + static_cast<size_t>(start_labels_[static_cast<size_t>(free[i])])]);
+    BalancedAssignment solved = move_along_shortest_paths(costs, room, prices_);
+    result.labels = start_labels_;
+    for (size_t i = 0; i < free.size(); ++i) result.labels[static_cast<size_t>(free[i])] = solved.labels[i];
+    result.cost = cost_at_start - before + solved.cost;
+    result.prices = std::move(solved.prices);
+    device_prices_.write<double>(result.prices);
+    assign();
+    result.dual = dual(result.prices);
     return true;
   }
 
-  std::span<const float> costs_;
-  int64_t clusters_;
-  int64_t points_;
+  Device& device_;
+  ConstTensorView costs_;
   std::vector<int64_t> capacities_;
-  std::vector<double> prices_;
-  std::vector<int32_t> labels_;
-  std::vector<int64_t> sizes_;
-  std::vector<std::vector<int32_t>> members_;
-  std::vector<PairMoves> pairs_;
+  std::vector<double> prices_;         ///< that the sweeps found
+  std::vector<int32_t> start_labels_;  ///< where those put the points
+  DeviceMatrix device_prices_, device_labels_, device_margins_, device_counts_, device_dual_;
 };
 
 }  // namespace
@@ -233,12 +155,12 @@ std::vector<int64_t> equal_capacities(int64_t points, int64_t clusters) {
   return capacities;
 }
 
-BalancedAssignment balanced_assignment(std::span<const float> costs, std::span<const int64_t> capacities,
+BalancedAssignment balanced_assignment(Device& device, ConstTensorView costs, std::span<const int64_t> capacities,
                                        std::span<const double> start_prices) {
-  const int64_t total = std::accumulate(capacities.begin(), capacities.end(), int64_t{0});
-  CBTM_ASSERT(!capacities.empty() && costs.size() == static_cast<size_t>(total) * capacities.size(),
+  CBTM_ASSERT(!capacities.empty() && costs.columns == static_cast<int64_t>(capacities.size()) &&
+                  costs.rows == std::accumulate(capacities.begin(), capacities.end(), int64_t{0}),
               "the capacities hold exactly the points");
-  return Solver(costs, capacities, start_prices).run();
+  return PricedAssignment(device, costs, capacities, start_prices).run();
 }
 
 }  // namespace cbtm

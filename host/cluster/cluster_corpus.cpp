@@ -9,6 +9,7 @@
 #include "cbtm/base/threads.h"
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/router.h"
+#include "cbtm/device/device_matrix.h"
 #include "cluster/fit.h"
 #include "cluster/shards.h"
 #include "cluster/symmetric_eigen.h"
@@ -71,14 +72,15 @@ Routed route_batch(const Router& router, const std::vector<Document>& documents)
 }
 
 /// Equal shards: the whole corpus's distances, solved at once.
-std::vector<int32_t> balanced_labels(const Router& router, const CorpusOptions& corpus) {
+std::vector<int32_t> balanced_labels(Device& device, const Router& router, const CorpusOptions& corpus) {
   std::vector<float> costs;
   for_batches(corpus, [&](const std::vector<Document>& documents) {
     const Routed routed = route_batch(router, documents);
     costs.insert(costs.end(), routed.distances.begin(), routed.distances.end());
   });
   const auto documents = static_cast<int64_t>(costs.size()) / router.clusters();
-  return balanced_assignment(costs, equal_capacities(documents, router.clusters())).labels;
+  const DeviceMatrix on_device = DeviceMatrix::reading<float>(device, costs, documents, "--balance-shards");
+  return balanced_assignment(device, on_device.view(), equal_capacities(documents, router.clusters())).labels;
 }
 
 struct Labelled {
@@ -87,10 +89,10 @@ struct Labelled {
   double objective = 0;
 };
 
-Labelled write_shards(const Router& router, const Tokenizer& tokenizer, const ClusterOptions& options,
+Labelled write_shards(Device& device, const Router& router, const Tokenizer& tokenizer, const ClusterOptions& options,
                       const HeldOutSplit& split, int64_t document_count, const RunDirectory& run) {
   std::vector<int32_t> given;
-  if (options.balance_shards) given = balanced_labels(router, options.corpus);
+  if (options.balance_shards) given = balanced_labels(device, router, options.corpus);
   AtomicDirectory output(run.shards());
   ShardWriter shards(output.path(), router.clusters(), tokenizer);
   std::vector<std::unique_ptr<Encoder>> encoders;
@@ -195,7 +197,7 @@ Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOpt
                     "that each has about 50",
                     100 * split.valid_fraction, options.valid_fraction));
   const Fit fit = fit_router(device, options, split, documents);
-  const Labelled labelled = write_shards(*fit.router, tokenizer, options, split, documents, run);
+  const Labelled labelled = write_shards(device, *fit.router, tokenizer, options, split, documents, run);
   fit.router->save(run.router());
 
   int64_t largest = 0;

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
+#include "cluster/sparse_rows.h"
 #include "cluster/svd.h"
 #include "cluster/tfidf.h"
 #include "cluster/words.h"
@@ -45,15 +47,19 @@ TfIdf read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, int64
 }
 
 /// Unit rows of A V; rows that are rounding noise are left out, and counted.
-std::vector<float> embed_rows(Device& device, const TfIdf& tfidf, const std::vector<float>& components,
+std::vector<float> embed_rows(Device& device, const SparseMatrix& tfidf, const std::vector<float>& components,
                               int64_t dimensions, int64_t& left_out) {
-  std::vector<float> projected(static_cast<size_t>(tfidf.rows() * dimensions));
-  device.sparse_times_dense(tfidf.matrix(),
-                            view_of(components.data(), static_cast<int64_t>(tfidf.vocabulary.size()), dimensions),
-                            view_of(projected.data(), tfidf.rows(), dimensions));
+  std::vector<float> projected;
+  {
+    const char* purpose = "embeddings of the documents (--fit-documents)";
+    const DeviceMatrix on_device = DeviceMatrix::reading<float>(device, components, tfidf.columns, purpose);
+    const DeviceMatrix out(device, DType::f32, tfidf.rows, dimensions, purpose);
+    device.sparse_times_dense(tfidf, on_device.view(), out.view());
+    projected = out.to_host<float>();
+  }
   constexpr double kNoise = 1e-6;  // of the tf-idf row, whose length is 1
   int64_t kept = 0;
-  for (int64_t row = 0; row < tfidf.rows(); ++row) {
+  for (int64_t row = 0; row < tfidf.rows; ++row) {
     const float* from = projected.data() + row * dimensions;
     double square = 0;
     for (int64_t d = 0; d < dimensions; ++d) square += static_cast<double>(from[d]) * static_cast<double>(from[d]);
@@ -62,7 +68,7 @@ std::vector<float> embed_rows(Device& device, const TfIdf& tfidf, const std::vec
     for (int64_t d = 0; d < dimensions; ++d)
       to[d] = static_cast<float>(static_cast<double>(from[d]) / std::sqrt(square));
   }
-  left_out = tfidf.rows() - kept;
+  left_out = tfidf.rows - kept;
   projected.resize(static_cast<size_t>(kept * dimensions));
   return projected;
 }
@@ -96,8 +102,8 @@ std::vector<std::vector<std::string>> top_terms(const Router::Parts& parts) {
 Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, int64_t documents) {
   const TfIdf tfidf = read_tfidf(options, split, documents);
   say("SVD of the tf-idf matrix ...");
-  const TruncatedSvd svd =
-      truncated_svd(device, tfidf.matrix(), {.dimensions = options.dimensions, .seed = options.seed});
+  std::optional<SparseRows> rows(std::in_place, device, tfidf);
+  const TruncatedSvd svd = truncated_svd(device, *rows, {.dimensions = options.dimensions, .seed = options.seed});
   Router::Parts parts;
   parts.vocabulary = tfidf.vocabulary;
   parts.idf.assign(tfidf.idf.begin(), tfidf.idf.end());
@@ -106,7 +112,8 @@ Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit
 
   Fit fit;
   int64_t left_out = 0;
-  fit.embeddings = embed_rows(device, tfidf, svd.components, svd.dimensions, left_out);
+  fit.embeddings = embed_rows(device, rows->matrix(), svd.components, svd.dimensions, left_out);
+  rows.reset();  // k-means needs the memory, not the words
   Progress progress("k-means");
   KMeansOptions kmeans_options{.clusters = options.clusters,
                                .balanced = options.balanced_fit,

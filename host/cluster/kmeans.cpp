@@ -5,79 +5,111 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/philox.h"
-#include "cbtm/base/threads.h"
 #include "cbtm/cluster/balanced_assignment.h"
+#include "cbtm/device/device_matrix.h"
 
 namespace cbtm {
 namespace {
 
-std::vector<float> distances_to(Device& device, std::span<const float> rows, int64_t dimensions,
-                                std::span<const float> centroids) {
-  const int64_t n = static_cast<int64_t>(rows.size()) / dimensions;
-  const int64_t k = static_cast<int64_t>(centroids.size()) / dimensions;
-  std::vector<float> out(static_cast<size_t>(n * k));
-  device.squared_distances(view_of(rows.data(), n, dimensions), view_of(centroids.data(), k, dimensions),
-                           view_of(out.data(), n, k));
-  return out;
-}
+constexpr const char* kPurpose = "k-means (--fit-documents, --k)";
 
-std::vector<int32_t> nearest(std::span<const float> distances, int64_t k) {
-  std::vector<int32_t> labels(distances.size() / static_cast<size_t>(k));
-  for (size_t i = 0; i < labels.size(); ++i) {
-    const auto row = distances.subspan(i * static_cast<size_t>(k), static_cast<size_t>(k));
-    labels[i] = static_cast<int32_t>(std::min_element(row.begin(), row.end()) - row.begin());
-  }
-  return labels;
-}
+/// The rows, on both sides, and what the device works with.
+class KMeansData {
+ public:
+  KMeansData(Device& device, std::span<const float> rows, int64_t dimensions, int64_t clusters)
+      : device_(device),
+        rows_(rows),
+        dimensions_(dimensions),
+        n_(static_cast<int64_t>(rows.size()) / dimensions),
+        clusters_(clusters),
+        device_rows_(DeviceMatrix::reading(device, rows, n_, kPurpose)),
+        labels_(device, DType::i32, 1, n_, kPurpose),
+        nearest_(device, DType::f32, 1, n_, kPurpose),
+        sums_(device, DType::f64, clusters, dimensions, kPurpose),
+        counts_(device, DType::i64, 1, clusters, kPurpose) {}
 
-/// Means of the rows of each cluster, in float64 and row order; an empty cluster takes the row farthest from its
-/// centre.
-std::vector<float> means(std::span<const float> rows, int64_t dimensions, const std::vector<int32_t>& labels, int64_t k,
-                         std::span<const float> distances) {
-  std::vector<double> sums(static_cast<size_t>(k * dimensions), 0.0);
-  std::vector<int64_t> counts(static_cast<size_t>(k), 0);
-  for (size_t i = 0; i < labels.size(); ++i) {
-    ++counts[static_cast<size_t>(labels[i])];
-    double* sum = sums.data() + labels[i] * dimensions;
-    for (int64_t d = 0; d < dimensions; ++d)
-      sum[d] += static_cast<double>(rows[i * static_cast<size_t>(dimensions) + static_cast<size_t>(d)]);
+  int64_t n() const { return n_; }
+  std::span<const float> row(int64_t i) const {
+    return rows_.subspan(static_cast<size_t>(i * dimensions_), static_cast<size_t>(dimensions_));
   }
-  std::vector<float> centroids(sums.size());
-  std::vector<uint8_t> taken(labels.size(), 0);
-  for (int64_t j = 0; j < k; ++j) {
-    if (counts[static_cast<size_t>(j)] > 0) {
-      for (int64_t d = 0; d < dimensions; ++d)
-        centroids[static_cast<size_t>(j * dimensions + d)] = static_cast<float>(
-            sums[static_cast<size_t>(j * dimensions + d)] / static_cast<double>(counts[static_cast<size_t>(j)]));
-      continue;
-    }
-    size_t farthest = 0;
-    float largest = -1;
-    for (size_t i = 0; i < labels.size(); ++i) {
-      const float distance = distances[i * static_cast<size_t>(k) + static_cast<size_t>(labels[i])];
-      if (taken[i] == 0 && distance > largest) {
-        largest = distance;
-        farthest = i;
+
+  struct Nearest {
+    std::vector<int32_t> labels;
+    std::vector<float> distances;
+  };
+  /// Of any number of centroids.
+  Nearest nearest(std::span<const float> centroids) {
+    const DeviceMatrix centres = on_device(centroids);
+    device_.nearest_centres({.rows = device_rows_.view(),
+                             .centroids = centres.view(),
+                             .labels = labels_.view(),
+                             .nearest = nearest_.view(),
+                             .second = {}});
+    return {labels_.to_host<int32_t>(), nearest_.to_host<float>()};
+  }
+
+  BalancedAssignment balanced(std::span<const float> centroids, std::span<const int64_t> capacities,
+                              std::span<const double> prices) {
+    if (!costs_.view()) costs_ = DeviceMatrix(device_, DType::f32, n_, clusters_, kPurpose);
+    const DeviceMatrix centres = on_device(centroids);
+    device_.squared_distances(device_rows_.view(), centres.view(), costs_.view());
+    return balanced_assignment(device_, costs_.view(), capacities, prices);
+  }
+
+  /// Means of the rows of each cluster; an empty cluster takes the row farthest from its centre, by `distances`.
+  std::vector<float> means(const std::vector<int32_t>& labels, const std::vector<float>& distances) {
+    labels_.write<int32_t>(labels);
+    device_.cluster_sums({device_rows_.view(), labels_.view(), sums_.view(), counts_.view()});
+    const std::vector<double> sums = sums_.to_host<double>();
+    const std::vector<int64_t> counts = counts_.to_host<int64_t>();
+    std::vector<float> centroids(sums.size());
+    std::vector<uint8_t> taken(labels.size(), 0);
+    for (int64_t j = 0; j < clusters_; ++j) {
+      const auto count = static_cast<double>(counts[static_cast<size_t>(j)]);
+      if (count > 0) {
+        for (int64_t d = 0; d < dimensions_; ++d) {
+          const auto at = static_cast<size_t>(j * dimensions_ + d);
+          centroids[at] = static_cast<float>(sums[at] / count);
+        }
+        continue;
       }
+      size_t farthest = 0;
+      float largest = -1;
+      for (size_t i = 0; i < distances.size(); ++i)
+        if (taken[i] == 0 && distances[i] > largest) {
+          largest = distances[i];
+          farthest = i;
+        }
+      taken[farthest] = 1;
+      std::ranges::copy(row(static_cast<int64_t>(farthest)), centroids.begin() + j * dimensions_);
     }
-    taken[farthest] = 1;
-    std::copy_n(rows.begin() + static_cast<int64_t>(farthest) * dimensions, dimensions,
-                centroids.begin() + j * dimensions);
+    return centroids;
   }
-  return centroids;
-}
 
-std::vector<float> initial_centroids(Device& device, std::span<const float> rows, int64_t dimensions,
-                                     const KMeansOptions& options, uint64_t stream) {
-  const int64_t n = static_cast<int64_t>(rows.size()) / dimensions;
+ private:
+  DeviceMatrix on_device(std::span<const float> centroids) {
+    return DeviceMatrix::reading(device_, centroids, static_cast<int64_t>(centroids.size()) / dimensions_, kPurpose);
+  }
+
+  Device& device_;
+  std::span<const float> rows_;
+  int64_t dimensions_, n_, clusters_;
+  DeviceMatrix device_rows_, labels_, nearest_, sums_, counts_;
+  DeviceMatrix costs_;  ///< made when it is first needed
+};
+
+std::vector<float> initial_centroids(KMeansData& data, const KMeansOptions& options, uint64_t stream) {
+  const int64_t n = data.n();
   PhiloxStream random(options.seed, stream);
   std::vector<float> centroids;
+  int64_t count = 0;
   const auto take = [&](int64_t row) {
-    centroids.insert(centroids.end(), rows.begin() + row * dimensions, rows.begin() + (row + 1) * dimensions);
+    centroids.insert(centroids.end(), data.row(row).begin(), data.row(row).end());
+    ++count;
   };
   if (options.init == KMeansInit::random) {
     std::vector<int64_t> chosen;
-    while (static_cast<int64_t>(chosen.size()) < options.clusters) {
+    while (count < options.clusters) {
       const auto row = static_cast<int64_t>(random.next_below(static_cast<uint64_t>(n)));
       if (std::find(chosen.begin(), chosen.end(), row) != chosen.end()) continue;
       chosen.push_back(row);
@@ -89,9 +121,8 @@ std::vector<float> initial_centroids(Device& device, std::span<const float> rows
   // centre so far.
   take(static_cast<int64_t>(random.next_below(static_cast<uint64_t>(n))));
   std::vector<float> closest(static_cast<size_t>(n), INFINITY);
-  while (static_cast<int64_t>(centroids.size()) < options.clusters * dimensions) {
-    const std::vector<float> latest =
-        distances_to(device, rows, dimensions, std::span(centroids).last(static_cast<size_t>(dimensions)));
+  while (count < options.clusters) {
+    const std::vector<float> latest = data.nearest(std::span(centroids).last(data.row(0).size())).distances;
     double total = 0;
     for (size_t i = 0; i < latest.size(); ++i) {
       closest[i] = std::min(closest[i], latest[i]);
@@ -111,30 +142,27 @@ std::vector<float> initial_centroids(Device& device, std::span<const float> rows
   return centroids;
 }
 
-}  // namespace
-
-KMeansResult kmeans_from(Device& device, std::span<const float> rows, int64_t dimensions,
-                         std::span<const float> centroids, const KMeansOptions& options, bool keep_history) {
-  const int64_t k = static_cast<int64_t>(centroids.size()) / dimensions;
-  const int64_t n = static_cast<int64_t>(rows.size()) / dimensions;
-  const std::vector<int64_t> capacities = options.capacities.empty() ? equal_capacities(n, k) : options.capacities;
+KMeansResult iterate(KMeansData& data, std::vector<float> centroids, const KMeansOptions& options, bool keep_history) {
+  const std::vector<int64_t> capacities =
+      options.capacities.empty() ? equal_capacities(data.n(), options.clusters) : options.capacities;
   KMeansResult result;
-  result.centroids.assign(centroids.begin(), centroids.end());
+  result.centroids = std::move(centroids);
   std::vector<double> prices;
   for (int64_t iteration = 0; iteration < options.iterations_max; ++iteration) {
-    const std::vector<float> distances = distances_to(device, rows, dimensions, result.centroids);
     std::vector<int32_t> labels;
+    std::vector<float> distances;  // of unbalanced ones only: of balanced clusters none is empty
     double objective = 0;
     if (options.balanced) {
-      BalancedAssignment assignment = balanced_assignment(distances, capacities, prices);
+      BalancedAssignment assignment = data.balanced(result.centroids, capacities, prices);
       labels = std::move(assignment.labels);
       prices = std::move(assignment.prices);
       objective = assignment.cost;
       result.relative_gap = assignment.relative_gap();
     } else {
-      labels = nearest(distances, k);
-      for (size_t i = 0; i < labels.size(); ++i)
-        objective += static_cast<double>(distances[i * static_cast<size_t>(k) + static_cast<size_t>(labels[i])]);
+      KMeansData::Nearest nearest = data.nearest(result.centroids);
+      labels = std::move(nearest.labels);
+      distances = std::move(nearest.distances);
+      for (const float distance : distances) objective += static_cast<double>(distance);
     }
     const bool settled = labels == result.labels;
     result.labels = std::move(labels);
@@ -142,25 +170,33 @@ KMeansResult kmeans_from(Device& device, std::span<const float> rows, int64_t di
     if (keep_history) result.label_history.push_back(result.labels);
     if (options.progress) options.progress(result.restart, iteration, objective);
     if (settled) break;
-    result.centroids = means(rows, dimensions, result.labels, k, distances);
+    result.centroids = data.means(result.labels, distances);
   }
   return result;
+}
+
+}  // namespace
+
+KMeansResult kmeans_from(Device& device, std::span<const float> rows, int64_t dimensions,
+                         std::span<const float> centroids, const KMeansOptions& options, bool keep_history) {
+  KMeansData data(device, rows, dimensions, options.clusters);
+  return iterate(data, {centroids.begin(), centroids.end()}, options, keep_history);
 }
 
 KMeansResult kmeans(Device& device, std::span<const float> rows, int64_t dimensions, const KMeansOptions& options) {
   const int64_t n = static_cast<int64_t>(rows.size()) / dimensions;
   if (n < options.clusters)
     fail("--k {} needs at least as many documents, but only {} can be used for clustering", options.clusters, n);
+  KMeansData data(device, rows, dimensions, options.clusters);
   KMeansResult best;
   for (int64_t restart = 0; restart < options.restarts; ++restart) {
-    const std::vector<float> initial =
-        initial_centroids(device, rows, dimensions, options, static_cast<uint64_t>(restart));
+    std::vector<float> initial = initial_centroids(data, options, static_cast<uint64_t>(restart));
     KMeansOptions told = options;
     if (options.progress)
       told.progress = [&](int64_t, int64_t iteration, double objective) {
         options.progress(restart, iteration, objective);
       };
-    KMeansResult result = kmeans_from(device, rows, dimensions, initial, told);
+    KMeansResult result = iterate(data, std::move(initial), told, /*keep_history=*/false);
     result.restart = restart;
     if (best.objectives.empty() || result.objective() < best.objective()) best = std::move(result);
   }

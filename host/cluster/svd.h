@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "cbtm/device/device.h"
+#include "cluster/sparse_rows.h"
 
 namespace cbtm {
 
@@ -23,8 +23,8 @@ struct TruncatedSvd {
   int64_t iterations = 0;
 };
 
-/// Truncated SVD of a sparse matrix by randomised subspace iteration (Halko, Martinsson, Tropp 2011, algorithms 4.4 and
-/// 5.1); orthogonalisation by Cholesky QR twice. No centring. Deterministic for a seed.
-TruncatedSvd truncated_svd(Device& device, const SparseMatrix& matrix, const SvdOptions& options);
+/// Truncated SVD of a sparse matrix (on the device) by randomised subspace iteration (Halko, Martinsson, Tropp 2011,
+/// algorithms 4.4 and 5.1); orthogonalisation by Cholesky QR twice. No centring. Deterministic for a seed.
+TruncatedSvd truncated_svd(Device& device, const SparseRows& rows, const SvdOptions& options);
 
 }  // namespace cbtm

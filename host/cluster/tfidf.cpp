@@ -57,23 +57,19 @@ TfIdf TfIdfBuilder::finish(int64_t min_df) {
                          1.0);
   }
   int64_t begin = 0;
-  std::vector<std::pair<int32_t, double>> row;
+  std::vector<std::pair<int32_t, int32_t>> row;
   for (const int64_t end : row_ends_) {
     row.clear();
-    double square = 0;
     for (int64_t entry = begin; entry < end; ++entry) {
       const auto& [id, count] = entries_[static_cast<size_t>(entry)];
       const int32_t column = column_of[static_cast<size_t>(id)];
-      if (column < 0) continue;
-      const double value = count * result.idf[static_cast<size_t>(column)];
-      row.emplace_back(column, value);
-      square += value * value;
+      if (column >= 0) row.emplace_back(column, count);
     }
     begin = end;
     std::sort(row.begin(), row.end());
-    for (const auto& [column, value] : row) {
+    for (const auto& [column, count] : row) {
       result.indices.push_back(column);
-      result.values.push_back(static_cast<float>(value / std::sqrt(square)));
+      result.counts.push_back(static_cast<float>(count));
     }
     result.indptr.push_back(static_cast<int64_t>(result.indices.size()));
   }

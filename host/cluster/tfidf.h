@@ -7,20 +7,17 @@
 #include <unordered_set>
 #include <vector>
 
-#include "cbtm/device/device.h"
-
 namespace cbtm {
 
-/// tf-idf of a set of documents (cbtm-method.md 1.1, 1.2): rows of counts times idf, of unit length.
+/// Term counts of a set of documents and their idf (cbtm-method.md 1.1, 1.2). SparseRows makes the tf-idf rows of them.
 struct TfIdf {
   std::vector<std::string> vocabulary;  ///< sorted by bytes
   std::vector<double> idf;              ///< ln((1 + n) / (1 + df)) + 1
   std::vector<int64_t> indptr = {0};
   std::vector<int32_t> indices;  ///< ascending within a row
-  std::vector<float> values;
+  std::vector<float> counts;
 
   int64_t rows() const { return static_cast<int64_t>(indptr.size()) - 1; }
-  SparseMatrix matrix() const { return {rows(), static_cast<int64_t>(vocabulary.size()), indptr, indices, values}; }
 };
 
 /// Collects term counts of documents in batches, on all threads, and makes the matrix at the end.

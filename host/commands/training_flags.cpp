@@ -31,7 +31,9 @@ void add_training_flags(CommandLine& line) {
                                                                           integer_flag(2), "N")(
       "validate-every", "steps between held-out losses (default: ten times a run)", integer_flag(), "N")(
       "snapshots", "models kept along the way, in RUN/snapshots: what the report draws gain against budget from", integer_flag(0), "N")(
-      "memory", "memory that may be used, for example 8G (default: what is free)", text_flag(), "SIZE")(
+      "precision", "of activations and working weights: float32, bf16, fp16 or auto (bf16 on a GPU that has it)",
+      text_flag("auto"),
+      "TYPE")("memory", "memory that may be used, for example 8G (default: what is free)", text_flag(), "SIZE")(
       "redo", "train again what was trained with other settings", switch_flag());
 }
 
@@ -83,6 +85,7 @@ TrainingSettings dense_settings(const CommandLine& line, const OptConfig& config
   s.weight_decay = line.number("weight-decay", 0, 10);
   s.clip_norm = line.number("clip", 0, 1e9);
   s.attention_within_document = line.get<bool>("attention-within-document");
+  s.precision = line.text("precision");
   s.seed = line.common().seed;
   if (line.given("micro-batch")) s.micro_batch_sequences = line.integer("micro-batch", 1);
   s.save_every = line.integer("save-every", 1);

@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
+#include <numeric>
 #include <vector>
 
 #include "cbtm/base/threads.h"
@@ -7,20 +10,6 @@
 #include "cpu/matrix_product.h"
 
 namespace cbtm {
-
-void CpuDevice::sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) {
-  CBTM_ASSERT(x.rows == a.columns && y.rows == a.rows && x.columns == y.columns, "shapes of a product agree");
-  const double entries_per_row = a.rows > 0 ? static_cast<double>(a.indices.size()) / static_cast<double>(a.rows) : 0;
-  parallel_ranges(a.rows, entries_per_row * static_cast<double>(x.columns) * 0.2, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* out = y.as<float>() + row * y.row_stride;
-      std::memset(out, 0, static_cast<size_t>(y.columns) * 4);
-      for (int64_t entry = a.indptr[static_cast<size_t>(row)]; entry < a.indptr[static_cast<size_t>(row) + 1]; ++entry)
-        kernels_.add_scaled(a.values[static_cast<size_t>(entry)],
-                            x.as<float>() + a.indices[static_cast<size_t>(entry)] * x.row_stride, x.columns, out);
-    }
-  });
-}
 
 void CpuDevice::gram(ConstTensorView x, TensorView product) {
   // float32 products of pieces short enough to lose nothing that matters, added in order in float64.
@@ -38,6 +27,23 @@ void CpuDevice::gram(ConstTensorView x, TensorView product) {
   }
 }
 
+void CpuDevice::solve_upper(ConstTensorView upper, TensorView y) {
+  const int64_t columns = y.columns;
+  CBTM_ASSERT(upper.rows == columns && upper.columns == columns, "a triangle as wide as the rows");
+  const auto r = [&](int64_t i, int64_t j) { return upper.as<double>()[i * upper.row_stride + j]; };
+  parallel_ranges(y.rows, static_cast<double>(columns * columns), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      float* values = y.as<float>() + row * y.row_stride;
+      for (int64_t j = 0; j < columns; ++j) {
+        values[j] = r(j, j) != 0 ? static_cast<float>(static_cast<double>(values[j]) / r(j, j)) : 0.0f;
+        const double value = static_cast<double>(values[j]);
+        if (value == 0) continue;
+        for (int64_t l = j + 1; l < columns; ++l) values[l] -= static_cast<float>(value * r(j, l));
+      }
+    }
+  });
+}
+
 void CpuDevice::squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) {
   const int64_t dimensions = rows.columns;
   parallel_ranges(rows.rows, static_cast<double>(dimensions * centroids.rows) * 0.1, [&](int64_t begin, int64_t end) {
@@ -47,6 +53,100 @@ void CpuDevice::squared_distances(ConstTensorView rows, ConstTensorView centroid
             kernels_.squared_distance(rows.as<float>() + row * rows.row_stride,
                                       centroids.as<float>() + centroid * centroids.row_stride, dimensions);
   });
+}
+
+void CpuDevice::nearest_centres(const NearestCentres& arguments) {
+  const ConstTensorView rows = arguments.rows, centroids = arguments.centroids;
+  CBTM_ASSERT(centroids.rows > 0 && centroids.columns == rows.columns, "there is a centre to be near to");
+  const double cost = static_cast<double>(rows.columns * centroids.rows) * 0.1;
+  parallel_ranges(rows.rows, cost, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      float best = std::numeric_limits<float>::infinity(), second = best;
+      int32_t label = 0;
+      for (int64_t centroid = 0; centroid < centroids.rows; ++centroid) {
+        const float distance =
+            kernels_.squared_distance(rows.as<float>() + row * rows.row_stride,
+                                      centroids.as<float>() + centroid * centroids.row_stride, rows.columns);
+        if (distance < best) {
+          second = best;
+          best = distance;
+          label = static_cast<int32_t>(centroid);
+        } else {
+          second = std::min(second, distance);
+        }
+      }
+      arguments.labels.as<int32_t>()[row] = label;
+      arguments.nearest.as<float>()[row] = best;
+      if (arguments.second) arguments.second.as<float>()[row] = second;
+    }
+  });
+}
+
+void CpuDevice::cluster_sums(const ClusterSums& arguments) {
+  const ConstTensorView rows = arguments.rows;
+  const int32_t* labels = arguments.labels.as<int32_t>();
+  double* sums = arguments.sums.as<double>();
+  int64_t* counts = arguments.counts.as<int64_t>();
+  std::fill_n(sums, arguments.sums.rows * rows.columns, 0.0);
+  std::fill_n(counts, arguments.sums.rows, int64_t{0});
+  for (int64_t i = 0; i < rows.rows; ++i) {
+    ++counts[labels[i]];
+    const float* row = rows.as<float>() + i * rows.row_stride;
+    double* sum = sums + labels[i] * rows.columns;
+    for (int64_t d = 0; d < rows.columns; ++d) sum[d] += static_cast<double>(row[d]);
+  }
+}
+
+void CpuDevice::price_sweep(const PriceSweep& arguments) {
+  const ConstTensorView costs = arguments.costs;
+  const int64_t clusters = costs.columns;
+  if (clusters == 1 || costs.rows == 0) return;
+  double* prices = arguments.prices.as<double>();
+  std::vector<double> advantage(static_cast<size_t>(costs.rows));
+  for (int64_t j = 0; j < clusters; ++j) {
+    parallel_ranges(costs.rows, static_cast<double>(clusters), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const float* row = costs.as<float>() + i * costs.row_stride;
+        double other = std::numeric_limits<double>::infinity();
+        for (int64_t b = 0; b < clusters; ++b)
+          if (b != j) other = std::min(other, static_cast<double>(row[b]) + prices[b]);
+        advantage[static_cast<size_t>(i)] = other - static_cast<double>(row[j]);
+      }
+    });
+    const int64_t rank = arguments.ranks[static_cast<size_t>(j)];
+    std::nth_element(advantage.begin(), advantage.begin() + rank, advantage.end(), std::greater<>());
+    prices[j] = advantage[static_cast<size_t>(rank)];
+  }
+}
+
+void CpuDevice::assign_at_prices(const AssignAtPrices& arguments) {
+  const ConstTensorView costs = arguments.costs;
+  const double* prices = arguments.prices.as<double>();
+  int32_t* labels = arguments.labels.as<int32_t>();
+  std::vector<double> least(static_cast<size_t>(costs.rows));
+  parallel_ranges(costs.rows, static_cast<double>(costs.columns), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const float* row = costs.as<float>() + i * costs.row_stride;
+      double best = std::numeric_limits<double>::infinity(), second = best;
+      labels[i] = 0;
+      for (int64_t j = 0; j < costs.columns; ++j) {
+        const double cost = static_cast<double>(row[j]) + prices[j];
+        if (cost < best) {
+          second = best;
+          best = cost;
+          labels[i] = static_cast<int32_t>(j);
+        } else {
+          second = std::min(second, cost);
+        }
+      }
+      least[static_cast<size_t>(i)] = best;
+      arguments.margins.as<float>()[i] = static_cast<float>(second - best);
+    }
+  });
+  int64_t* counts = arguments.counts.as<int64_t>();
+  std::fill_n(counts, costs.columns, int64_t{0});
+  for (int64_t i = 0; i < costs.rows; ++i) ++counts[labels[i]];
+  *arguments.dual_sum.as<double>() = std::accumulate(least.begin(), least.end(), 0.0);
 }
 
 }  // namespace cbtm

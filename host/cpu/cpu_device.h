@@ -37,13 +37,22 @@ class CpuDevice : public Device {
   void attention_cached(const AttentionCached& arguments) override;
   void output_loss(const OutputLoss& arguments) override;
   void mixture_log_probabilities(const MixtureLogProbabilities& arguments) override;
+  void sample_mixture(const SampleMixture& arguments) override;
 
   void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override;
   void adamw(const AdamW& arguments) override;
+  void require_finite(ConstTensorView values, TensorView result) override;
 
+  void tfidf_rows(const TfIdfRows& arguments) override;
+  void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) override;
   void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) override;
   void gram(ConstTensorView x, TensorView product) override;
+  void solve_upper(ConstTensorView upper, TensorView y) override;
   void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) override;
+  void nearest_centres(const NearestCentres& arguments) override;
+  void cluster_sums(const ClusterSums& arguments) override;
+  void price_sweep(const PriceSweep& arguments) override;
+  void assign_at_prices(const AssignAtPrices& arguments) override;
 
   int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const override;
 

@@ -30,6 +30,7 @@ void CpuDevice::linear_forward(const LinearForward& arguments) {
   const int64_t in = weight.columns;
   const int64_t out = weight.rows;
   CBTM_ASSERT(input.columns == in && output.columns == out && output.rows == rows, "shapes of a linear layer agree");
+  CBTM_ASSERT((weight.dtype == DType::i8) == static_cast<bool>(arguments.weight_scales), "int8 weights have scales");
   const float* bias = arguments.bias ? arguments.bias.as<float>() : nullptr;
 
   const auto epilogue = [&](int64_t first_row, int64_t row_count, int64_t first, int64_t count) {
@@ -48,7 +49,8 @@ void CpuDevice::linear_forward(const LinearForward& arguments) {
     });
   };
 
-  if (rows <= cpu::kFewRows && weight.row_stride == in && weight.dtype != DType::f16) {
+  const bool few_rows_kernel = weight.dtype == DType::f32 || weight.dtype == DType::bf16;
+  if (rows <= cpu::kFewRows && weight.row_stride == in && few_rows_kernel) {
     parallel_ranges(out, static_cast<double>(in * rows) * 0.05, [&](int64_t begin, int64_t end) {
       if (weight.dtype == DType::f32) {
         kernels_.few_rows_f32(input.as<float>(), input.row_stride, rows, in, weight.as<float>(), begin, end,
@@ -68,6 +70,11 @@ void CpuDevice::linear_forward(const LinearForward& arguments) {
       const int64_t count = std::min(block, out - first);
       parallel_ranges(count, static_cast<double>(in) * 0.2, [&](int64_t begin, int64_t end) {
         cpu::widened_rows(kernels_, weight, first + begin, end - begin, widened + begin * in);
+        if (!arguments.weight_scales) return;
+        for (int64_t row = begin; row < end; ++row) {
+          float* values = widened + row * in;
+          kernels_.scale(arguments.weight_scales.as<float>()[first + row], values, in, values);
+        }
       });
       cpu::multiply_matrices(kernels_, {rows, count, in, input.as<float>(), input.row_stride, false, widened, in, true,
                                         output.as<float>() + first, output.row_stride});

@@ -34,7 +34,7 @@ void CpuDevice::adamw(const AdamW& arguments) {
     fill_zero(arguments.gradients);
     return;
   }
-  const double norm = std::sqrt(square_sum);
+  const double norm = std::sqrt(square_sum) / arguments.loss_scale;
   const double clip = arguments.clip_norm > 0 ? std::min(1.0, arguments.clip_norm / (norm + 1e-6)) : 1.0;
   const double t = static_cast<double>(arguments.step);
   const double first_correction = 1.0 - std::pow(static_cast<double>(arguments.beta1), t);
@@ -46,7 +46,7 @@ void CpuDevice::adamw(const AdamW& arguments) {
                     .first_moments = arguments.first_moments.as<float>() + begin,
                     .second_moments = arguments.second_moments.as<float>() + begin,
                     .count = end - begin,
-                    .gradient_factor = static_cast<float>(clip),
+                    .gradient_factor = static_cast<float>(clip / arguments.loss_scale),
                     .beta1 = arguments.beta1,
                     .beta2 = arguments.beta2,
                     .decay_factor = 1.0f - arguments.learning_rate * weight_decay,
@@ -59,6 +59,13 @@ void CpuDevice::adamw(const AdamW& arguments) {
     update(begin, border, arguments.weight_decay);
     update(border, end, 0.0f);
   });
+  if (arguments.working_weights) copy(arguments.working_weights, arguments.weights);
+}
+
+void CpuDevice::require_finite(ConstTensorView values, TensorView result) {
+  const double* begin = values.as<double>();
+  if (!std::all_of(begin, begin + values.columns, [](double value) { return std::isfinite(value); }))
+    *result.as<double>() = NAN;
 }
 
 }  // namespace cbtm

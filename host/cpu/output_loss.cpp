@@ -70,26 +70,4 @@ void CpuDevice::output_loss(const OutputLoss& arguments) {
   }
 }
 
-void CpuDevice::mixture_log_probabilities(const MixtureLogProbabilities& arguments) {
-  const TensorView out = arguments.log_probabilities;
-  const int64_t vocab_size = out.columns;
-  const ConstTensorView weights = arguments.weights;
-  parallel_ranges(out.rows, static_cast<double>(vocab_size) * 2.0, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      float* mixed = out.as<float>() + row * out.row_stride;
-      std::fill_n(mixed, vocab_size, 0.0f);
-      for (size_t expert = 0; expert < arguments.logits.size(); ++expert) {
-        const float weight = weights.as<float>()[row * weights.row_stride + static_cast<int64_t>(expert)];
-        if (weight == 0) continue;
-        const ConstTensorView logits = arguments.logits[expert];
-        const float* values = logits.as<float>() + row * logits.row_stride;
-        const float highest = kernels_.row_max(values, vocab_size);
-        const float sum = kernels_.exp_sum(values, highest, vocab_size, nullptr);
-        kernels_.add_exp_scaled(values, highest, weight / sum, vocab_size, mixed);
-      }
-      kernels_.log_in_place(mixed, vocab_size);
-    }
-  });
-}
-
 }  // namespace cbtm

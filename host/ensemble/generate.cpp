@@ -38,6 +38,26 @@ struct Growing {
   size_t shown = 0;
 };
 
+/// The next token of each active sequence.
+std::vector<int32_t> choose_tokens(NextTokenScorer& scorer, const std::vector<int64_t>& active,
+                                   std::vector<Growing>& all, const SamplingOptions& sampling) {
+  if (sampling.repetition_penalty == 1) {
+    std::vector<double> uniforms(active.size(), 0.0);
+    for (size_t row = 0; row < active.size() && !sampling.greedy; ++row)
+      uniforms[row] = all[static_cast<size_t>(active[row])].random.next_uniform();
+    return scorer.choose(active, sampling, uniforms);
+  }
+  std::vector<float> scores;
+  scorer.score(active, scores);
+  std::vector<int32_t> ids;
+  const auto vocab = static_cast<size_t>(scorer.vocab_size());
+  for (size_t row = 0; row < active.size(); ++row) {
+    Growing& growing = all[static_cast<size_t>(active[row])];
+    ids.push_back(choose_token(std::span(scores).subspan(row * vocab, vocab), growing.seen, sampling, growing.random));
+  }
+  return ids;
+}
+
 }  // namespace
 
 std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
@@ -64,16 +84,13 @@ std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokeni
   };
 
   scorer.start(prompts);
-  std::vector<float> scores;
   while (!active.empty()) {
-    scorer.score(active, scores);
+    const std::vector<int32_t> chosen = choose_tokens(scorer, active, all, options.sampling);
     std::vector<int64_t> still;
     for (size_t row = 0; row < active.size(); ++row) {
       const int64_t sequence = active[row];
       Growing& growing = all[static_cast<size_t>(sequence)];
-      const auto vocab = static_cast<size_t>(scorer.vocab_size());
-      const int32_t id =
-          choose_token(std::span(scores).subspan(row * vocab, vocab), growing.seen, options.sampling, growing.random);
+      const int32_t id = chosen[row];
       const bool eos = std::find(options.eos_ids.begin(), options.eos_ids.end(), id) != options.eos_ids.end();
       if (eos && !options.ignore_eos) {
         growing.result.finish = "eos";

@@ -6,24 +6,30 @@ namespace {
 /// Gives out consecutive pieces of a buffer; with a null base it only counts.
 class Carver {
  public:
-  explicit Carver(char* base) : base_(base) {}
-  TensorView take(int64_t rows, int64_t columns) {
-    TensorView view{base_ == nullptr ? nullptr : base_ + bytes_, DType::f32, rows, columns};
-    bytes_ += (rows * columns * 4 + 63) / 64 * 64;
+  Carver(char* base, DType dtype) : base_(base), dtype_(dtype) {}
+  TensorView take(int64_t rows, int64_t columns) { return take(rows, columns, dtype_); }
+  /// Statistics and losses.
+  TensorView take_float(int64_t rows, int64_t columns) { return take(rows, columns, DType::f32); }
+  TensorView take(int64_t rows, int64_t columns, DType dtype) {
+    TensorView view{base_ == nullptr ? nullptr : base_ + bytes_, dtype, rows, columns};
+    bytes_ += (rows * columns * dtype_bytes(dtype) + 63) / 64 * 64;
     return view;
   }
   int64_t bytes() const { return bytes_; }
 
  private:
   char* base_;
+  DType dtype_;
   int64_t bytes_ = 0;
 };
 
-void carve(Activations& a, Carver& carver, const OptConfig& config, int64_t rows, Recompute recompute) {
+void carve(Activations& a, Carver& carver, const Device& device, const OptConfig& config, int64_t rows,
+           Recompute recompute) {
   const int64_t hidden = config.hidden_size;
   const int64_t ffn = config.ffn_dim;
   const int64_t projection = config.word_embed_proj_dim;
   const bool gelu = config.activation_function == OptActivation::gelu;
+  const int64_t mask_bytes = gelu ? 0 : device.relu_mask_columns(ffn);
   const bool pre_norm = config.do_layer_norm_before;
   if (config.has_projections()) {
     a.token_embedding = carver.take(rows, projection);
@@ -32,8 +38,8 @@ void carve(Activations& a, Carver& carver, const OptConfig& config, int64_t rows
     a.token_embedding_gradient = carver.take(rows, projection);
   }
   a.embedding = carver.take(rows, hidden);
-  a.embedding_mean = carver.take(1, rows);
-  a.embedding_rstd = carver.take(1, rows);
+  a.embedding_mean = carver.take_float(1, rows);
+  a.embedding_rstd = carver.take_float(1, rows);
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     LayerActivations activations;
     const bool own = recompute != Recompute::layers || layer == 0;
@@ -42,7 +48,7 @@ void carve(Activations& a, Carver& carver, const OptConfig& config, int64_t rows
       if (pre_norm) activations.norm1 = carver.take(rows, hidden);
       activations.qkv = carver.take(rows, 3 * hidden);
       activations.attention = carver.take(rows, hidden);
-      activations.log_sum_exp = carver.take(rows, config.num_attention_heads);
+      activations.log_sum_exp = carver.take_float(rows, config.num_attention_heads);
       activations.middle = carver.take(rows, hidden);
       activations.norm2 = carver.take(rows, hidden);
     } else {
@@ -51,18 +57,20 @@ void carve(Activations& a, Carver& carver, const OptConfig& config, int64_t rows
     const bool own_ffn = recompute == Recompute::nothing || layer == 0;
     activations.ffn = own_ffn ? carver.take(rows, ffn) : a.layers.front().ffn;
     if (gelu) activations.ffn_pre_activation = own_ffn ? carver.take(rows, ffn) : a.layers.front().ffn_pre_activation;
+    if (mask_bytes > 0)
+      activations.ffn_mask = own_ffn ? carver.take(rows, mask_bytes, DType::u8) : a.layers.front().ffn_mask;
     // What a recomputation starts from, and what the norms' backward needs, is kept for every layer.
     if (pre_norm || own) activations.output = carver.take(rows, hidden);
     if (!pre_norm) activations.normalized_output = carver.take(rows, hidden);
-    activations.middle_mean = carver.take(1, rows);
-    activations.middle_rstd = carver.take(1, rows);
-    activations.output_mean = carver.take(1, rows);
-    activations.output_rstd = carver.take(1, rows);
+    activations.middle_mean = carver.take_float(1, rows);
+    activations.middle_rstd = carver.take_float(1, rows);
+    activations.output_mean = carver.take_float(1, rows);
+    activations.output_rstd = carver.take_float(1, rows);
     a.layers.push_back(activations);
   }
   if (pre_norm) a.hidden = carver.take(rows, hidden);
   a.branch = carver.take(rows, hidden);
-  a.losses = carver.take(1, rows);
+  a.losses = carver.take_float(1, rows);
   a.sum_gradient = carver.take(rows, hidden);
   a.branch_gradient = carver.take(rows, hidden);
   a.norm_gradient = carver.take(rows, hidden);
@@ -73,18 +81,20 @@ void carve(Activations& a, Carver& carver, const OptConfig& config, int64_t rows
 
 }  // namespace
 
-int64_t activation_bytes(const OptConfig& config, int64_t rows, Recompute recompute) {
+int64_t activation_bytes(const Device& device, const OptConfig& config, int64_t rows, Recompute recompute,
+                         DType dtype) {
   Activations counted;
-  Carver counter(nullptr);
-  carve(counted, counter, config, rows, recompute);
+  Carver counter(nullptr, dtype);
+  carve(counted, counter, device, config, rows, recompute);
   return counter.bytes();
 }
 
-Activations Activations::allocate(Device& device, const OptConfig& config, int64_t rows, Recompute recompute) {
+Activations Activations::allocate(Device& device, const OptConfig& config, int64_t rows, Recompute recompute,
+                                  DType dtype) {
   Activations activations;
-  activations.buffer = device.allocate(activation_bytes(config, rows, recompute), "activations");
-  Carver carver(static_cast<char*>(activations.buffer.data()));
-  carve(activations, carver, config, rows, recompute);
+  activations.buffer = device.allocate(activation_bytes(device, config, rows, recompute, dtype), "activations");
+  Carver carver(static_cast<char*>(activations.buffer.data()), dtype);
+  carve(activations, carver, device, config, rows, recompute);
   return activations;
 }
 

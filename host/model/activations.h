@@ -8,18 +8,20 @@
 
 namespace cbtm {
 
-/// What a layer's forward pass leaves for its backward pass, [rows, ...] float32. Pre-norm: norm1 = LN1(input), middle
-/// = input + branch, norm2 = LN2(middle), output = middle + branch. Post-norm: middle and output are the sums before
-/// the norms, norm2 = LN1(middle), normalized_output = LN2(output); norm1 is unused.
+/// What a layer's forward pass leaves for its backward pass, [rows, ...] of the training type (statistics float32).
+/// Pre-norm: norm1 = LN1(input), middle = input + branch, norm2 = LN2(middle), output = middle + branch. Post-norm:
+/// middle and output are the sums before the norms, norm2 = LN1(middle), normalized_output = LN2(output); norm1 is
+/// unused.
 struct LayerActivations {
   TensorView norm1, qkv, attention, log_sum_exp, middle, norm2, ffn, ffn_pre_activation, output, normalized_output;
+  TensorView ffn_mask;  ///< of the ReLU, where the device wants it
   TensorView middle_mean, middle_rstd, output_mean, output_rstd;
 };
 
 /// All activations of a micro-batch in one device buffer. With recomputation, layers share what is not kept.
 struct Activations {
-  /// Allocates on `device`; every view points into `buffer`.
-  static Activations allocate(Device& device, const OptConfig& config, int64_t rows, Recompute recompute);
+  /// Allocates on `device`; every view points into `buffer`. `dtype`: of all but statistics and losses.
+  static Activations allocate(Device& device, const OptConfig& config, int64_t rows, Recompute recompute, DType dtype);
 
   DeviceBuffer buffer;
   TensorView token_embedding;  ///< [rows, word_embed_proj_dim], only with projections
@@ -36,6 +38,6 @@ struct Activations {
 };
 
 /// Bytes of Activations for these arguments.
-int64_t activation_bytes(const OptConfig& config, int64_t rows, Recompute recompute);
+int64_t activation_bytes(const Device& device, const OptConfig& config, int64_t rows, Recompute recompute, DType dtype);
 
 }  // namespace cbtm

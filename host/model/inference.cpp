@@ -103,10 +103,11 @@ class OptInference : public InferenceModel {
   void close_sequence(int64_t handle) override { pages_.close(handle); }
   int64_t sequence_length(int64_t handle) const override { return pages_.length(handle); }
 
-  void extend(std::span<const int64_t> handles, const PackedTokens& tokens, std::span<float> next_logits) override {
+  Device& device() override { return device_; }
+
+  ConstTensorView extend_on_device(std::span<const int64_t> handles, const PackedTokens& tokens) override {
     const int64_t count = static_cast<int64_t>(handles.size());
     CBTM_ASSERT(tokens.sequences() == count, "a run of tokens for each sequence");
-    CBTM_ASSERT(static_cast<int64_t>(next_logits.size()) == count * config_.vocab_size, "logits after each sequence");
     check(tokens, handles);
     const TensorView hidden = forward(tokens, handles);
     reserve(last_rows_, count * config_.hidden_size);
@@ -118,7 +119,7 @@ class OptInference : public InferenceModel {
     const TensorView out = logits_.view(DType::f32, count, config_.vocab_size);
     device_.linear_forward(
         {.input = projected, .weight = tensors_->tokens, .bias = {}, .output = out, .pre_activation = {}});
-    device_.copy_to_host(next_logits.data(), out.data, count * config_.vocab_size * 4);
+    return out;
   }
 
  private:
@@ -330,6 +331,14 @@ class OptInference : public InferenceModel {
 };
 
 }  // namespace
+
+void InferenceModel::extend(std::span<const int64_t> handles, const PackedTokens& tokens,
+                            std::span<float> next_logits) {
+  CBTM_ASSERT(next_logits.size() == handles.size() * static_cast<size_t>(config().vocab_size),
+              "logits after each sequence");
+  const ConstTensorView logits = extend_on_device(handles, tokens);
+  device().copy_to_host(next_logits.data(), logits.data, logits.size() * 4);
+}
 
 std::unique_ptr<InferenceModel> InferenceModel::load(Device& device, const std::filesystem::path& directory,
                                                      DType weights) {

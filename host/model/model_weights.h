@@ -31,8 +31,10 @@ struct ModelTensors {
   NormTensors final_norm;
   std::vector<LayerTensors> layers;
 
-  /// `matrices`: the first layout.matrix_flat_size() elements, of `dtype`; `vectors`: the rest, float32.
-  ModelTensors(const OptConfig& config, const ParameterLayout& layout, void* matrices, DType dtype, void* vectors);
+  /// `matrices`: the first layout.matrix_flat_size() elements, of `dtype`; `vectors`: the rest, float32. `biases`, if
+  /// given: the linear layers' biases lie there instead of in `vectors`, at the same places but of `dtype`.
+  ModelTensors(const OptConfig& config, const ParameterLayout& layout, void* matrices, DType dtype, void* vectors,
+               void* biases = nullptr);
 };
 
 inline constexpr int64_t kPositionOffset = 2;  ///< first row of embed_positions that is used

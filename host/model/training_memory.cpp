@@ -16,16 +16,18 @@ std::string TrainingMemory::description() const {
                      kept, format_bytes(workspace), format_bytes(total()));
 }
 
-TrainingMemory plan_training_memory(const Device& device, const OptConfig& config, int64_t rows, int64_t budget_bytes) {
-  const int64_t flat_bytes = ParameterLayout(config).flat_size() * 4;
+TrainingMemory plan_training_memory(const Device& device, const OptConfig& config, int64_t rows, int64_t budget_bytes,
+                                    DType dtype) {
+  const int64_t flat_size = ParameterLayout(config).flat_size();
+  const int64_t flat_bytes = flat_size * 4;
   TrainingMemory plan;
-  plan.weights = flat_bytes;
+  plan.weights = flat_bytes + (dtype == DType::f32 ? 0 : flat_size * dtype_bytes(dtype));
   plan.gradients = flat_bytes;
   plan.moments = 2 * flat_bytes;
   plan.workspace = device.workspace_bytes(rows, config.hidden_size, config.ffn_dim, config.vocab_size);
   for (const Recompute recompute : {Recompute::nothing, Recompute::ffn, Recompute::layers}) {
     plan.recompute = recompute;
-    plan.activations = activation_bytes(config, rows, recompute);
+    plan.activations = activation_bytes(device, config, rows, recompute, dtype);
     if (plan.total() <= budget_bytes) return plan;
   }
   fail(

@@ -1,6 +1,8 @@
 #include "cbtm/model/training_model.h"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "cbtm/base/error.h"
 #include "model/activations.h"
@@ -12,22 +14,29 @@ namespace {
 /// Dropout sites of a layer, in the order of the forward pass.
 enum Site : uint32_t { kAttentionProbabilities = 0, kAttentionOutput = 1, kFfnOutput = 2, kSitesPerLayer = 4 };
 
+/// Micro-batches of a step at most: the loss of each stays on the device until the step is finished.
+constexpr int64_t kMicroBatchesMax = 65'536;
+
 }  // namespace
 
 struct TrainingModel::State {
-  State(Device& device_, const OptConfig& config_, int64_t rows_, Recompute recompute_)
+  State(Device& device_, const OptConfig& config_, int64_t rows_, Recompute recompute_, DType dtype_)
       : device(device_),
         config(config_),
         layout(config_),
         rows(rows_),
         recompute(recompute_),
+        dtype(dtype_),
         flat(device_.allocate(4 * layout.flat_size() * 4, "weights, gradients and moments")),
-        weight_tensors(config, layout, flat_view(0).data, DType::f32, vectors_of(0)),
+        working(dtype_ == DType::f32
+                    ? DeviceBuffer()
+                    : device_.allocate(layout.flat_size() * dtype_bytes(dtype_), "the working copy of the weights")),
+        weight_tensors(working_tensors()),
         gradient_tensors(config, layout, flat_view(1).data, DType::f32, vectors_of(1)),
-        activations(Activations::allocate(device_, config_, rows_, recompute_)),
-        square_sum(device_.allocate(64, "gradient norm")),
-        loss_total(device_.allocate(64, "loss")),
+        activations(Activations::allocate(device_, config_, rows_, recompute_, dtype_)),
+        results(device_.allocate((1 + kMicroBatchesMax) * 8, "losses and gradient norm")),
         token_buffer(device_.allocate(3 * rows_ * 4, "token ids")) {
+    device.reserve_workspace(device.workspace_bytes(rows, config.hidden_size, config.ffn_dim, config.vocab_size));
     activation = config.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu;
     scale = 1 / std::sqrt(static_cast<float>(config.head_dim()));
   }
@@ -35,6 +44,20 @@ struct TrainingModel::State {
   TensorView flat_view(int64_t part) {
     return flat.view(DType::f32, 1, layout.flat_size(), part * layout.flat_size() * 4);
   }
+  /// Every weight rounded; or empty where the weights themselves are used.
+  TensorView working_view() { return dtype == DType::f32 ? TensorView() : working.view(dtype, 1, layout.flat_size()); }
+  /// Matrices and biases as the products take them; the norms' vectors stay float32.
+  ModelTensors working_tensors() {
+    if (dtype == DType::f32) return {config, layout, flat_view(0).data, DType::f32, vectors_of(0)};
+    return {config, layout,        working.data(),
+            dtype,  vectors_of(0), static_cast<char*>(working.data()) + layout.matrix_flat_size() * dtype_bytes(dtype)};
+  }
+  void round_weights() {
+    if (dtype != DType::f32) device.copy(working_view(), flat_view(0));
+  }
+  TensorView square_sum() const { return results.view(DType::f64, 1, 1); }
+  /// Σ loss of a micro-batch of the step.
+  TensorView loss_slot(int64_t micro_batch) const { return results.view(DType::f64, 1, 1, 8 * (1 + micro_batch)); }
   void* vectors_of(int64_t part) { return flat_view(part).as<float>() + layout.matrix_flat_size(); }
 
   Device& device;
@@ -42,13 +65,18 @@ struct TrainingModel::State {
   ParameterLayout layout;
   int64_t rows;
   Recompute recompute;
-  DeviceBuffer flat;  ///< weights, gradients, first and second moments
+  DType dtype;           ///< of activations and of the weights that the products take
+  DeviceBuffer flat;     ///< weights, gradients, first and second moments
+  DeviceBuffer working;  ///< the weights in `dtype`, if that is not float32
   ModelTensors weight_tensors, gradient_tensors;
   Activations activations;
-  DeviceBuffer square_sum, loss_total;
+  DeviceBuffer results;  ///< square_sum and loss_slot, one after another
   DeviceBuffer token_buffer;
+  std::vector<int32_t> token_values;
   Activation activation = Activation::relu;
   float scale = 1;
+
+  int64_t micro_batches = 0;  ///< whose gradients have been added since the last step
 
   // The micro-batch at work.
   int64_t batch_rows = 0;
@@ -83,7 +111,8 @@ struct TrainingModel::State {
   void attention_block(int64_t layer, ConstTensorView input);
   void ffn_hidden(int64_t layer, ConstTensorView input);
   void layer_forward(int64_t layer, bool again);
-  double loss(bool gradients);
+  void loss(bool gradients);
+  double read_loss(int64_t micro_batch);
   void backward();
   void layer_backward(int64_t layer);
   void embed_backward();
@@ -103,19 +132,24 @@ void TrainingModel::State::load(const PackedTokens& tokens, std::span<const int3
   batch_rows = tokens.rows();
   CBTM_ASSERT(batch_rows > 0 && batch_rows <= rows, "a micro-batch fits the plan");
   CBTM_ASSERT(static_cast<int64_t>(target_ids.size()) == batch_rows, "a target a token");
-  std::vector<int32_t> places(static_cast<size_t>(batch_rows));
+  // Ids, positions and targets in one copy.
+  token_values.assign(static_cast<size_t>(3 * batch_rows), 0);
+  const auto part = [&](int64_t number) {
+    return std::span(token_values).subspan(static_cast<size_t>(number * batch_rows), static_cast<size_t>(batch_rows));
+  };
+  std::ranges::copy(tokens.ids, part(0).begin());
   for (int64_t s = 0; s < tokens.sequences(); ++s)
     for (int32_t row = tokens.offsets[static_cast<size_t>(s)]; row < tokens.offsets[static_cast<size_t>(s) + 1]; ++row)
-      places[static_cast<size_t>(row)] =
+      part(1)[static_cast<size_t>(row)] =
           row - tokens.offsets[static_cast<size_t>(s)] + static_cast<int32_t>(kPositionOffset);
-  const auto upload = [&](int64_t slot, std::span<const int32_t> values) {
-    const TensorView view = token_buffer.view(DType::i32, 1, batch_rows, slot * rows * 4);
-    device.copy_to_device(view.data, values.data(), batch_rows * 4);
-    return view;
+  std::ranges::copy(target_ids, part(2).begin());
+  device.copy_to_device(token_buffer.data(), token_values.data(), 3 * batch_rows * 4);
+  const auto view = [&](int64_t number) {
+    return token_buffer.view(DType::i32, 1, batch_rows, number * batch_rows * 4);
   };
-  ids = upload(0, tokens.ids);
-  positions = upload(1, places);
-  targets = upload(2, target_ids);
+  ids = view(0);
+  positions = view(1);
+  targets = view(2);
   offsets = tokens.offsets;
 }
 
@@ -170,7 +204,8 @@ void TrainingModel::State::ffn_hidden(int64_t layer, ConstTensorView input) {
                          .bias = w.fc1.bias,
                          .activation = activation,
                          .output = cut(a.ffn),
-                         .pre_activation = cut(a.ffn_pre_activation)});
+                         .pre_activation = cut(a.ffn_pre_activation),
+                         .relu_mask = cut(a.ffn_mask)});
 }
 
 /// `again`: within the backward pass, from the layer's kept input; what follows the layer is left as it is.
@@ -235,7 +270,7 @@ void TrainingModel::State::forward() {
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) layer_forward(layer, /*again=*/false);
 }
 
-double TrainingModel::State::loss(bool gradients) {
+void TrainingModel::State::loss(bool gradients) {
   TensorView hidden = final_hidden();
   if (config.has_projections()) {
     device.linear_forward({.input = hidden,
@@ -245,7 +280,7 @@ double TrainingModel::State::loss(bool gradients) {
                            .pre_activation = {}});
     hidden = cut(activations.projected);
   }
-  const TensorView total = loss_total.view(DType::f64, 1, 1);
+  const TensorView total = loss_slot(micro_batches);
   device.fill_zero(total);
   const TensorView hidden_gradient =
       config.has_projections() ? cut(activations.projected_gradient) : cut(activations.norm_gradient);
@@ -265,8 +300,11 @@ double TrainingModel::State::loss(bool gradients) {
                             .input_pre_activation = {},
                             .weight_gradient = gradient_tensors.project_out,
                             .bias_gradient = {}});
+}
+
+double TrainingModel::State::read_loss(int64_t micro_batch) {
   double sum = 0;
-  device.copy_to_host(&sum, total.data, 8);
+  device.copy_to_host(&sum, loss_slot(micro_batch).data, 8);
   return sum;
 }
 
@@ -315,6 +353,7 @@ void TrainingModel::State::layer_backward(int64_t layer) {
                           .input_gradient = cut(activations.ffn_gradient),
                           .input_activation = activation,
                           .input_pre_activation = cut(a.ffn_pre_activation),
+                          .input_relu_mask = cut(a.ffn_mask),
                           .weight_gradient = g.fc2.weight,
                           .bias_gradient = g.fc2.bias});
   // Post-norm: the residual path and the branch meet at the branch's input, which is the norm's output.
@@ -423,11 +462,13 @@ void TrainingModel::State::backward() {
 }
 
 TrainingModel::TrainingModel(Device& device, const OptConfig& config, std::span<const float> parameters, int64_t rows,
-                             Recompute recompute)
-    : state_(std::make_unique<State>(device, config, rows, recompute)) {
+                             Recompute recompute, DType dtype)
+    : state_(std::make_unique<State>(device, config, rows, recompute, dtype)) {
   CBTM_ASSERT(static_cast<int64_t>(parameters.size()) == state_->layout.flat_size(), "parameters come in layout order");
+  CBTM_ASSERT(device.computes_in(dtype), "the caller asks the device before");
   device.copy_to_device(weights().data, parameters.data(), state_->layout.flat_size() * 4);
   for (const TensorView view : {gradients(), first_moments(), second_moments()}) device.fill_zero(view);
+  state_->round_weights();
 }
 TrainingModel::~TrainingModel() = default;
 
@@ -438,16 +479,24 @@ TensorView TrainingModel::gradients() const { return state_->flat_view(1); }
 TensorView TrainingModel::first_moments() const { return state_->flat_view(2); }
 TensorView TrainingModel::second_moments() const { return state_->flat_view(3); }
 
-double TrainingModel::accumulate_gradients(const PackedTokens& tokens, std::span<const int32_t> targets,
-                                           const BackwardOptions& options) {
+void TrainingModel::add_gradients(const PackedTokens& tokens, std::span<const int32_t> targets,
+                                  const BackwardOptions& options) {
   State& s = *state_;
+  if (s.micro_batches == kMicroBatchesMax)
+    fail("a step of more than {} micro-batches; raise --micro-batch", kMicroBatchesMax);
   s.options = options;
   s.with_gradients = true;
   s.load(tokens, targets);
   s.forward();
-  const double loss = s.loss(/*gradients=*/true);
+  s.loss(/*gradients=*/true);
   s.backward();
-  return loss;
+  ++s.micro_batches;
+}
+
+double TrainingModel::accumulate_gradients(const PackedTokens& tokens, std::span<const int32_t> targets,
+                                           const BackwardOptions& options) {
+  add_gradients(tokens, targets, options);
+  return state_->read_loss(state_->micro_batches - 1);
 }
 
 double TrainingModel::loss_sum(const PackedTokens& tokens, std::span<const int32_t> targets) {
@@ -456,20 +505,22 @@ double TrainingModel::loss_sum(const PackedTokens& tokens, std::span<const int32
   s.with_gradients = false;
   s.load(tokens, targets);
   s.forward();
-  return s.loss(/*gradients=*/false);
+  s.loss(/*gradients=*/false);
+  return s.read_loss(s.micro_batches);
 }
 
-double TrainingModel::optimizer_step(const OptimizerOptions& options) {
+StepResult TrainingModel::finish_step(const OptimizerOptions& options) {
   State& s = *state_;
-  const TensorView square_sum = s.square_sum.view(DType::f64, 1, 1);
+  const TensorView square_sum = s.square_sum();
   s.device.gradient_square_sum(gradients(), square_sum);
-  double host_square_sum = 0;
-  s.device.copy_to_host(&host_square_sum, square_sum.data, 8);
+  if (s.micro_batches > 0) s.device.require_finite(s.results.view(DType::f64, 1, s.micro_batches, 8), square_sum);
   s.device.adamw({.weights = weights(),
                   .gradients = gradients(),
                   .first_moments = first_moments(),
                   .second_moments = second_moments(),
+                  .working_weights = s.working_view(),
                   .gradient_square_sum = square_sum,
+                  .loss_scale = options.loss_scale,
                   .decayed_count = s.layout.matrix_flat_size(),
                   .step = options.step,
                   .learning_rate = options.learning_rate,
@@ -478,7 +529,16 @@ double TrainingModel::optimizer_step(const OptimizerOptions& options) {
                   .epsilon = options.epsilon,
                   .weight_decay = options.weight_decay,
                   .clip_norm = options.clip_norm});
-  return std::sqrt(host_square_sum);
+  std::vector<double> values(static_cast<size_t>(1 + s.micro_batches));
+  s.device.copy_to_host(values.data(), square_sum.data, static_cast<int64_t>(values.size()) * 8);
+  StepResult result{.gradient_norm = std::sqrt(values[0]) / options.loss_scale};
+  for (size_t micro_batch = 1; micro_batch < values.size(); ++micro_batch) result.loss_sum += values[micro_batch];
+  s.micro_batches = 0;
+  return result;
 }
+
+double TrainingModel::optimizer_step(const OptimizerOptions& options) { return finish_step(options).gradient_norm; }
+
+void TrainingModel::weights_changed() { state_->round_weights(); }
 
 }  // namespace cbtm

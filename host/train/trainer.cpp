@@ -13,6 +13,7 @@
 #include "cbtm/base/signals.h"
 #include "cbtm/model/training_model.h"
 #include "cbtm/train/token_stream.h"
+#include "train/loss_scale.h"
 #include "train/metrics_log.h"
 #include "train/training_state.h"
 
@@ -32,7 +33,20 @@ Json training_settings_json(const TrainingSettings& s) {
           {"beta2", s.beta2},
           {"epsilon", s.epsilon},
           {"attention_within_document", s.attention_within_document},
+          {"precision", s.precision},
           {"seed", s.seed}};
+}
+
+DType resolve_precision(const std::string& precision, const Device& device) {
+  if (precision == "auto") return device.training_type();
+  for (const auto& [name, dtype] : {std::pair{"float32", DType::f32}, {"bf16", DType::bf16}, {"fp16", DType::f16}})
+    if (precision == name) {
+      if (!device.computes_in(dtype))
+        fail_usage("--precision {}: {} does not train in it; use {}", precision, device.description(),
+                   device.computes_in(DType::f16) ? "float32 or fp16" : "float32");
+      return dtype;
+    }
+  fail_usage("--precision {}: use auto, float32, bf16 or fp16", precision);
 }
 
 double learning_rate_at(const TrainingSettings& s, int64_t step) {
@@ -71,6 +85,7 @@ class Training {
       : device_(device),
         job_(job),
         settings_(settings),
+        dtype_(resolve_precision(settings.precision, device)),
         identity_(identity_of(job, settings)),
         stream_(open_datasets(job.train_prefixes, job.config.vocab_size), settings.seed),
         held_out_(open_datasets(job.held_out_prefixes, job.config.vocab_size)) {
@@ -80,8 +95,10 @@ class Training {
     micro_ = settings.micro_batch_sequences > 0 ? settings.micro_batch_sequences
                                                 : std::max<int64_t>(1, kRowsWanted / settings.sequence_length);
     micro_ = std::min(micro_, settings.batch_sequences);
+    identity_["settings"]["precision"] = dtype_name(dtype_);  // what "auto" came to
     plan_memory();
-    model_.emplace(device, job.config, parameters, micro_ * settings.sequence_length, memory_.recompute);
+    model_.emplace(device, job.config, parameters, micro_ * settings.sequence_length, memory_.recompute, dtype_);
+    if (dtype_ == DType::f16) counters_.loss_scale = LossScale::start();
   }
 
   TrainingResult run() {
@@ -148,7 +165,7 @@ class Training {
   void plan_memory() {
     const int64_t free = device_.free_bytes();
     const int64_t budget = settings_.memory_bytes > 0 ? std::min(settings_.memory_bytes, free) : free;
-    memory_ = plan_training_memory(device_, job_.config, micro_ * settings_.sequence_length, budget);
+    memory_ = plan_training_memory(device_, job_.config, micro_ * settings_.sequence_length, budget, dtype_);
     say(fmt::format("{}: {} parameters, {} tokens a step in {} micro-batches of {} x {} tokens", job_.name,
                     format_count(ParameterLayout(job_.config).parameter_count()), format_count(batch_tokens()),
                     (settings_.batch_sequences + micro_ - 1) / micro_, micro_, settings_.sequence_length));
@@ -159,7 +176,6 @@ class Training {
   Json step() {
     const int64_t length = settings_.sequence_length;
     const int64_t number = counters_.step + 1;
-    double loss_sum = 0;
     std::vector<int32_t> ids, targets, offsets, starts;
     std::vector<int32_t> sequence(static_cast<size_t>(length) + 1);
     for (int64_t first = 0; first < settings_.batch_sequences; first += micro_) {
@@ -177,32 +193,32 @@ class Training {
             if (start < length) offsets.push_back(base + start);
         offsets.push_back(base + static_cast<int32_t>(length));
       }
-      loss_sum += model_->accumulate_gradients({ids, offsets}, targets,
-                                               {.gradient_scale = 1 / static_cast<float>(batch_tokens()),
-                                                .dropout = static_cast<float>(settings_.dropout),
-                                                .seed = settings_.seed,
-                                                .step = static_cast<uint32_t>(number),
-                                                .first_row = first * length,
-                                                .dropout_columns = rounded_up(length, 4)});
+      model_->add_gradients(
+          {ids, offsets}, targets,
+          {.gradient_scale = static_cast<float>(counters_.loss_scale.value) / static_cast<float>(batch_tokens()),
+           .dropout = static_cast<float>(settings_.dropout),
+           .seed = settings_.seed,
+           .step = static_cast<uint32_t>(number),
+           .first_row = first * length,
+           .dropout_columns = rounded_up(length, 4)});
       if (stop_requested() != 0 && first + micro_ < settings_.batch_sequences) return nullptr;
     }
-    const double loss = loss_sum / static_cast<double>(batch_tokens());
     const double rate = learning_rate_at(settings_, number);
-    double norm = NAN;
-    if (std::isfinite(loss)) {
-      norm = model_->optimizer_step({.step = counters_.optimizer_steps + 1,
-                                     .learning_rate = static_cast<float>(rate),
-                                     .beta1 = static_cast<float>(settings_.beta1),
-                                     .beta2 = static_cast<float>(settings_.beta2),
-                                     .epsilon = static_cast<float>(settings_.epsilon),
-                                     .weight_decay = static_cast<float>(settings_.weight_decay),
-                                     .clip_norm = static_cast<float>(settings_.clip_norm)});
-    } else {
-      device_.fill_zero(model_->gradients());
-    }
+    const StepResult done = model_->finish_step({.step = counters_.optimizer_steps + 1,
+                                                 .learning_rate = static_cast<float>(rate),
+                                                 .beta1 = static_cast<float>(settings_.beta1),
+                                                 .beta2 = static_cast<float>(settings_.beta2),
+                                                 .epsilon = static_cast<float>(settings_.epsilon),
+                                                 .weight_decay = static_cast<float>(settings_.weight_decay),
+                                                 .clip_norm = static_cast<float>(settings_.clip_norm),
+                                                 .loss_scale = static_cast<float>(counters_.loss_scale.value)});
+    const double loss = done.loss_sum / static_cast<double>(batch_tokens());
+    const double norm = done.gradient_norm;
+    const bool finite = std::isfinite(loss) && std::isfinite(norm);
+    const bool overflow = dtype_ == DType::f16 && !counters_.loss_scale.update(finite);
     counters_.step = number;
     Json line = {{"step", number}, {"tokens", number * batch_tokens()}, {"learning_rate", rate}};
-    if (std::isfinite(loss) && std::isfinite(norm)) {
+    if (finite) {
       ++counters_.optimizer_steps;
       line["loss"] = loss;
       line["gradient_norm"] = norm;
@@ -212,6 +228,12 @@ class Training {
       line["loss"] = nullptr;
       line["gradient_norm"] = nullptr;
       line["skipped"] = true;
+      if (overflow) {
+        line["loss_scale"] = counters_.loss_scale.value;
+        say(fmt::format("{}: step {} skipped: a float16 overflow; the loss scale is now {}", job_.name, number,
+                        counters_.loss_scale.value));
+        return line;
+      }
       remember(line);
       warn(fmt::format("{}: step {} skipped: loss or gradient is not finite ({} skipped so far)", job_.name, number,
                        counters_.skipped_steps));
@@ -307,6 +329,7 @@ class Training {
   Device& device_;
   const TrainingJob& job_;
   const TrainingSettings& settings_;
+  DType dtype_;
   Json identity_;
   TokenStream stream_;
   std::vector<IndexedDataset> held_out_;

@@ -77,6 +77,8 @@ void save_training_state(Device& device, const std::filesystem::path& work_direc
       {"step", counters.step},
       {"optimizer_steps", counters.optimizer_steps},
       {"skipped_steps", counters.skipped_steps},
+      {"loss_scale", counters.loss_scale.value},
+      {"loss_scale_steps", counters.loss_scale.steps_since_change},
       {"seconds",
        counters.seconds}}.dump();
   std::vector<OutputTensor> tensors;
@@ -130,7 +132,12 @@ std::optional<TrainingCounters> load_training_state(Device& device, const std::f
       }
       const std::vector<TensorView> views = tensors_of(model);
       for (size_t i = 0; i < views.size(); ++i) device.copy_to_device(views[i].data, data[i], count * 4);
-      return TrainingCounters{json["step"], json["optimizer_steps"], json["skipped_steps"], json["seconds"]};
+      model.weights_changed();
+      return TrainingCounters{.step = json["step"],
+                              .optimizer_steps = json["optimizer_steps"],
+                              .skipped_steps = json["skipped_steps"],
+                              .seconds = json["seconds"],
+                              .loss_scale = {json["loss_scale"], json["loss_scale_steps"]}};
     } catch (const Error& error) {
       if (error.exit_code() == kExitUsage) throw;
       warn(fmt::format("{}; trying the state before it", error.what()));

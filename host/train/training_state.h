@@ -6,6 +6,7 @@
 
 #include "cbtm/base/json.h"
 #include "cbtm/model/training_model.h"
+#include "train/loss_scale.h"
 
 namespace cbtm {
 
@@ -15,6 +16,7 @@ struct TrainingCounters {
   int64_t optimizer_steps = 0;  ///< without the skipped ones
   int64_t skipped_steps = 0;
   double seconds = 0;
+  LossScale loss_scale;
 };
 
 /// Writes work_directory/state-STEP.safetensors (weights, moments, counters, identity, hash) and removes all but the

@@ -11,6 +11,7 @@
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/kmeans.h"
 #include "cbtm/cluster/router.h"
+#include "cluster/sparse_rows.h"
 #include "cluster/svd.h"
 #include "cluster/symmetric_eigen.h"
 #include "cluster/tfidf.h"
@@ -101,7 +102,7 @@ TEST_CASE("tf-idf equals the golden") {
   CHECK(largest_difference(got.idf, golden.at("idf").values<double>()) <= 1e-12);
   CHECK(got.indptr == golden.at("indptr").values<int64_t>());
   CHECK(got.indices == golden.at("indices").values<int32_t>());
-  CHECK(largest_difference(got.values, golden.at("values").values<double>()) <= 1e-6);
+  CHECK(largest_difference(SparseRows(device(), got).values(), golden.at("values").values<double>()) <= 1e-6);
 }
 
 TEST_CASE("the SVD spans the golden subspace") {
@@ -110,8 +111,8 @@ TEST_CASE("the SVD spans the golden subspace") {
   const auto components = golden.at("components").values<float>();
   const auto values = golden.at("singular_values").values<double>();
   constexpr int64_t kDimensions = 14;
-  const TruncatedSvd got =
-      truncated_svd(device(), tfidf.matrix(), {.dimensions = kDimensions, .iterations_max = 200, .tolerance = 0});
+  const TruncatedSvd got = truncated_svd(device(), SparseRows(device(), tfidf),
+                                         {.dimensions = kDimensions, .iterations_max = 200, .tolerance = 0});
   REQUIRE(got.dimensions == kDimensions);
   for (size_t j = 0; j < kDimensions; ++j) CHECK(got.singular_values[j] == doctest::Approx(values[j]).epsilon(1e-5));
   // Cosines of the principal angles are the singular values of VᵀW.
@@ -188,7 +189,7 @@ TEST_CASE("hard balanced assignments reach the optimal cost, with their capaciti
     std::vector<float> costs(static_cast<size_t>(n * k));
     device().squared_distances(view_of(points.data(), n, d), view_of(centroids.data(), k, d),
                                view_of(costs.data(), n, k));
-    const BalancedAssignment got = balanced_assignment(costs, capacity);
+    const BalancedAssignment got = balanced_assignment(device(), view_of(costs.data(), n, k), capacity);
     double cost = 0;
     std::vector<int64_t> sizes(static_cast<size_t>(k), 0);
     for (int64_t i = 0; i < n; ++i) {

@@ -15,6 +15,7 @@ namespace cbtm {
 namespace {
 
 TEST_CASE("balanced assignment is optimal for any size, in its capacities and by its certificate") {
+  const std::unique_ptr<Device> device = make_cpu_device();
   PhiloxStream random(5, 0);
   for (int trial = 0; trial < 60; ++trial) {
     const auto k = static_cast<int64_t>(1 + random.next_below(12)),
@@ -29,12 +30,12 @@ TEST_CASE("balanced assignment is optimal for any size, in its capacities and by
       capacities[0] -= moved;
       capacities[1] += moved;
     }
-    const BalancedAssignment got = balanced_assignment(costs, capacities);
+    const BalancedAssignment got = balanced_assignment(*device, view_of(costs.data(), n, k), capacities);
     std::vector<int64_t> sizes(static_cast<size_t>(k), 0);
     for (const int32_t label : got.labels) ++sizes[static_cast<size_t>(label)];
     CHECK(sizes == capacities);
     CHECK(got.cost - got.dual <= 1e-6 * (1 + std::abs(got.cost)));
-    const BalancedAssignment again = balanced_assignment(costs, capacities, got.prices);
+    const BalancedAssignment again = balanced_assignment(*device, view_of(costs.data(), n, k), capacities, got.prices);
     CHECK(again.cost == doctest::Approx(got.cost).epsilon(1e-9));
   }
 }

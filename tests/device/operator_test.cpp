@@ -323,39 +323,34 @@ TEST_CASE("mixture of distributions equals the plain formula; weight 0 is not re
   CHECK(relative_error(out, want) <= 2e-6);
 }
 
-TEST_CASE("sparse product, Gram matrix and distances equal plain loops") {
+TEST_CASE("adamw divides the loss scale out again and rounds the working copy") {
   Device& device = device_under_test();
-  const std::vector<int64_t> indptr = {0, 2, 2, 5};
-  const std::vector<int32_t> indices = {0, 3, 1, 2, 3};
-  const std::vector<float> values = {2, -1, 0.5f, 4, 3};
-  auto x = random_values(4 * 21, 1);
-  std::vector<float> y(3 * 21), want(y.size());
-  device.sparse_times_dense({3, 4, indptr, indices, values}, as_matrix(x, 4), as_matrix(y, 3));
-  for (size_t r = 0; r < 3; ++r)
-    for (auto e = static_cast<size_t>(indptr[r]); e < static_cast<size_t>(indptr[r + 1]); ++e)
-      for (size_t c = 0; c < 21; ++c) want[r * 21 + c] += values[e] * x[static_cast<size_t>(indices[e]) * 21 + c];
-  CHECK(relative_error(y, want) <= 1e-6);
-
-  const int64_t rows = 9000;
-  auto tall = random_values(rows * 5, 2);
-  std::vector<double> product(25), expected(25);
-  device.gram(as_matrix(tall, rows), view_of(product.data(), 5, 5));
-  for (int64_t r = 0; r < rows; ++r)
-    for (size_t i = 0; i < 5; ++i)
-      for (size_t j = 0; j < 5; ++j)
-        expected[i * 5 + j] += static_cast<double>(tall[static_cast<size_t>(r) * 5 + i]) *
-                               static_cast<double>(tall[static_cast<size_t>(r) * 5 + j]);
-  CHECK(relative_error(product, expected) <= 1e-6);
-
-  auto points = random_values(10 * 33, 3), centroids = random_values(4 * 33, 4);
-  std::vector<float> distances(40), reference(40);
-  device.squared_distances(as_matrix(points, 10), as_matrix(centroids, 4), as_matrix(distances, 10));
-  for (size_t r = 0; r < 10; ++r)
-    for (size_t c = 0; c < 4; ++c)
-      for (size_t d = 0; d < 33; ++d)
-        reference[r * 4 + c] +=
-            (points[r * 33 + d] - centroids[c * 33 + d]) * (points[r * 33 + d] - centroids[c * 33 + d]);
-  CHECK(relative_error(distances, reference) <= 1e-6);
+  constexpr float kLossScale = 1024;  // a power of two: both runs must give the same bits
+  const std::vector<float> start = random_values(37, 1), gradients = random_values(37, 2);
+  std::vector<float> weights[2];
+  std::vector<bf16> working(start.size());
+  for (const bool scaled : {false, true}) {
+    std::vector<float> w = start, g = gradients, m = random_values(37, 3, 0.1f), v(m.size(), 0.01f);
+    if (scaled)
+      for (float& value : g) value *= kLossScale;
+    double square_sum = 0;
+    device.gradient_square_sum(as_matrix(g, 1), view_of(&square_sum, 1, 1));
+    device.adamw({.weights = as_matrix(w, 1),
+                  .gradients = as_matrix(g, 1),
+                  .first_moments = as_matrix(m, 1),
+                  .second_moments = as_matrix(v, 1),
+                  .working_weights = scaled ? view_of(working.data(), 1, 37) : TensorView(),
+                  .gradient_square_sum = view_of(&square_sum, 1, 1),
+                  .loss_scale = scaled ? kLossScale : 1.0f,
+                  .decayed_count = 20,
+                  .learning_rate = 0.1f,
+                  .weight_decay = 0.1f,
+                  .clip_norm = 1});
+    weights[scaled] = w;
+  }
+  CHECK(weights[0] == weights[1]);
+  CHECK(weights[0] != start);
+  for (size_t i = 0; i < working.size(); ++i) CHECK(working[i].bits == to_bf16(weights[1][i]).bits);
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <span>
 #include <vector>
 
+#include "cbtm/device/device.h"
+
 namespace cbtm {
 
 struct BalancedAssignment {
@@ -18,11 +20,12 @@ struct BalancedAssignment {
 /// Capacities that differ by at most one: the first points mod clusters get one more.
 std::vector<int64_t> equal_capacities(int64_t points, int64_t clusters);
 
-/// Assigns every point so that cluster j gets exactly capacities[j] of them, at the least total cost: from the optimal
-/// assignment at given prices, points move along shortest paths in the graph of clusters (shared/reference/kernels.md,
-/// 'Balanced assignment', way 1). `costs` is [points, clusters] row-major; the capacities sum to `points` (asserted);
-/// `start_prices` may be empty. Deterministic.
-BalancedAssignment balanced_assignment(std::span<const float> costs, std::span<const int64_t> capacities,
+/// Assigns every point so that cluster j gets exactly capacities[j] of them, at the least total cost: prices by sweeps
+/// on the device, then the few points that these leave in the wrong place are moved along shortest paths in the graph
+/// of clusters (shared/reference/kernels.md, 'Balanced assignment', ways 2 and 1) on the host, which reads just the
+/// costs of the points that could move; more of them if the certificate does not close. `costs` is [points, clusters]
+/// float32 on the device; the capacities sum to `points` (asserted); `start_prices` may be empty. Deterministic.
+BalancedAssignment balanced_assignment(Device& device, ConstTensorView costs, std::span<const int64_t> capacities,
                                        std::span<const double> start_prices = {});
 
 }  // namespace cbtm

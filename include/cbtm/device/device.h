@@ -6,8 +6,11 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
+#include "cbtm/device/clustering_operands.h"
 #include "cbtm/device/tensor.h"
+#include "cbtm/device/token_filter.h"
 
 namespace cbtm {
 
@@ -108,15 +111,17 @@ struct ResidualLayerNormBackward {
   TensorView beta_gradient;
 };
 
-/// out = activation(input weightᵀ + bias). `weight` may be float32, bfloat16 or float16 (inference: int8 later), the
-/// accumulation is float32.
+/// out = activation(input weightᵀ + bias). `weight` may be float32, bfloat16 or float16, or in inference int8 with a
+/// scale a row (weight[o][i] stands for weight_scales[o] * weight[o][i]); the accumulation is float32.
 struct LinearForward {
   ConstTensorView input;   ///< [rows, in]
   ConstTensorView weight;  ///< [out, in]
   ConstTensorView bias;    ///< [1, out], or empty
   Activation activation = Activation::none;
-  TensorView output;          ///< [rows, out]
-  TensorView pre_activation;  ///< [rows, out], only for gelu in training
+  TensorView output;              ///< [rows, out]
+  TensorView pre_activation;      ///< [rows, out], only for gelu in training
+  TensorView relu_mask;           ///< u8 [rows, Device::relu_mask_columns(out)], for relu in training; or empty
+  ConstTensorView weight_scales;  ///< float32 [1, out], of int8 weights; else empty
 };
 
 /// For out = input weightᵀ + bias:  weight_gradient += out_gradientᵀ input;  bias_gradient += column sums;
@@ -130,8 +135,9 @@ struct LinearBackward {
   bool accumulate_input_gradient = false;
   Activation input_activation = Activation::none;
   ConstTensorView input_pre_activation;
-  TensorView weight_gradient;  ///< float32 [out, in], accumulates; or empty
-  TensorView bias_gradient;    ///< float32 [1, out], accumulates; or empty
+  ConstTensorView input_relu_mask;  ///< as the forward pass wrote it, in place of reading `input` again; or empty
+  TensorView weight_gradient;       ///< float32 [out, in], accumulates; or empty
+  TensorView bias_gradient;         ///< float32 [1, out], accumulates; or empty
 };
 
 /// Causal attention over packed sequences, all heads. Sequence s has the query rows
@@ -197,14 +203,17 @@ struct OutputLoss {
 };
 
 /// AdamW as in torch (shared/reference/opt-format.md section 4), over flat buffers, one launch. The first
-/// `decayed_count` elements (the matrices) are decayed, the rest (biases and norms) are not. Gradients are multiplied
-/// by min(1, clip_norm / (norm + 1e-6)) (clip_norm 0: never), norm = sqrt(gradient_square_sum). If that is not finite
-/// nothing is updated. Gradients are zeroed in either case.
+/// `decayed_count` elements (the matrices) are decayed, the rest (biases and norms) are not. Gradients are divided by
+/// loss_scale, then multiplied by min(1, clip_norm / (norm + 1e-6)) (clip_norm 0: never), norm =
+/// sqrt(gradient_square_sum) / loss_scale. If the norm is not finite nothing is updated. Gradients are zeroed in either
+/// case.
 struct AdamW {
   TensorView weights;                        ///< float32 [1, n]
   TensorView gradients;                      ///< float32 [1, n]
   TensorView first_moments, second_moments;  ///< float32 [1, n]
-  ConstTensorView gradient_square_sum;       ///< float64 [1, 1], on the device
+  TensorView working_weights;                ///< bfloat16 or float16 [1, n]: the new weights rounded; or empty
+  ConstTensorView gradient_square_sum;       ///< float64 [1, 1] of `gradients` as they are, on the device
+  float loss_scale = 1;                      ///< `gradients` are those of the loss times this (float16 training)
   int64_t decayed_count = 0;
   int64_t step = 1;  ///< counts from 1
   float learning_rate = 0;
@@ -214,20 +223,27 @@ struct AdamW {
   float clip_norm = 0;
 };
 
-/// log of the mixture of the experts' next-token distributions: out[r][v] = log Σ_j weights[r][j]
-/// softmax(logits_j[r])[v], in float32 by log-sum-exp; experts of weight 0 are not read.
+/// log of the mixture of the experts' next-token distributions: out[s][v] = log Σ_j weights[s][j]
+/// softmax(logits_j[rows[s][j]])[v], in float32 by log-sum-exp; experts of weight 0 are not read.
 struct MixtureLogProbabilities {
-  std::span<const ConstTensorView> logits;  ///< one [rows, vocab_size] an expert
-  ConstTensorView weights;                  ///< float32 [rows, expert count]; each row sums to 1
-  TensorView log_probabilities;             ///< float32 [rows, vocab_size]
+  std::span<const ConstTensorView> logits;  ///< an expert [its rows, vocab_size]
+  ConstTensorView weights;                  ///< float32 [sequences, expert count]; each row sums to 1
+  TensorView log_probabilities;             ///< float32 [sequences, vocab_size]
+  ConstTensorView
+      rows;  ///< int32 [sequences, expert count]: the sequence's row of the expert's logits; or empty: its number
 };
 
-/// A sparse matrix in CSR form: row r holds the entries indptr[r] .. indptr[r+1], columns ascending.
-struct SparseMatrix {
-  int64_t rows = 0, columns = 0;
-  std::span<const int64_t> indptr;
-  std::span<const int32_t> indices;
-  std::span<const float> values;
+/// Chooses a token for each of some sequences from the mixture of the experts that it uses, without the whole
+/// distributions leaving the device: log-probabilities as of MixtureLogProbabilities, then the first maximum if greedy,
+/// else what `filter` leaves of them, drawn from (token_at). Equal to the host's functions but for rounding.
+struct SampleMixture {
+  std::span<const ConstTensorView> logits;  ///< an expert [its rows, vocab_size]
+  ConstTensorView rows;      ///< int32 [sequences, expert count]: the sequence's row of the expert's logits
+  ConstTensorView weights;   ///< float32 [sequences, expert count]; where 0 the row is not read
+  ConstTensorView uniforms;  ///< float64 [1, sequences], each in [0, 1); not read if greedy
+  bool greedy = false;
+  TokenFilter filter;
+  TensorView tokens;  ///< int32 [1, sequences]
 };
 
 /// What any device must be able to do: memory, and operators over tensor views of its memory. Model code is written
@@ -244,6 +260,11 @@ class Device {
   virtual double peak_flops() = 0;
   /// Bytes that could still be allocated.
   virtual int64_t free_bytes() const = 0;
+
+  /// Whether the model operators take activations and weights of this type.
+  virtual bool computes_in(DType dtype) const { return dtype == DType::f32; }
+  /// The type that training uses unless told otherwise.
+  virtual DType training_type() const { return DType::f32; }
 
   // Memory.
   DeviceBuffer allocate(int64_t bytes, std::string_view purpose);  ///< 64-byte aligned, not initialised
@@ -270,22 +291,43 @@ class Device {
   virtual void attention_cached(const AttentionCached& arguments) = 0;
   virtual void output_loss(const OutputLoss& arguments) = 0;
   virtual void mixture_log_probabilities(const MixtureLogProbabilities& arguments) = 0;
+  virtual void sample_mixture(const SampleMixture& arguments) = 0;
 
   // Optimizer.
   /// square_sum (float64 [1, 1]) = Σ gradients², in a fixed order; NaN or Inf shows in it.
   virtual void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) = 0;
   virtual void adamw(const AdamW& arguments) = 0;
+  /// result (float64 [1, 1]) becomes NaN if any of `values` (float64 [1, n]) is not finite, and stays as it is
+  /// otherwise.
+  virtual void require_finite(ConstTensorView values, TensorView result) = 0;
 
-  // Clustering. Dense operands float32, row-major.
+  // Clustering. Dense operands float32, row-major, unless it is said.
+  virtual void tfidf_rows(const TfIdfRows& arguments) = 0;
+  /// transposed = aᵀ, which holds as many entries; the entries of its rows by ascending column.
+  virtual void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) = 0;
   virtual void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) = 0;  ///< y = A x
-  /// float64 [columns, columns] = xᵀ x; float32 within pieces of rows.
+  /// float64 [columns, columns] = xᵀ x; float32 within pieces of at most 1024 rows.
   virtual void gram(ConstTensorView x, TensorView product) = 0;
+  /// y := y R⁻¹ for an upper triangular R, float64 [columns, columns]; columns whose diagonal element is 0 become 0.
+  virtual void solve_upper(ConstTensorView upper, TensorView y) = 0;
   /// squared_distances[i][j] = ||rows_i - centroids_j||², float32 differences summed, never by expanding the square.
   virtual void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) = 0;
+  virtual void nearest_centres(const NearestCentres& arguments) = 0;
+  virtual void cluster_sums(const ClusterSums& arguments) = 0;
+  virtual void price_sweep(const PriceSweep& arguments) = 0;
+  virtual void assign_at_prices(const AssignAtPrices& arguments) = 0;
+
+  /// Bytes a row of the mask that a ReLU over `columns` leaves for its backward pass; 0: this device wants none.
+  virtual int64_t relu_mask_columns(int64_t columns) const {
+    static_cast<void>(columns);
+    return 0;
+  }
 
   /// Scratch memory the operators need at most for these shapes; the planner counts it. Operators take it from
   /// the device's own arena, which grows outside of steps only.
   virtual int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const = 0;
+  /// Takes that much scratch memory now, so that none is asked for later. Throws Error like allocate.
+  virtual void reserve_workspace(int64_t bytes) { static_cast<void>(bytes); }
 
  protected:
   friend class DeviceBuffer;
@@ -296,6 +338,16 @@ class Device {
 /// "cpu", "cuda", "cuda:1" or "auto" (the best there is; the choice is named on stderr). Throws Error if the device is
 /// not there: never another one instead.
 std::unique_ptr<Device> open_device(std::string_view name);
+
+/// A device of this machine as `cbtm devices` shows it.
+struct DeviceInfo {
+  std::string name;         ///< as --device takes it: "cpu", "cuda:1"
+  std::string description;  ///< what it is, for people
+  int64_t free_bytes = 0;
+  std::string problem;  ///< why it cannot be used; empty if it can
+};
+/// All there are, and a line that says why there is no GPU where there is none.
+std::vector<DeviceInfo> list_devices();
 
 /// The CPU device (host/cpu).
 std::unique_ptr<Device> make_cpu_device();

@@ -8,11 +8,12 @@
 
 namespace cbtm {
 
-enum class DType : uint8_t { f32, bf16, f16, f64, i32, i8, u8 };
+enum class DType : uint8_t { f32, bf16, f16, f64, i64, i32, i8, u8 };
 
 constexpr int64_t dtype_bytes(DType dtype) {
   switch (dtype) {
-    case DType::f64: return 8;
+    case DType::f64:
+    case DType::i64: return 8;
     case DType::f32:
     case DType::i32: return 4;
     case DType::bf16:
@@ -41,6 +42,10 @@ constexpr DType dtype_of<bf16>() {
 template <>
 constexpr DType dtype_of<f16>() {
   return DType::f16;
+}
+template <>
+constexpr DType dtype_of<int64_t>() {
+  return DType::i64;
 }
 template <>
 constexpr DType dtype_of<int32_t>() {

@@ -25,6 +25,10 @@ class NextTokenScorer {
   virtual void start(const std::vector<std::vector<int32_t>>& prompts) = 0;
   /// Scores (logits or log-probabilities) of the token after each of these sequences: [sequences, vocab_size].
   virtual void score(const std::vector<int64_t>& sequences, std::vector<float>& scores) = 0;
+  /// Tokens chosen from those scores as choose_token would, for sampling without a repetition penalty: where the scorer
+  /// can, without the scores leaving the device. `uniforms`: a number in [0, 1) a sequence; not used if greedy.
+  virtual std::vector<int32_t> choose(const std::vector<int64_t>& sequences, const SamplingOptions& sampling,
+                                      const std::vector<double>& uniforms);
   virtual void append(int64_t sequence, int32_t id) = 0;
   /// Weights by cluster that the last score() of a sequence was mixed with; empty for one model.
   virtual std::vector<double> weights(int64_t sequence) const = 0;
@@ -32,8 +36,10 @@ class NextTokenScorer {
 
 std::unique_ptr<NextTokenScorer> model_scorer(std::unique_ptr<InferenceModel> model);
 /// Each expert keeps a key-value cache of each sequence that has called it; one newly called in reads the context once.
+/// Experts' weights take at most `memory_bytes` (0: most of what is free), but for one expert: others are loaded again
+/// when they are called again, and then read the context again.
 std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet& experts, const Mixture& mixture,
-                                                 const RoutingMode& routing);
+                                                 const RoutingMode& routing, int64_t memory_bytes = 0);
 
 struct GenerationOptions {
   int64_t new_tokens_max = 128;

@@ -45,7 +45,10 @@ class InferenceModel {
   virtual int64_t sequence_length(int64_t handle) const = 0;
   /// Appends tokens.sequence(i) to handles[i] and writes the logits after its last token: [handle count, vocab_size]
   /// host float32. Many new tokens (a prompt) or one (decoding) alike.
-  virtual void extend(std::span<const int64_t> handles, const PackedTokens& tokens, std::span<float> next_logits) = 0;
+  void extend(std::span<const int64_t> handles, const PackedTokens& tokens, std::span<float> next_logits);
+  /// The same, the logits staying on the device: float32 [handle count, vocab_size], valid until the next call.
+  virtual ConstTensorView extend_on_device(std::span<const int64_t> handles, const PackedTokens& tokens) = 0;
+  virtual Device& device() = 0;
 };
 
 }  // namespace cbtm

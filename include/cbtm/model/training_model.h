@@ -19,7 +19,7 @@ enum class Recompute : uint8_t { nothing, ffn, layers };
 /// Bytes that training one micro-batch of `rows` tokens takes, by use.
 struct TrainingMemory {
   Recompute recompute = Recompute::nothing;
-  int64_t weights = 0;  ///< also of gradients
+  int64_t weights = 0;  ///< float32, and the working copy of another type
   int64_t gradients = 0;
   int64_t moments = 0;
   int64_t activations = 0;
@@ -32,7 +32,9 @@ struct TrainingMemory {
 
 /// The plan that recomputes least and still fits `budget_bytes`. Throws Error that says what is missing and which flags
 /// to turn if even recomputing all does not fit.
-TrainingMemory plan_training_memory(const Device& device, const OptConfig& config, int64_t rows, int64_t budget_bytes);
+/// `dtype`: of activations and working weights.
+TrainingMemory plan_training_memory(const Device& device, const OptConfig& config, int64_t rows, int64_t budget_bytes,
+                                    DType dtype = DType::f32);
 
 /// Weights for training from scratch, layout order: N(0, init_std²); out_proj and fc2 scaled by 1 / sqrt(2 layers); row
 /// 1 (pad) of embed_tokens, biases 0; norms 1 and 0 (shared/reference/opt-format.md section 7).
@@ -47,6 +49,12 @@ struct BackwardOptions {
   int64_t dropout_columns = 0;  ///< longest sequence of the run, rounded up to a multiple of 4
 };
 
+/// What a step came to; NaN or infinite where the step was skipped.
+struct StepResult {
+  double loss_sum = 0;       ///< nats, over all targets of the step
+  double gradient_norm = 0;  ///< before clipping; NaN if a micro-batch's loss was not finite
+};
+
 struct OptimizerOptions {
   int64_t step = 1;  ///< counts from 1
   float learning_rate = 0;
@@ -54,16 +62,18 @@ struct OptimizerOptions {
   float beta2 = 0.95f;
   float epsilon = 1e-8f;
   float weight_decay = 0;
-  float clip_norm = 0;  ///< 0: never
+  float clip_norm = 0;   ///< 0: never
+  float loss_scale = 1;  ///< what the step's gradient_scale holds beyond 1 / targets; divided out again
 };
 
-/// An OPT model in training: weights, gradients and moments in flat buffers on the device, forward and backward
-/// (shared/reference/opt-format.md sections 3, 4, 6). Not thread-safe.
+/// An OPT model in training: weights, gradients and moments in flat float32 buffers on the device, forward and backward
+/// (shared/reference/opt-format.md sections 3, 4, 6). With another dtype than float32, activations and a working copy
+/// of the weights are of that type, and the optimizer rounds the working copy anew with every step. Not thread-safe.
 class TrainingModel {
  public:
   /// `parameters` in layout order. Micro-batches have at most `rows` tokens.
   TrainingModel(Device& device, const OptConfig& config, std::span<const float> parameters, int64_t rows,
-                Recompute recompute);
+                Recompute recompute, DType dtype = DType::f32);
   ~TrainingModel();
 
   const OptConfig& config() const;
@@ -72,11 +82,17 @@ class TrainingModel {
   /// row r of its sequence; -100 is not scored. Ids are checked by the caller.
   double accumulate_gradients(const PackedTokens& tokens, std::span<const int32_t> targets,
                               const BackwardOptions& options);
+  /// The same without waiting for the device: the loss is in the step's result.
+  void add_gradients(const PackedTokens& tokens, std::span<const int32_t> targets, const BackwardOptions& options);
+  /// AdamW with the gradients added since the last step, which become zero, and what came of it. If a loss or the norm
+  /// is not finite the weights stay as they are. Waits for the device.
+  StepResult finish_step(const OptimizerOptions& options);
   /// Σ loss without dropout or gradients.
   double loss_sum(const PackedTokens& tokens, std::span<const int32_t> targets);
-  /// AdamW with the accumulated gradients, which become zero. Returns their norm before clipping; if it is not finite
-  /// the weights stay as they are.
+  /// finish_step for those who have the losses: returns the norm.
   double optimizer_step(const OptimizerOptions& options);
+  /// To be called after weights() has been written to: rounds the working copy anew.
+  void weights_changed();
 
   /// The flat buffers, for reading (checkpoints, tests) and restoring. float32 [1, flat_size] on the device.
   TensorView weights() const;

@@ -25,6 +25,7 @@ struct TrainingSettings {
   double clip_norm = 1;
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-6;
   bool attention_within_document = false;  ///< tokens see only their own document
+  std::string precision = "auto";  ///< of activations and working weights: float32, bf16, fp16, or the device's own
   uint64_t seed = 1234;
   int64_t micro_batch_sequences =
       0;                       ///< (*) sequences at a time; 0: chosen; any value gives the same sums but for rounding
@@ -35,6 +36,9 @@ struct TrainingSettings {
   int64_t snapshots = 0;       ///< (*) models kept along the way, at equal distances
 };
 Json training_settings_json(const TrainingSettings& settings);
+
+/// "auto", "float32", "bf16" or "fp16" as a type that the device trains in. Throws a usage Error.
+DType resolve_precision(const std::string& precision, const Device& device);
 
 /// Learning rate of step 1..steps (cbtm-method.md 3.3: linear decay to the last step; optional linear warm-up).
 double learning_rate_at(const TrainingSettings& settings, int64_t step);

@@ -1,0 +1,23 @@
+#pragma once
+
+#include "cbtm/device/tensor.h"
+#include "context.h"
+
+namespace cbtm::cuda {
+
+// What a linear layer needs where the epilogue of the matrix product cannot do it.
+
+/// output = gelu(pre_activation), by the error function. May be in place.
+void gelu_forward(Context& context, ConstTensorView pre_activation, TensorView output);
+/// gradient *= gelu'(pre_activation).
+void gelu_backward(Context& context, ConstTensorView pre_activation, TensorView gradient);
+/// gradient = 0 where output <= 0.
+void relu_backward(Context& context, ConstTensorView output, TensorView gradient);
+/// The mask of a ReLU's output as cuBLASLt writes it (matmul.h).
+void relu_mask(Context& context, ConstTensorView output, TensorView mask);
+/// sums [1, columns] float32 += column sums of `rows`, in a fixed order.
+void add_column_sums(Context& context, ConstTensorView rows, TensorView sums);
+/// target += source, float32 [1, n].
+void add_vector(Context& context, ConstTensorView source, TensorView target);
+
+}  // namespace cbtm::cuda

@@ -1,0 +1,11 @@
+#pragma once
+
+#include "cbtm/device/device.h"
+#include "context.h"
+
+namespace cbtm::cuda {
+
+void price_sweep(Context& context, const PriceSweep& arguments);
+void assign_at_prices(Context& context, const AssignAtPrices& arguments);
+
+}  // namespace cbtm::cuda

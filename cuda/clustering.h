@@ -1,0 +1,12 @@
+#pragma once
+
+#include "cbtm/device/device.h"
+#include "context.h"
+
+namespace cbtm::cuda {
+
+void squared_distances(Context& context, ConstTensorView rows, ConstTensorView centroids, TensorView distances);
+void nearest_centres(Context& context, const NearestCentres& arguments);
+void cluster_sums(Context& context, const ClusterSums& arguments);
+
+}  // namespace cbtm::cuda

@@ -1,0 +1,28 @@
+# The CUDA device: cuda/*.cu and cuda/*.cpp. A family that is not there yet has its place held by cuda/pending/NAME.cpp.
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/*.cu ${CMAKE_SOURCE_DIR}/cuda/*.cpp)
+file(GLOB cuda_pending CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/pending/*.cpp)
+foreach(pending ${cuda_pending})
+  get_filename_component(family ${pending} NAME_WE)
+  if(NOT EXISTS ${CMAKE_SOURCE_DIR}/cuda/${family}.cu AND NOT EXISTS ${CMAKE_SOURCE_DIR}/cuda/${family}.cpp)
+    list(APPEND cuda_sources ${pending})
+  endif()
+endforeach()
+add_library(cbtm_cuda STATIC ${cuda_sources})
+target_link_libraries(cbtm_cuda PUBLIC cbtm_device cbtm_base ${CMAKE_DL_LIBS})
+if(CBTM_SHARED_CUDART)
+  target_link_libraries(cbtm_cuda PUBLIC CUDA::cudart)
+else()
+  target_link_libraries(cbtm_cuda PUBLIC CUDA::cudart_static)
+endif()
+target_include_directories(cbtm_cuda PUBLIC ${CMAKE_SOURCE_DIR}/cuda ${CUDAToolkit_INCLUDE_DIRS})
+# Warnings, those of ptxas too, are errors.
+target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
+  --expt-relaxed-constexpr --extended-lambda -lineinfo -diag-suppress=20208 --Werror all-warnings -Xptxas --warning-as-error
+  -Xcompiler=-Wall,-Wextra,-Wno-restrict,-Wno-missing-field-initializers>)
+# fmt has its compile-time functions only halfway with nvcc, unless told; its use of long double on the host is no
+# concern of the device (20208).
+target_compile_definitions(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
+if(CBTM_SHARED_CUDART)
+  target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--no-compress>)
+endif()
+target_compile_definitions(cbtm_cuda PUBLIC CBTM_HAS_CUDA=1)

@@ -1,0 +1,149 @@
+#include "cuda_device.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "attention.h"
+#include "attention_cached.h"
+#include "balanced_prices.h"
+#include "cbtm/base/memory.h"
+#include "check.h"
+#include "clustering.h"
+#include "convert.h"
+#include "device_context.h"
+#include "embedding.h"
+#include "finite.h"
+#include "gram.h"
+#include "layernorm.h"
+#include "linear.h"
+#include "mixture.h"
+#include "optimizer.h"
+#include "output_loss.h"
+#include "sparse.h"
+
+namespace cbtm {
+namespace {
+
+/// The operators are one-liners: the families in this folder do the work.
+class CudaDevice final : public Device {
+ public:
+  explicit CudaDevice(const CudaDeviceInfo& info) : info_(info), context_(info.index) {}
+
+  std::string description() const override {
+    return fmt::format("cuda:{} ({}, {} multiprocessors, {})", info_.index, info_.name, info_.multiprocessors,
+                       format_bytes(info_.memory_bytes));
+  }
+  double peak_flops() override { return 0; }
+  bool computes_in(DType dtype) const override {
+    return dtype == DType::f32 || dtype == DType::f16 || (dtype == DType::bf16 && info_.compute_capability >= 80);
+  }
+  DType training_type() const override { return info_.compute_capability >= 80 ? DType::bf16 : DType::f16; }
+  int64_t free_bytes() const override {
+    size_t free = 0, total = 0;
+    CBTM_CUDA(cudaMemGetInfo(&free, &total));
+    return static_cast<int64_t>(free);
+  }
+
+  void copy_to_device(void* destination, const void* host_source, int64_t bytes) override {
+    context_.copy_to_device(destination, host_source, bytes);
+  }
+  void copy_to_host(void* host_destination, const void* source, int64_t bytes) override {
+    context_.copy_to_host(host_destination, source, bytes);
+  }
+  void copy(TensorView destination, ConstTensorView source) override {
+    CBTM_ASSERT(destination.rows == source.rows && destination.columns == source.columns, "a copy keeps the shape");
+    if (source.size() == 0) return;
+    if (destination.dtype != source.dtype) return cuda::convert(context_, destination, source);
+    const auto item = static_cast<size_t>(dtype_bytes(source.dtype));
+    const size_t width = static_cast<size_t>(source.columns) * item;
+    CBTM_CUDA(cudaMemcpy2DAsync(destination.data, static_cast<size_t>(destination.row_stride) * item, source.data,
+                                static_cast<size_t>(source.row_stride) * item, width, static_cast<size_t>(source.rows),
+                                cudaMemcpyDeviceToDevice, context_.stream));
+  }
+  void fill_zero(TensorView destination) override {
+    if (destination.size() == 0) return;
+    const auto item = static_cast<size_t>(dtype_bytes(destination.dtype));
+    if (destination.contiguous()) {
+      CBTM_CUDA(cudaMemsetAsync(destination.data, 0, static_cast<size_t>(destination.size()) * item, context_.stream));
+      return;
+    }
+    CBTM_CUDA(cudaMemset2DAsync(destination.data, static_cast<size_t>(destination.row_stride) * item, 0,
+                                static_cast<size_t>(destination.columns) * item, static_cast<size_t>(destination.rows),
+                                context_.stream));
+  }
+  void synchronize() override { CBTM_CUDA(cudaStreamSynchronize(context_.stream)); }
+  const void* host_readable(const void*) const override { return nullptr; }
+  void* use_host_memory(const void*) const override { return nullptr; }
+
+  void embedding_forward(const EmbeddingForward& a) override { cuda::embedding_forward(context_, a); }
+  void embedding_backward(const EmbeddingBackward& a) override { cuda::embedding_backward(context_, a); }
+  void residual_layernorm_forward(const ResidualLayerNormForward& a) override {
+    cuda::residual_layernorm_forward(context_, a);
+  }
+  void residual_layernorm_backward(const ResidualLayerNormBackward& a) override {
+    cuda::residual_layernorm_backward(context_, a);
+  }
+  void linear_forward(const LinearForward& a) override { cuda::linear_forward(context_, a); }
+  void linear_backward(const LinearBackward& a) override { cuda::linear_backward(context_, a); }
+  void attention_forward(const AttentionForward& a) override { cuda::attention_forward(context_, a); }
+  void attention_backward(const AttentionBackward& a) override { cuda::attention_backward(context_, a); }
+  void attention_cached(const AttentionCached& a) override { cuda::attention_cached(context_, a); }
+  void output_loss(const OutputLoss& a) override { cuda::output_loss(context_, a); }
+  void mixture_log_probabilities(const MixtureLogProbabilities& a) override {
+    cuda::mixture_log_probabilities(context_, a);
+  }
+  void sample_mixture(const SampleMixture& a) override { cuda::sample_mixture(context_, a); }
+  void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
+    cuda::gradient_square_sum(context_, gradients, square_sum);
+  }
+  void adamw(const AdamW& a) override { cuda::adamw(context_, a); }
+  void require_finite(ConstTensorView values, TensorView result) override {
+    cuda::require_finite(context_, values, result);
+  }
+  void tfidf_rows(const TfIdfRows& a) override { cuda::tfidf_rows(context_, a); }
+  void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) override {
+    cuda::sparse_transpose(context_, a, transposed);
+  }
+  void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) override {
+    cuda::sparse_times_dense(context_, a, x, y);
+  }
+  void gram(ConstTensorView x, TensorView product) override { cuda::gram(context_, x, product); }
+  void solve_upper(ConstTensorView upper, TensorView y) override { cuda::solve_upper(context_, upper, y); }
+  void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView distances) override {
+    cuda::squared_distances(context_, rows, centroids, distances);
+  }
+  void nearest_centres(const NearestCentres& a) override { cuda::nearest_centres(context_, a); }
+  void cluster_sums(const ClusterSums& a) override { cuda::cluster_sums(context_, a); }
+  void price_sweep(const PriceSweep& a) override { cuda::price_sweep(context_, a); }
+  void assign_at_prices(const AssignAtPrices& a) override { cuda::assign_at_prices(context_, a); }
+
+  int64_t relu_mask_columns(int64_t columns) const override { return cuda::relu_mask_columns(columns); }
+  int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const override {
+    return cuda::DeviceContext::planned_workspace_bytes(rows, hidden_size, ffn_dim, vocab_size);
+  }
+  void reserve_workspace(int64_t bytes) override { context_.reserve_workspace(bytes); }
+
+ protected:
+  void* allocate_bytes(int64_t bytes, std::string_view purpose) override { return context_.allocate(bytes, purpose); }
+  void release_bytes(void* data, int64_t) noexcept override { cudaFree(data); }
+
+ private:
+  CudaDeviceInfo info_;
+  cuda::DeviceContext context_;
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cuda_device(int index) {
+  const CudaSystem system = cuda_system();
+  if (!system.problem.empty()) fail("cuda:{}: {}; use --device cpu", index, system.problem);
+  if (index < 0 || index >= static_cast<int>(system.devices.size()))
+    fail("cuda:{}: this machine has {} GPU{}, numbered from 0", index, system.devices.size(),
+         system.devices.size() == 1 ? "" : "s");
+  const CudaDeviceInfo& info = system.devices[static_cast<size_t>(index)];
+  if (!info.problem.empty()) fail("cuda:{} ({}): {}; use --device cpu", index, info.name, info.problem);
+  return std::make_unique<CudaDevice>(info);
+}
+
+}  // namespace cbtm

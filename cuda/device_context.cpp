@@ -1,0 +1,114 @@
+#include "device_context.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+
+#include "cbtm/base/memory.h"
+#include "check.h"
+#include "cublaslt.h"
+
+namespace cbtm::cuda {
+namespace {
+
+int64_t rounded_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+/// $XDG_CACHE_HOME/cbtm/matmul-GPU.txt, or in ~/.cache; empty if there is no home.
+std::string matmul_cache_file(std::string gpu) {
+  for (char& c : gpu)
+    if (std::isalnum(static_cast<unsigned char>(c)) == 0) c = '-';
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  const std::string file = fmt::format("/cbtm/matmul-{}-cublaslt-{}.txt", gpu, cublas_lt().get_version());
+  if (cache != nullptr && *cache != 0) return cache + file;
+  return home != nullptr && *home != 0 ? home + ("/.cache" + file) : std::string();
+}
+
+}  // namespace
+
+DeviceContext::DeviceContext(int index) {
+  CBTM_CUDA(cudaSetDevice(index));
+  cudaDeviceProp properties{};
+  CBTM_CUDA(cudaGetDeviceProperties(&properties, index));
+  name_ = properties.name;
+  sm_count = properties.multiProcessorCount;
+  compute_capability = properties.major * 10 + properties.minor;
+  shared_bytes_per_block_max = static_cast<int>(properties.sharedMemPerBlockOptin);
+  CBTM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  staging_ = std::make_unique<StagingRing>();
+  landing_ = std::make_unique<LandingMemory>();
+  uploads_ = std::make_unique<UploadCache>();
+}
+
+DeviceContext::~DeviceContext() {
+  cudaStreamSynchronize(stream);
+  matmul_plans_.reset();
+  cudaFree(workspace_);
+  cudaStreamDestroy(stream);
+}
+
+void* DeviceContext::allocate(int64_t bytes, std::string_view purpose) {
+  void* data = nullptr;
+  const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // the failed allocation is not an error of the next launch
+    size_t free = 0, total = 0;
+    CBTM_CUDA(cudaMemGetInfo(&free, &total));
+    fail("{} needs {} of GPU memory, but only {} of {} are free; lower --micro-batch, --sequence or --memory", purpose,
+         format_bytes(bytes), format_bytes(static_cast<int64_t>(free)), format_bytes(static_cast<int64_t>(total)));
+  }
+  CBTM_CUDA(status);
+  return data;
+}
+
+void* DeviceContext::workspace(int64_t bytes) {
+  if (bytes > workspace_bytes_) {
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+    CBTM_CUDA(cudaStreamIsCapturing(stream, &capture));
+    CBTM_ASSERT(capture == cudaStreamCaptureStatusNone, "scratch memory grows outside of captured steps only");
+    CBTM_CUDA(cudaStreamSynchronize(stream));
+    CBTM_CUDA(cudaFree(workspace_));
+    workspace_ = nullptr;
+    workspace_bytes_ = 0;
+    workspace_ = static_cast<char*>(allocate(rounded_up(bytes, int64_t{2} << 20), "scratch memory"));
+    workspace_bytes_ = rounded_up(bytes, int64_t{2} << 20);
+  }
+  return workspace_;
+}
+
+const int32_t* DeviceContext::upload(std::span<const int32_t> values) {
+  return uploads_->upload(values, *staging_, stream);
+}
+
+MatmulPlans& DeviceContext::matmul_plans() {
+  if (matmul_plans_ == nullptr) matmul_plans_ = std::make_unique<MatmulPlans>(matmul_cache_file(name_), stream);
+  return *matmul_plans_;
+}
+
+void DeviceContext::copy_to_device(void* destination, const void* host_source, int64_t bytes) {
+  staging_->copy(destination, host_source, bytes, stream);
+}
+
+void DeviceContext::copy_to_host(void* host_destination, const void* source, int64_t bytes) {
+  landing_->copy(host_destination, source, bytes, stream);
+}
+
+void DeviceContext::reserve_workspace(int64_t bytes) {
+  matmul_plans();
+  workspace(bytes - MatmulPlans::kWorkspaceBytes);
+}
+
+// The largest that an operator of a training step asks for, and what matrix products keep for themselves.
+int64_t DeviceContext::planned_workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) {
+  constexpr int64_t kNormBlocks = 2048;  // partial sums of the norms' vectors, a row of blocks more than any GPU runs
+  const int64_t embedding = rows * 64 + rows * hidden_size * 4 + (int64_t{4} << 20);  // sorted ids, sums of pieces
+  const int64_t norms = kNormBlocks * hidden_size * 8;
+  const int64_t attention = rows * hidden_size * 4;
+  const int64_t logits = std::min<int64_t>(rows, 1024) * (vocab_size + 64) * 4;  // of a chunk of rows (output_loss.cu)
+  const int64_t biases = std::max(ffn_dim, 3 * hidden_size) * 4;
+  return MatmulPlans::kWorkspaceBytes + std::max({embedding, norms, attention, biases, logits});
+}
+
+}  // namespace cbtm::cuda

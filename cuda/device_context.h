@@ -1,0 +1,46 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "context.h"
+#include "matmul.h"
+#include "pinned_memory.h"
+#include "upload_cache.h"
+
+namespace cbtm::cuda {
+
+/// The Context of a GPU: stream, scratch memory, uploads, copies.
+class DeviceContext final : public Context {
+ public:
+  explicit DeviceContext(int index);
+  DeviceContext(const DeviceContext&) = delete;
+  DeviceContext& operator=(const DeviceContext&) = delete;
+  ~DeviceContext() override;
+
+  void* workspace(int64_t bytes) override;
+  const int32_t* upload(std::span<const int32_t> values) override;
+  MatmulPlans& matmul_plans() override;
+
+  /// Throws Error that says what was asked for and what is free.
+  void* allocate(int64_t bytes, std::string_view purpose);
+  /// Takes scratch memory (that of matrix products, too) now.
+  void reserve_workspace(int64_t bytes);
+  void copy_to_device(void* destination, const void* host_source, int64_t bytes);
+  void copy_to_host(void* host_destination, const void* source, int64_t bytes);
+
+  /// Scratch memory that operators on these shapes ask for at most.
+  static int64_t planned_workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size);
+
+ private:
+  char* workspace_ = nullptr;
+  int64_t workspace_bytes_ = 0;
+  std::unique_ptr<StagingRing> staging_;
+  std::unique_ptr<LandingMemory> landing_;
+  std::unique_ptr<UploadCache> uploads_;
+  std::string name_;
+  std::unique_ptr<MatmulPlans> matmul_plans_;
+};
+
+}  // namespace cbtm::cuda

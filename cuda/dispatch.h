@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+
+#include "cbtm/base/error.h"
+#include "cbtm/device/tensor.h"
+
+namespace cbtm::cuda {
+
+/// Calls function.operator()<Element>() for the floating type that `dtype` names.
+template <typename Function>
+void dispatch_floating(DType dtype, const Function& function) {
+  switch (dtype) {
+    case DType::f32: return function.template operator()<float>();
+    case DType::bf16: return function.template operator()<bf16>();
+    case DType::f16: return function.template operator()<f16>();
+    default: CBTM_ASSERT(false, "model operators take float32, bfloat16 and float16");
+  }
+}
+
+/// Whether every row of the view starts at a multiple of `bytes`. True of an empty view.
+template <typename View>
+bool rows_aligned(View view, int64_t bytes) {
+  if (!view) return true;
+  return reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(bytes) == 0 &&
+         (view.rows <= 1 || view.row_stride * dtype_bytes(view.dtype) % bytes == 0);
+}
+
+constexpr int64_t ceil_divide(int64_t numerator, int64_t denominator) {
+  return (numerator + denominator - 1) / denominator;
+}
+constexpr int64_t round_up(int64_t value, int64_t multiple) { return ceil_divide(value, multiple) * multiple; }
+
+}  // namespace cbtm::cuda

@@ -1,0 +1,11 @@
+#pragma once
+
+#include "cbtm/device/device.h"
+#include "context.h"
+
+namespace cbtm::cuda {
+
+void embedding_forward(Context& context, const EmbeddingForward& arguments);
+void embedding_backward(Context& context, const EmbeddingBackward& arguments);
+
+}  // namespace cbtm::cuda

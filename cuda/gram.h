@@ -1,0 +1,11 @@
+#pragma once
+
+#include "cbtm/device/device.h"
+#include "context.h"
+
+namespace cbtm::cuda {
+
+void gram(Context& context, ConstTensorView x, TensorView product);
+void solve_upper(Context& context, ConstTensorView upper, TensorView y);
+
+}  // namespace cbtm::cuda

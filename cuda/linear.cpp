@@ -1,0 +1,134 @@
+#include "linear.h"
+
+#include "activation.h"
+#include "convert.h"
+#include "decode_linear.h"
+#include "dispatch.h"
+#include "matmul.h"
+
+namespace cbtm::cuda {
+namespace {
+
+/// Consecutive pieces of the operator's scratch memory.
+class Scratch {
+ public:
+  Scratch(Context& context, int64_t bytes)
+      : next_(bytes > 0 ? static_cast<char*>(context.workspace(bytes)) : nullptr) {}
+  TensorView take(DType dtype, int64_t rows, int64_t columns) {
+    const TensorView view{next_, dtype, rows, columns};
+    next_ += bytes_of(dtype, rows, columns);
+    return view;
+  }
+  static int64_t bytes_of(DType dtype, int64_t rows, int64_t columns) {
+    return round_up(rows * columns * dtype_bytes(dtype), 256);
+  }
+
+ private:
+  char* next_;
+};
+
+}  // namespace
+
+// output = activation(input weightᵀ + bias): one product with bias, ReLU and its mask in the epilogue; a GELU (the
+// error function's, which cuBLASLt does not have) is a kernel after it. Weights narrower than the input are widened
+// first, a bias of another type than the output is converted first: that is for checking; training and inference hold
+// them alike.
+void linear_forward(Context& context, const LinearForward& arguments) {
+  const auto& [input, weight, bias, activation, output, pre_activation, mask, scales] = arguments;
+  CBTM_ASSERT(input.columns == weight.columns && output.columns == weight.rows && output.rows == input.rows,
+              "shapes of a linear layer agree");
+  if (input.rows == 0) return;
+  if (!mask && !pre_activation && decode_linear_applies(arguments)) return decode_linear(context, arguments);
+  const bool widen = weight.dtype != input.dtype;
+  const bool convert_bias = bias && bias.dtype != output.dtype;
+  Scratch scratch(context, (widen ? Scratch::bytes_of(input.dtype, weight.rows, weight.columns) : 0) +
+                               (convert_bias ? Scratch::bytes_of(output.dtype, 1, bias.columns) : 0));
+  MatmulArguments product;
+  product.a = input;
+  product.b = weight;
+  product.transpose_b = true;
+  product.c = activation == Activation::gelu && pre_activation ? pre_activation : output;
+  product.bias = bias;
+  if (widen) {
+    CBTM_ASSERT(input.dtype == DType::f32 || scales, "weights are of the input's type, or narrower than float32");
+    const TensorView wide = scratch.take(input.dtype, weight.rows, weight.columns);
+    if (scales)
+      dequantise(context, weight, scales, wide);
+    else
+      convert(context, wide, weight);
+    product.b = wide;
+  }
+  if (convert_bias) {
+    const TensorView converted = scratch.take(output.dtype, 1, bias.columns);
+    convert(context, converted, bias);
+    product.bias = converted;
+  }
+  product.relu = activation == Activation::relu;
+  if (product.relu && mask) {
+    product.relu_mask = mask;
+    if (!matmul_supported(context, product)) {
+      product.relu_mask = {};
+      matmul(context, product);
+      return relu_mask(context, output, mask);
+    }
+  }
+  matmul(context, product);
+  if (activation == Activation::gelu) gelu_forward(context, product.c, output);
+}
+
+// Weight gradient with the bias gradient beside it in one product, then a small addition of the latter, which cuBLASLt
+// writes but does not accumulate; input gradient with the ReLU's mask in the epilogue.
+void linear_backward(Context& context, const LinearBackward& arguments) {
+  const ConstTensorView gradient = arguments.output_gradient;
+  if (gradient.rows == 0) {
+    if (arguments.input_gradient) CBTM_ASSERT(arguments.input_gradient.rows == 0, "a gradient a row");
+    return;
+  }
+  bool bias_due = static_cast<bool>(arguments.bias_gradient);
+  if (arguments.weight_gradient) {
+    MatmulArguments product;
+    product.a = gradient;
+    product.transpose_a = true;
+    product.b = arguments.input;
+    product.c = arguments.weight_gradient;
+    product.beta = 1;
+    if (bias_due) {
+      Scratch scratch(context, Scratch::bytes_of(DType::f32, 1, gradient.columns));
+      product.a_sums = scratch.take(DType::f32, 1, gradient.columns);
+      if (matmul_supported(context, product)) {
+        matmul(context, product);
+        add_vector(context, product.a_sums, arguments.bias_gradient);
+        bias_due = false;
+      } else {
+        product.a_sums = {};
+        matmul(context, product);
+      }
+    } else {
+      matmul(context, product);
+    }
+  }
+  if (bias_due) add_column_sums(context, gradient, arguments.bias_gradient);
+
+  if (!arguments.input_gradient) return;
+  MatmulArguments product;
+  product.a = gradient;
+  product.b = arguments.weight;
+  product.c = arguments.input_gradient;
+  product.beta = arguments.accumulate_input_gradient ? 1 : 0;
+  switch (arguments.input_activation) {
+    case Activation::none: return matmul(context, product);
+    case Activation::relu:
+      if (arguments.input_relu_mask) {
+        product.relu_derivative_mask = arguments.input_relu_mask;
+        if (matmul_supported(context, product)) return matmul(context, product);
+        product.relu_derivative_mask = {};
+      }
+      matmul(context, product);
+      return relu_backward(context, arguments.input, arguments.input_gradient);
+    case Activation::gelu:
+      matmul(context, product);
+      return gelu_backward(context, arguments.input_pre_activation, arguments.input_gradient);
+  }
+}
+
+}  // namespace cbtm::cuda

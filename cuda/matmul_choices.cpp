@@ -1,0 +1,72 @@
+#include "matmul_choices.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstdlib>
+#include <fstream>
+
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
+
+namespace cbtm::cuda {
+namespace {
+
+using Words = std::array<uint32_t, sizeof(cublasLtMatmulAlgo_t) / 4>;
+
+std::optional<cublasLtMatmulAlgo_t> parse(const std::string& text) {
+  Words words{};
+  const char* at = text.c_str();
+  for (uint32_t& word : words) {
+    char* end = nullptr;
+    word = static_cast<uint32_t>(std::strtoul(at, &end, 16));
+    if (end == at) return std::nullopt;
+    at = end;
+  }
+  return std::bit_cast<cublasLtMatmulAlgo_t>(words);
+}
+
+}  // namespace
+
+MatmulChoices::MatmulChoices(std::string path) : path_(std::move(path)) { read(); }
+
+void MatmulChoices::read() {
+  if (path_.empty()) return;
+  std::ifstream file(path_);
+  std::string line;
+  while (std::getline(file, line)) {
+    const size_t equals = line.find(" = ");
+    if (equals == std::string::npos) continue;
+    if (const auto algorithm = parse(line.substr(equals + 3))) choices_.emplace(line.substr(0, equals), *algorithm);
+  }
+}
+
+std::optional<cublasLtMatmulAlgo_t> MatmulChoices::find(const std::string& key) const {
+  const auto found = choices_.find(key);
+  if (found == choices_.end()) return std::nullopt;
+  return found->second;
+}
+
+void MatmulChoices::add(const std::string& key, const cublasLtMatmulAlgo_t& algorithm) {
+  read();  // what another process has chosen meanwhile stays
+  choices_.insert_or_assign(key, algorithm);
+  if (path_.empty()) return;
+  std::string text;
+  for (const auto& [name, choice] : choices_) {
+    text += name + " =";
+    for (const uint32_t word : std::bit_cast<Words>(choice)) text += fmt::format(" {:08x}", word);
+    text += '\n';
+  }
+  try {
+    write_file_atomically(path_, text);
+  } catch (const Error& error) {
+    warn(fmt::format("the choice of matrix product algorithms is not kept, a resumed run may round differently: {}",
+                     error.what()));
+    path_.clear();
+  }
+}
+
+}  // namespace cbtm::cuda

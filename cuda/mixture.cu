@@ -1,0 +1,233 @@
+// The mixture of experts' next-token distributions, and tokens drawn from it.
+
+#include <algorithm>
+
+#include "check.h"
+#include "dispatch.h"
+#include "elements.cuh"
+#include "mixture.h"
+#include "sample_token.h"
+
+namespace cbtm::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kExpertsMax = 240;  ///< what kernel arguments have room for
+
+/// Logits of the experts and who uses which row of them how much.
+struct Inputs {
+  const void* logits[kExpertsMax];
+  int32_t strides[kExpertsMax];
+  const float* __restrict__ weights;  ///< [sequences, experts]
+  int64_t weights_stride;
+  const int32_t* __restrict__ rows;  ///< [sequences, experts], or null: the sequence's number
+  int64_t rows_stride;
+  int experts;
+  int vocab_size;
+  bool aligned;  ///< every row of logits starts at a multiple of 16 bytes
+};
+
+template <typename Element>
+__device__ const Element* logits_row(const Inputs& in, int sequence, int expert) {
+  const int64_t row = in.rows == nullptr ? sequence : in.rows[sequence * in.rows_stride + expert];
+  return static_cast<const Element*>(in.logits[expert]) + row * in.strides[expert];
+}
+
+/// Largest value and Σ exp(value - largest).
+struct Statistics {
+  float largest;
+  float sum;
+};
+__device__ Statistics merged(Statistics a, Statistics b) {
+  const float largest = fmaxf(a.largest, b.largest);
+  if (largest == -INFINITY) return {largest, 0};  // nothing but -inf so far: no difference of infinities
+  return {largest, a.sum * expf(a.largest - largest) + b.sum * expf(b.largest - largest)};
+}
+
+// partials[sequence][expert][split]: statistics of a split of the expert's logits.
+//
+// mapping   grid (splits, experts, sequences); a block goes through its split in 16-byte vectors, every thread with
+//           statistics of its own, merged by a fixed tree.
+// bytes     used rows * vocab_size * element; 8 a block written. Experts of weight 0 are not read.
+template <typename Element>
+__global__ void __launch_bounds__(kThreads)
+    expert_statistics(Inputs in, int split_size, Statistics* __restrict__ partials) {
+  constexpr int kLength = 16 / sizeof(Element);
+  __shared__ Statistics warp_results[kThreads / 32];
+  const int expert = blockIdx.y, sequence = blockIdx.z;
+  if (in.weights[sequence * in.weights_stride + expert] == 0) return;
+  const Element* row = logits_row<Element>(in, sequence, expert);
+  const int begin = blockIdx.x * split_size, end = min(begin + split_size, in.vocab_size);
+  Statistics own = {-INFINITY, 0};
+  for (int place = begin + static_cast<int>(threadIdx.x) * kLength; place < end; place += kThreads * kLength) {
+    float values[kLength];
+    load_packed<Element, kLength>(row + place, end - place, in.aligned).unpack(values);
+    float largest = own.largest;
+#pragma unroll
+    for (int i = 0; i < kLength; ++i)
+      if (place + i < end) largest = fmaxf(largest, values[i]);
+    if (largest == -INFINITY) continue;
+    own.sum *= expf(own.largest - largest);
+#pragma unroll
+    for (int i = 0; i < kLength; ++i)
+      if (place + i < end) own.sum += expf(values[i] - largest);
+    own.largest = largest;
+  }
+  for (int offset = 16; offset > 0; offset /= 2)
+    own = merged(own, {__shfl_down_sync(~0u, own.largest, offset), __shfl_down_sync(~0u, own.sum, offset)});
+  if (threadIdx.x % 32 == 0) warp_results[threadIdx.x / 32] = own;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int warp = 1; warp < kThreads / 32; ++warp) own = merged(own, warp_results[warp]);
+  partials[(static_cast<int64_t>(sequence) * in.experts + expert) * gridDim.x + blockIdx.x] = own;
+}
+
+// out[s][v] = log Σ_j exp(logits_j[v] + shift_j),  shift_j = log weight_j - log Σ exp(logits_j): log-sum-exp over the
+// experts, so that nothing underflows.
+//
+// mapping   grid (splits, sequences); the shifts of the experts in use are worked out by each block from the partial
+//           statistics, then 16-byte vectors, the experts one after another in registers.
+// bytes     used rows * vocab_size * element read (a second time: from the L2 cache where the batch is small), 4 *
+// vocab_size a
+//           sequence written.
+template <typename Element>
+__global__ void __launch_bounds__(kThreads)
+    mix_experts(Inputs in, int split_size, const Statistics* __restrict__ partials, float* __restrict__ out,
+                int64_t stride, bool out_aligned) {
+  constexpr int kLength = 16 / sizeof(Element);
+  __shared__ const Element* used_rows[kExpertsMax];
+  __shared__ float shifts[kExpertsMax];
+  __shared__ int used_experts;
+  const int sequence = blockIdx.y;
+  for (int expert = threadIdx.x; expert < in.experts; expert += kThreads) {
+    if (in.weights[sequence * in.weights_stride + expert] == 0) continue;
+    Statistics all = {-INFINITY, 0};
+    for (unsigned split = 0; split < gridDim.x; ++split)
+      all = merged(all, partials[(static_cast<int64_t>(sequence) * in.experts + expert) * gridDim.x + split]);
+    int place = 0;  // experts in use, in order
+    for (int other = 0; other < expert; ++other) place += in.weights[sequence * in.weights_stride + other] != 0 ? 1 : 0;
+    used_rows[place] = logits_row<Element>(in, sequence, expert);
+    shifts[place] = logf(in.weights[sequence * in.weights_stride + expert]) - (all.largest + logf(all.sum));
+  }
+  if (threadIdx.x == 0) {
+    int count = 0;
+    for (int expert = 0; expert < in.experts; ++expert)
+      count += in.weights[sequence * in.weights_stride + expert] != 0 ? 1 : 0;
+    used_experts = count;
+  }
+  __syncthreads();
+  const int begin = blockIdx.x * split_size, end = min(begin + split_size, in.vocab_size);
+  for (int place = begin + static_cast<int>(threadIdx.x) * kLength; place < end; place += kThreads * kLength) {
+    float largest[kLength], sum[kLength];
+#pragma unroll
+    for (int i = 0; i < kLength; ++i) {
+      largest[i] = -INFINITY;
+      sum[i] = 0;
+    }
+    for (int expert = 0; expert < used_experts; ++expert) {
+      float values[kLength];
+      load_packed<Element, kLength>(used_rows[expert] + place, end - place, in.aligned).unpack(values);
+#pragma unroll
+      for (int i = 0; i < kLength; ++i) {
+        const float value = values[i] + shifts[expert];
+        if (value == -INFINITY) continue;
+        const float smaller = expf(-fabsf(value - largest[i]));  // one exponential, whichever is larger
+        sum[i] = value > largest[i] ? sum[i] * smaller + 1 : sum[i] + smaller;
+        largest[i] = fmaxf(largest[i], value);
+      }
+    }
+    float* target = out + sequence * stride + place;
+#pragma unroll
+    for (int i = 0; i < kLength; i += 4) {
+      float results[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) results[j] = largest[i + j] + logf(sum[i + j]);
+      store_packed<float, 4>(target + i, end - place - i, out_aligned, results);
+    }
+  }
+}
+
+/// Splits of the vocabulary, so that few sequences fill the device too; each is a multiple of what keeps vectors whole.
+struct Splits {
+  int count;
+  int size;
+};
+Splits splits_for(const Context& context, int64_t vocab_size, int64_t blocks_a_split) {
+  constexpr int64_t kSmallest = 2048;
+  const int64_t wanted = std::max<int64_t>(1, int64_t{4} * context.sm_count / std::max<int64_t>(1, blocks_a_split));
+  const int64_t size = round_up(std::max(kSmallest, ceil_divide(vocab_size, wanted)), 64);
+  return {static_cast<int>(ceil_divide(vocab_size, size)), static_cast<int>(size)};
+}
+
+Inputs inputs_of(std::span<const ConstTensorView> logits, ConstTensorView weights, ConstTensorView rows) {
+  if (logits.size() > kExpertsMax)
+    fail("{} experts are more than the CUDA device mixes at once ({}); use a smaller --topk", logits.size(),
+         kExpertsMax);
+  CBTM_ASSERT(!logits.empty() && weights.columns == static_cast<int64_t>(logits.size()), "a weight an expert");
+  Inputs in{};
+  in.aligned = true;
+  for (size_t expert = 0; expert < logits.size(); ++expert) {
+    in.logits[expert] = logits[expert].data;
+    in.strides[expert] = static_cast<int32_t>(logits[expert].row_stride);
+    in.aligned = in.aligned && rows_aligned(logits[expert], 16);
+    in.vocab_size = static_cast<int>(logits[expert].columns);
+  }
+  in.weights = weights.as<float>();
+  in.weights_stride = weights.row_stride;
+  in.rows = rows ? rows.as<int32_t>() : nullptr;
+  in.rows_stride = rows.row_stride;
+  in.experts = static_cast<int>(logits.size());
+  return in;
+}
+
+int64_t partials_bytes(const Inputs& in, int64_t sequences, int splits) {
+  return round_up(sequences * in.experts * splits * static_cast<int64_t>(sizeof(Statistics)), 256);
+}
+
+void mix(Context& context, DType dtype, const Inputs& in, int64_t sequences, Splits splits, Statistics* partials,
+         float* out, int64_t stride) {
+  const bool out_aligned = reinterpret_cast<uintptr_t>(out) % 16 == 0 && (stride % 4 == 0 || sequences == 1);
+  const auto count = static_cast<unsigned>(sequences);
+  dispatch_floating(dtype, [&]<typename Element>() {
+    expert_statistics<Element><<<dim3(static_cast<unsigned>(splits.count), static_cast<unsigned>(in.experts), count),
+                                 kThreads, 0, context.stream>>>(in, splits.size, partials);
+    CBTM_CUDA_LAUNCHED("expert_statistics");
+    mix_experts<Element><<<dim3(static_cast<unsigned>(splits.count), count), kThreads, 0, context.stream>>>(
+        in, splits.size, partials, out, stride, out_aligned);
+    CBTM_CUDA_LAUNCHED("mix_experts");
+  });
+}
+
+}  // namespace
+
+void mixture_log_probabilities(Context& context, const MixtureLogProbabilities& arguments) {
+  const TensorView out = arguments.log_probabilities;
+  if (out.size() == 0) return;
+  const Inputs in = inputs_of(arguments.logits, arguments.weights, arguments.rows);
+  const Splits splits = splits_for(context, in.vocab_size, out.rows);
+  auto* partials = static_cast<Statistics*>(context.workspace(partials_bytes(in, out.rows, splits.count)));
+  mix(context, arguments.logits.front().dtype, in, out.rows, splits, partials, out.as<float>(), out.row_stride);
+}
+
+void sample_mixture(Context& context, const SampleMixture& arguments) {
+  const int64_t sequences = arguments.tokens.columns;
+  if (sequences == 0) return;
+  const Inputs in = inputs_of(arguments.logits, arguments.weights, arguments.rows);
+  const Splits splits = splits_for(context, in.vocab_size, sequences);
+  const int64_t partials = partials_bytes(in, sequences, splits.count);
+  const int64_t stride = round_up(in.vocab_size, 4);
+  char* workspace = static_cast<char*>(context.workspace(partials + sequences * stride * 4));
+  auto* scores = reinterpret_cast<float*>(workspace + partials);
+  mix(context, arguments.logits.front().dtype, in, sequences, splits, reinterpret_cast<Statistics*>(workspace), scores,
+      stride);
+  sample_tokens(context.stream, {.scores = scores,
+                                 .sequences = sequences,
+                                 .vocab_size = in.vocab_size,
+                                 .stride = stride,
+                                 .uniforms = arguments.greedy ? nullptr : arguments.uniforms.as<double>(),
+                                 .greedy = arguments.greedy,
+                                 .filter = arguments.filter,
+                                 .tokens = arguments.tokens.as<int32_t>()});
+}
+
+}  // namespace cbtm::cuda

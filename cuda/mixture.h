@@ -1,0 +1,13 @@
+#pragma once
+
+#include "cbtm/device/device.h"
+#include "context.h"
+
+namespace cbtm::cuda {
+
+/// Two launches.
+void mixture_log_probabilities(Context& context, const MixtureLogProbabilities& arguments);
+/// Three launches, no sort.
+void sample_mixture(Context& context, const SampleMixture& arguments);
+
+}  // namespace cbtm::cuda

@@ -1,0 +1,11 @@
+#pragma once
+
+#include "cbtm/device/device.h"
+#include "context.h"
+
+namespace cbtm::cuda {
+
+void gradient_square_sum(Context& context, ConstTensorView gradients, TensorView square_sum);
+void adamw(Context& context, const AdamW& arguments);
+
+}  // namespace cbtm::cuda

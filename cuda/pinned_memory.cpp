@@ -1,0 +1,67 @@
+#include "pinned_memory.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "check.h"
+
+namespace cbtm::cuda {
+
+PinnedMemory::PinnedMemory(int64_t bytes) : bytes_(bytes) {
+  void* data = nullptr;
+  CBTM_CUDA(cudaMallocHost(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1))));
+  data_ = static_cast<char*>(data);
+}
+PinnedMemory::~PinnedMemory() { cudaFreeHost(data_); }
+
+StagingRing::StagingRing() : memory_(kSlots * kSlotBytes) {
+  for (cudaEvent_t& event : copied_) CBTM_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+}
+StagingRing::~StagingRing() {
+  for (const cudaEvent_t event : copied_) cudaEventDestroy(event);
+}
+
+void StagingRing::copy(void* device_destination, const void* host_source, int64_t bytes, cudaStream_t stream) {
+  for (int64_t done = 0; done < bytes; done += kSlotBytes) {
+    const int64_t count = std::min(kSlotBytes, bytes - done);
+    const cudaEvent_t copied = copied_[static_cast<size_t>(next_)];
+    char* slot = memory_.data() + next_ * kSlotBytes;
+    if (const cudaError_t status = cudaEventQuery(copied); status == cudaErrorNotReady) {
+      CBTM_CUDA(cudaEventSynchronize(copied));
+    } else {
+      CBTM_CUDA(status);
+    }
+    std::memcpy(slot, static_cast<const char*>(host_source) + done, static_cast<size_t>(count));
+    CBTM_CUDA(cudaMemcpyAsync(static_cast<char*>(device_destination) + done, slot, static_cast<size_t>(count),
+                              cudaMemcpyHostToDevice, stream));
+    CBTM_CUDA(cudaEventRecord(copied, stream));
+    next_ = (next_ + 1) % kSlots;
+  }
+}
+
+LandingMemory::LandingMemory() : memory_(2 * kHalfBytes) {
+  for (cudaEvent_t& event : landed_) CBTM_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+}
+LandingMemory::~LandingMemory() {
+  for (const cudaEvent_t event : landed_) cudaEventDestroy(event);
+}
+
+void LandingMemory::copy(void* host_destination, const void* device_source, int64_t bytes, cudaStream_t stream) {
+  const auto start = [&](int64_t begin) {
+    const int64_t half = begin / kHalfBytes % 2;
+    CBTM_CUDA(cudaMemcpyAsync(memory_.data() + half * kHalfBytes, static_cast<const char*>(device_source) + begin,
+                              static_cast<size_t>(std::min(kHalfBytes, bytes - begin)), cudaMemcpyDeviceToHost,
+                              stream));
+    CBTM_CUDA(cudaEventRecord(landed_[static_cast<size_t>(half)], stream));
+  };
+  if (bytes > 0) start(0);
+  for (int64_t begin = 0; begin < bytes; begin += kHalfBytes) {
+    if (begin + kHalfBytes < bytes) start(begin + kHalfBytes);
+    const int64_t half = begin / kHalfBytes % 2;
+    CBTM_CUDA(cudaEventSynchronize(landed_[static_cast<size_t>(half)]));
+    std::memcpy(static_cast<char*>(host_destination) + begin, memory_.data() + half * kHalfBytes,
+                static_cast<size_t>(std::min(kHalfBytes, bytes - begin)));
+  }
+}
+
+}  // namespace cbtm::cuda

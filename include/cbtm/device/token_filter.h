@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace cbtm {
+
+/// What next-token sampling leaves of a distribution, in transformers' order: temperature, top-k, top-p
+/// (shared/reference/opt-format.md section 8).
+struct TokenFilter {
+  double temperature = 1;
+  int64_t top_k = 0;  ///< 0: no limit; ties with the k-th are kept
+  double top_p =
+      1;  ///< smallest set of most likely tokens (of equals lower ids first) whose mass reaches this; at least one
+};
+
+/// Turns scores (logits or log-probabilities) on the host into the probabilities that sampling draws from, in place.
+/// The full list is never sorted.
+void filtered_distribution(std::span<float> scores, const TokenFilter& filter);
+
+/// The token at which the running sum of the probabilities, in order of ids, passes `drawn` in [0, 1).
+int32_t token_at(std::span<const float> probabilities, double drawn);
+
+}  // namespace cbtm

@@ -1,0 +1,110 @@
+// Linear layers of few rows: the CUDA device against products in float64.
+
+#include "decode_linear.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "cbtm/device/device_matrix.h"
+#include "cuda_device.h"
+#include "tests/cuda/rounded.h"
+#include "tests/device/operands.h"
+
+namespace cbtm {
+namespace {
+
+Device& cuda() {
+  static const std::unique_ptr<Device> device = make_cuda_device(0);
+  return *device;
+}
+
+struct Shape {
+  int64_t rows, in, out;
+  DType input, weight, output;
+  bool bias, relu;
+};
+
+void check(const Shape& shape) {
+  CAPTURE(shape.rows);
+  CAPTURE(shape.in);
+  CAPTURE(shape.out);
+  CAPTURE(std::string(dtype_name(shape.weight)));
+  std::vector<float> input = random_values(shape.rows * shape.in, 1), bias = random_values(shape.out, 3);
+  std::vector<float> weights = random_values(shape.out * shape.in, 2), scales(static_cast<size_t>(shape.out), 1.0f);
+  input[0] = 60;  // an outlier
+  const DeviceMatrix x = upload_rounded(cuda(), input, shape.rows, shape.input);
+  const DeviceMatrix b = upload_rounded(cuda(), bias, 1, DType::f32);
+  DeviceMatrix w, s;
+  if (shape.weight == DType::i8) {
+    std::vector<int8_t> quantised(weights.size());
+    for (size_t i = 0; i < weights.size(); ++i) {
+      quantised[i] = static_cast<int8_t>(std::lround(weights[i] * 127));
+      weights[i] = quantised[i];
+    }
+    for (size_t o = 0; o < scales.size(); ++o) scales[o] = (1 + static_cast<float>(o % 5)) / 127;
+    w = DeviceMatrix::copy_of<int8_t>(cuda(), quantised, shape.out, "test");
+    s = DeviceMatrix::copy_of<float>(cuda(), scales, 1, "test");
+  } else {
+    w = upload_rounded(cuda(), weights, shape.out, shape.weight);
+  }
+  const DeviceMatrix y(cuda(), shape.output, shape.rows, shape.out, "test");
+  const LinearForward layer{.input = x.view(),
+                            .weight = w.view(),
+                            .bias = shape.bias ? b.view() : TensorView(),
+                            .activation = shape.relu ? Activation::relu : Activation::none,
+                            .output = y.view(),
+                            .pre_activation = {},
+                            .relu_mask = {},
+                            .weight_scales = s.view()};
+  CHECK(cuda::decode_linear_applies(layer) == (shape.rows <= 8));
+  cuda().linear_forward(layer);
+  const std::vector<float> got = download(y);
+  for (int64_t r = 0; r < shape.rows; ++r)
+    for (int64_t o = 0; o < shape.out; ++o) {
+      double sum = 0, size = 0;
+      for (int64_t i = 0; i < shape.in; ++i) {
+        const double product = static_cast<double>(input[static_cast<size_t>(r * shape.in + i)]) *
+                               static_cast<double>(weights[static_cast<size_t>(o * shape.in + i)]);
+        sum += product;
+        size += std::abs(product);
+      }
+      const double scale = static_cast<double>(scales[static_cast<size_t>(o)]);
+      double want = sum * scale + (shape.bias ? static_cast<double>(bias[static_cast<size_t>(o)]) : 0);
+      if (shape.relu) want = std::max(want, 0.0);
+      // A lane sums in / 32 products, 5 steps join the lanes, then scale and bias; then the output is rounded. More
+      // than 8 rows of int8 weights are multiplied as the input's type.
+      double bound = (static_cast<double>(shape.in) / 32 + 8) * 0x1p-24 * (size * scale + 1);
+      if (shape.rows > 8)
+        bound += static_cast<double>(shape.in) * 0x1p-24 * size * scale + unit_roundoff(shape.input) * size * scale;
+      bound += unit_roundoff(shape.output) * std::abs(want);
+      CHECK(std::abs(static_cast<double>(got[static_cast<size_t>(r * shape.out + o)]) - want) <= bound);
+    }
+}
+
+TEST_CASE("1 to 8 rows, any width and alignment, bias and ReLU") {
+  check({1, 1, 1, DType::f32, DType::f32, DType::f32, true, false});
+  check({1, 1024, 16, DType::f32, DType::f32, DType::f32, true, true});
+  check({2, 31, 9, DType::f32, DType::bf16, DType::f32, false, false});
+  check({3, 1025, 17, DType::f32, DType::bf16, DType::f32, true, true});
+  check({8, 768, 40, DType::bf16, DType::bf16, DType::bf16, true, true});
+  check({5, 2100, 8, DType::bf16, DType::bf16, DType::f32, true, false});
+  check({4, 512, 33, DType::f16, DType::f16, DType::f16, false, true});
+  check({1, 100, 70, DType::f32, DType::f16, DType::f32, true, false});
+}
+
+TEST_CASE("two rows of weights a warp, where there are many") {
+  check({1, 64, 9001, DType::bf16, DType::bf16, DType::f32, false, false});
+  check({7, 40, 7000, DType::f32, DType::f32, DType::f32, true, false});
+}
+
+TEST_CASE("int8 weights with a scale a row, few rows and many") {
+  check({1, 1024, 20, DType::f32, DType::i8, DType::f32, true, true});
+  check({3, 777, 11, DType::bf16, DType::i8, DType::bf16, true, false});
+  check({8, 2064, 5, DType::f16, DType::i8, DType::f32, false, false});
+  check({12, 96, 24, DType::f32, DType::i8, DType::f32, true, false});
+}
+
+}  // namespace
+}  // namespace cbtm

@@ -1,0 +1,270 @@
+#include "matmul.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <vector>
+
+#include "cbtm/base/half_types.h"
+#include "cbtm/base/philox.h"
+#include "device_context.h"
+#include "matmul_choices.h"
+
+namespace cbtm::cuda {
+namespace {
+
+/// Values on the host beside their copy on the GPU, of any floating type.
+class Matrix {
+ public:
+  Matrix(DeviceContext& context, DType dtype, int64_t rows, int64_t columns, int64_t stride, uint64_t seed)
+      : context_(context), dtype_(dtype), rows_(rows), columns_(columns), stride_(stride) {
+    const int64_t count = std::max<int64_t>(1, rows * stride);
+    PhiloxStream stream(seed, 1);
+    std::vector<char> bytes(static_cast<size_t>(count * dtype_bytes(dtype)));
+    values.resize(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i) {
+      const auto value = static_cast<float>(2 * stream.next_uniform() - 1);
+      float& kept = values[static_cast<size_t>(i)];
+      if (dtype == DType::f32) {
+        reinterpret_cast<float*>(bytes.data())[i] = kept = value;
+      } else if (dtype == DType::bf16) {
+        kept = to_float(reinterpret_cast<bf16*>(bytes.data())[i] = to_bf16(value));
+      } else {
+        kept = to_float(reinterpret_cast<f16*>(bytes.data())[i] = to_f16(value));
+      }
+    }
+    data_ = context.allocate(static_cast<int64_t>(bytes.size()), "test");
+    context.copy_to_device(data_, bytes.data(), static_cast<int64_t>(bytes.size()));
+  }
+  Matrix(const Matrix&) = delete;
+  Matrix& operator=(const Matrix&) = delete;
+  ~Matrix() { cudaFree(data_); }
+
+  TensorView view() const { return {data_, dtype_, rows_, columns_, stride_}; }
+  double at(int64_t row, int64_t column) const { return values[static_cast<size_t>(row * stride_ + column)]; }
+  /// What the GPU holds now.
+  std::vector<float> read() const {
+    std::vector<char> bytes(values.size() * static_cast<size_t>(dtype_bytes(dtype_)));
+    context_.copy_to_host(bytes.data(), data_, static_cast<int64_t>(bytes.size()));
+    std::vector<float> result(values.size());
+    for (size_t i = 0; i < result.size(); ++i) {
+      if (dtype_ == DType::f32) result[i] = reinterpret_cast<const float*>(bytes.data())[i];
+      if (dtype_ == DType::bf16) result[i] = to_float(reinterpret_cast<const bf16*>(bytes.data())[i]);
+      if (dtype_ == DType::f16) result[i] = to_float(reinterpret_cast<const f16*>(bytes.data())[i]);
+    }
+    return result;
+  }
+
+  std::vector<float> values;
+
+ private:
+  DeviceContext& context_;
+  DType dtype_;
+  int64_t rows_, columns_, stride_;
+  void* data_ = nullptr;
+};
+
+double unit_roundoff(DType dtype) {
+  if (dtype == DType::bf16) return std::ldexp(1.0, -8);
+  if (dtype == DType::f16) return std::ldexp(1.0, -11);
+  return std::ldexp(1.0, -24);
+}
+
+struct Case {
+  int64_t m, n, k;
+  bool transpose_a, transpose_b;
+  DType in, out;
+  float alpha, beta;
+  bool bias, relu;
+};
+
+/// Against sums in float64. Bound of an element: k + 4 roundings of float32 on the sum of magnitudes, and one rounding
+/// to the output's type.
+void check_product(DeviceContext& context, const Case& c) {
+  CAPTURE(c.m);
+  CAPTURE(c.n);
+  CAPTURE(c.k);
+  CAPTURE(c.transpose_a);
+  CAPTURE(c.transpose_b);
+  CAPTURE(dtype_name(c.in));
+  CAPTURE(dtype_name(c.out));
+  const int64_t a_rows = c.transpose_a ? c.k : c.m, a_columns = c.transpose_a ? c.m : c.k;
+  const int64_t b_rows = c.transpose_b ? c.n : c.k, b_columns = c.transpose_b ? c.k : c.n;
+  const Matrix a(context, c.in, a_rows, a_columns, a_columns + 3, 1);
+  const Matrix b(context, c.in, b_rows, b_columns, b_columns + 8, 2);
+  const Matrix out(context, c.out, c.m, c.n, c.n + 5, 3);
+  const Matrix bias(context, c.out, 1, c.n, c.n, 4);
+  matmul(context, {.a = a.view(),
+                   .b = b.view(),
+                   .transpose_a = c.transpose_a,
+                   .transpose_b = c.transpose_b,
+                   .c = out.view(),
+                   .alpha = c.alpha,
+                   .beta = c.beta,
+                   .bias = c.bias ? bias.view() : TensorView(),
+                   .relu = c.relu,
+                   .relu_mask = {},
+                   .relu_derivative_mask = {},
+                   .a_sums = {}});
+  const std::vector<float> got = out.read();
+  double worst = 0;  // error over bound
+  for (int64_t i = 0; i < c.m; ++i)
+    for (int64_t j = 0; j < c.n + 5; ++j) {
+      const double before = out.at(i, j);
+      const double value = got[static_cast<size_t>(i * (c.n + 5) + j)];
+      if (j >= c.n) {
+        CHECK(value == before);  // between the rows nothing is written
+        continue;
+      }
+      double sum = 0, magnitude = 0;
+      for (int64_t l = 0; l < c.k; ++l) {
+        const double term = (c.transpose_a ? a.at(l, i) : a.at(i, l)) * (c.transpose_b ? b.at(j, l) : b.at(l, j));
+        sum += term;
+        magnitude += std::abs(term);
+      }
+      double want = c.alpha * sum + c.beta * before + (c.bias ? bias.at(0, j) : 0);
+      magnitude = std::abs(c.alpha) * magnitude + std::abs(c.beta * before) + (c.bias ? std::abs(bias.at(0, j)) : 0);
+      if (c.relu) want = std::max(want, 0.0);
+      const double bound = static_cast<double>(c.k + 4) * unit_roundoff(DType::f32) * magnitude +
+                           unit_roundoff(c.out) * std::abs(want) + 1e-30;
+      worst = std::max(worst, std::abs(value - want) / bound);
+    }
+  CHECK(worst <= 1);
+}
+
+}  // namespace
+
+TEST_CASE("products in every type, transposed or not, strided, with bias and ReLU") {
+  DeviceContext context(0);
+  for (const bool transpose_a : {false, true})
+    for (const bool transpose_b : {false, true}) {
+      for (const DType in : {DType::f32, DType::bf16, DType::f16}) {
+        check_product(context, {33, 40, 17, transpose_a, transpose_b, in, in, 1, 0, true, true});
+        check_product(context, {5, 7, 64, transpose_a, transpose_b, in, DType::f32, 0.5f, 1, false, false});
+        check_product(context, {1, 1, 1, transpose_a, transpose_b, in, in, 1, 0, true, false});
+      }
+    }
+  check_product(context, {1, 129, 8, false, true, DType::bf16, DType::bf16, 1, 1, false, false});
+}
+
+TEST_CASE("a ReLU's mask of the forward product zeroes the backward one where the output was 0") {
+  DeviceContext context(0);
+  constexpr int64_t kRows = 19, kIn = 24, kOut = 136;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    const Matrix input(context, dtype, kRows, kIn, kIn, 1), weight(context, dtype, kOut, kIn, kIn, 2);
+    const Matrix bias(context, dtype, 1, kOut, kOut, 3), output(context, dtype, kRows, kOut, kOut, 4);
+    const Matrix up(context, dtype, kRows, 11, 11, 5), up_weight(context, dtype, 11, kOut, kOut, 6);
+    const Matrix gradient(context, dtype, kRows, kOut, kOut, 7), plain(context, dtype, kRows, kOut, kOut, 8);
+    const int64_t mask_bytes = relu_mask_columns(kOut);
+    CHECK(mask_bytes == 32);
+    void* memory = context.allocate(kRows * mask_bytes, "test");
+    const TensorView mask{memory, DType::u8, kRows, mask_bytes};
+    MatmulArguments forward;
+    forward.a = input.view();
+    forward.b = weight.view();
+    forward.transpose_b = true;
+    forward.c = output.view();
+    forward.bias = bias.view();
+    forward.relu = true;
+    forward.relu_mask = mask;
+    REQUIRE(matmul_supported(context, forward));
+    matmul(context, forward);
+    MatmulArguments backward;
+    backward.a = up.view();
+    backward.b = up_weight.view();
+    backward.c = plain.view();
+    matmul(context, backward);
+    backward.c = gradient.view();
+    backward.relu_derivative_mask = mask;
+    matmul(context, backward);
+    const std::vector<float> active = output.read(), masked = gradient.read(), whole = plain.read();
+    for (size_t i = 0; i < active.size(); ++i) CHECK(masked[i] == (active[i] > 0 ? whole[i] : 0.0f));
+    cudaFree(memory);
+  }
+}
+
+TEST_CASE("a weight gradient accumulates and gives the bias gradient with it") {
+  DeviceContext context(0);
+  constexpr int64_t kRows = 50, kIn = 40, kOut = 24;
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    const Matrix gradient(context, dtype, kRows, kOut, kOut, 1), input(context, dtype, kRows, kIn, kIn, 2);
+    const Matrix weight_gradient(context, DType::f32, kOut, kIn, kIn, 3), sums(context, DType::f32, 1, kOut, kOut, 4);
+    MatmulArguments arguments;
+    arguments.a = gradient.view();
+    arguments.transpose_a = true;
+    arguments.b = input.view();
+    arguments.c = weight_gradient.view();
+    arguments.beta = 1;
+    arguments.a_sums = sums.view();
+    REQUIRE(matmul_supported(context, arguments));
+    matmul(context, arguments);
+    const std::vector<float> got = sums.read(), weights = weight_gradient.read();
+    for (int64_t o = 0; o < kOut; ++o) {
+      double want = 0, magnitude = 0, product = weight_gradient.at(o, 7);
+      for (int64_t row = 0; row < kRows; ++row) {
+        want += gradient.at(row, o);
+        magnitude += std::abs(gradient.at(row, o));
+        product += gradient.at(row, o) * input.at(row, 7);
+      }
+      const double bound = (kRows + 4) * unit_roundoff(DType::f32) * (magnitude + 2);
+      CHECK(std::abs(got[static_cast<size_t>(o)] - want) <= bound);
+      CHECK(std::abs(weights[static_cast<size_t>(o * kIn + 7)] - product) <= bound);
+    }
+  }
+}
+
+TEST_CASE("batches are products of their own") {
+  DeviceContext context(0);
+  const Matrix a(context, DType::f32, 3 * 5, 4, 4, 1), out(context, DType::f32, 3 * 4, 4, 4, 2);
+  MatmulArguments arguments;
+  arguments.a = arguments.b = a.view().row_range(0, 5);
+  arguments.transpose_a = true;
+  arguments.c = out.view().row_range(0, 4);
+  arguments.batch_count = 3;
+  arguments.a_batch_stride = arguments.b_batch_stride = 20;
+  arguments.c_batch_stride = 16;
+  matmul(context, arguments);
+  const std::vector<float> got = out.read();
+  for (int64_t batch = 0; batch < 3; ++batch)
+    for (int64_t i = 0; i < 4; ++i)
+      for (int64_t j = 0; j < 4; ++j) {
+        double want = 0;
+        for (int64_t row = 0; row < 5; ++row) want += a.at(batch * 5 + row, i) * a.at(batch * 5 + row, j);
+        CHECK(std::abs(got[static_cast<size_t>(batch * 16 + i * 4 + j)] - want) <= 1e-6);
+      }
+}
+
+TEST_CASE("a large product is timed once, leaves what it adds to alone, and its choice is kept") {
+  const std::filesystem::path file = std::filesystem::temp_directory_path() / "cbtm-matmul-choices-test.txt";
+  std::filesystem::remove(file);
+  DeviceContext context(0);
+  // DeviceContext keeps its file elsewhere: here only what the file does is looked at.
+  const cublasLtMatmulAlgo_t algorithm{{1, 2, 3, 4, 5, 6, 7, 0xffffffffffffffffull}};
+  {
+    MatmulChoices choices(file);
+    CHECK(!choices.find("some shape").has_value());
+    choices.add("some shape", algorithm);
+  }
+  std::ofstream(file, std::ios::app) << "damaged line\nother = 12 zz\n";
+  MatmulChoices again(file);
+  REQUIRE(again.find("some shape").has_value());
+  CHECK(again.find("some shape")->data[7] == algorithm.data[7]);
+  CHECK(!again.find("other").has_value());
+  std::filesystem::remove(file);
+
+  const Matrix a(context, DType::bf16, 512, 520, 520, 1), out(context, DType::f32, 512, 256, 256, 2);
+  const Matrix b(context, DType::bf16, 520, 256, 256, 3), twice(context, DType::f32, 512, 256, 256, 2);
+  MatmulArguments arguments;
+  arguments.a = a.view();
+  arguments.b = b.view();
+  arguments.c = out.view();
+  arguments.beta = 1;
+  matmul(context, arguments);
+  arguments.c = twice.view();
+  matmul(context, arguments);  // planned already: must give the same bits
+  CHECK(out.read() == twice.read());
+}
+
+}  // namespace cbtm::cuda
