@@ -162,6 +162,16 @@ void make_directories(const fs::path& path) {
   if (error) fail("{}: cannot create the directory: {}", path.string(), error.message());
 }
 
+void check_writable(const fs::path& path) {
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  if (fs::is_directory(status)) fail("{}: cannot be written: is a directory", path.string());
+  const bool replaced = !fs::exists(status) || fs::is_regular_file(status);
+  if (replaced) make_directories(path.parent_path());
+  const fs::path touched = !replaced ? path : path.has_parent_path() ? path.parent_path() : fs::path(".");
+  if (::access(touched.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path.string(), errno_text());
+}
+
 void write_file_atomically(const fs::path& path, std::string_view contents) {
   AtomicFile file(path);
   file.write(contents);

@@ -152,15 +152,16 @@ Router Router::load(const std::filesystem::path& directory) {
       fail("{}: {} must be a positive whole number", shown, name);
     return json[name].get<int64_t>();
   };
-  const auto words = [&](const char* name) {
+  const auto words_of = [&](const Json& value, const char* name) {
     std::vector<std::string> list;
-    if (!json[name].is_array()) fail("{}: {} must be a list of words", shown, name);
-    for (const Json& word : json[name]) {
+    if (!value.is_array()) fail("{}: {} must be a list of words", shown, name);
+    for (const Json& word : value) {
       if (!word.is_string()) fail("{}: {} holds {}, which is no word", shown, name, word.dump());
       list.push_back(word.get<std::string>());
     }
     return list;
   };
+  const auto words = [&](const char* name) { return words_of(json[name], name); };
   Parts parts;
   parts.dimensions = positive("dimensions");
   parts.clusters = positive("clusters");
@@ -187,7 +188,7 @@ Router Router::load(const std::filesystem::path& directory) {
     parts.stop_words = words("stop_words");
   }
   if (json.contains("top_terms"))
-    for (const Json& terms : json["top_terms"]) parts.top_terms.push_back(terms.get<std::vector<std::string>>());
+    for (const Json& terms : json["top_terms"]) parts.top_terms.push_back(words_of(terms, "top_terms"));
   for (const auto& [key, value] : json.items())
     if (key != "vocabulary" && key != "stop_words" && key != "top_terms" && key != "dimensions" && key != "clusters" &&
         key != "temperature" && key != "distance_power" && key != "kind" && key != "content_hash")

@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
@@ -169,7 +170,10 @@ bool CommandLine::parse(int argc, char** argv) {
 
   common_.threads = given("threads") ? static_cast<int>(integer("threads", 1, 4096)) : available_threads();
   common_.seed = get<uint64_t>("seed");
-  if (given("json")) common_.json = text("json");
+  if (given("json")) {
+    common_.json = text("json");
+    check_writable(*common_.json);
+  }
   common_.quiet = get<bool>("quiet");
   common_.device = text("device");
   set_thread_count(common_.threads);

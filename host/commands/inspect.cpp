@@ -108,7 +108,8 @@ Json inspect_run(const std::filesystem::path& path) {
   const RunDirectory run(path);
   const Json json = read_json_file(run.run_json());
   fmt::print("run of cbtm {}\n", json.value("version", "?"));
-  for (const auto& [name, stage] : json.value("stages", Json::object()).items())
+  const Json stages = json.value("stages", Json::object());  // a loop over the items of a temporary would outlive it
+  for (const auto& [name, stage] : stages.items())
     fmt::print("  {:<14} finished {}, {}\n", name, stage.value("finished", "?"),
                format_duration(stage.value("seconds", 0.0)));
   if (std::filesystem::exists(run.clusters_json())) print_clusters(read_json_file(run.clusters_json()));

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/checkpoint/tensor_file.h"
@@ -18,6 +19,7 @@ int run_logits(int argc, char** argv) {
       "out", "safetensors file: \"logits\" [batch, tokens, vocabulary] float32", text_flag(), "FILE");
   add_weights_flag(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
+  check_writable(line.path("out"));
   const auto rows = read_id_lists(line.path("ids"));
   std::vector<int32_t> ids, offsets = {0};
   for (const std::vector<int32_t>& row : rows) {

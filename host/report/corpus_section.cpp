@@ -56,7 +56,7 @@ std::string sizes_table(const RunFacts& facts) {
   std::string html =
       "<table><thead><tr><th scope=\"col\">cluster</th><th scope=\"col\">top terms</th><th scope=\"col\" "
       "class=\"right\">documents</th><th scope=\"col\" class=\"right\">tokens</th><th scope=\"col\">share</th><th "
-      "scope=\"col\" class=\"right\">held out</th></tr></thead><tbody>\n";
+      "scope=\"col\" class=\"right\">held&nbsp;out</th></tr></thead><tbody>\n";
   for (size_t j = 0; j < sizes.size(); ++j) {
     const double tokens = number(sizes[j], {"train_tokens"});
     html += fmt::format(

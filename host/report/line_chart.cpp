@@ -44,8 +44,8 @@ class Drawing {
   }
 
   std::string draw() {
-    svg_ = fmt::format("<svg class=\"chart\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">", width_, height_,
-                       escape(chart_.description));
+    svg_ = fmt::format("<svg class=\"chart{}\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">",
+                       crowded() ? " crowded" : "", width_, height_, escape(chart_.description));
     grid();
     for (const Series& series : chart_.series) line(series);
     end_labels();
@@ -55,6 +55,8 @@ class Drawing {
  private:
   static constexpr int kTop = 28, kBottom = 44;
 
+  /// So many lines that they are drawn thin, and told apart by dash and by the shape at their label.
+  bool crowded() const { return chart_.series.size() > 17; }
   double x(double value) const { return left_ + chart_.x.place(value) * (right_ - left_); }
   double y(double value) const { return bottom_ - chart_.y.place(value) * (bottom_ - kTop); }
 
@@ -90,7 +92,7 @@ class Drawing {
     std::string shapes;
     for (const Point& point : series.points) {
       path += fmt::format("{}{} {}", path.empty() ? "M" : "L", coordinate(x(point.x)), coordinate(y(point.y)));
-      if (series.shows_points) shapes += series.mark.shape(x(point.x), y(point.y), 3.5);
+      if (series.shows_points && !crowded()) shapes += series.mark.shape(x(point.x), y(point.y), 3.5);
     }
     svg_ += fmt::format("<g><title>{}</title><path class=\"line {}\" d=\"{}\"/>", escape(series.title),
                         series.mark.classes(), path);

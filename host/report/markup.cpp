@@ -31,8 +31,8 @@ std::string escape(std::string_view text) {
 std::string format_perplexity(double value) {
   if (!std::isfinite(value)) return "–";
   if (std::abs(value) >= 1e6) return fmt::format("{:.3g}", value);
-  const int before = std::abs(value) < 10 ? 1 : static_cast<int>(std::log10(std::abs(value))) + 1;
-  return fmt::format("{:.{}f}", value, std::max(0, 4 - before));
+  if (std::abs(value) >= 999.95) return fmt::format("{:.0f}", value);
+  return fmt::format("{:#.4g}", value);
 }
 
 std::string format_short(double value) {
@@ -54,6 +54,10 @@ std::string format_change(double ratio) {
 
 std::string format_number(double value, int digits) {
   return std::isfinite(value) ? fmt::format("{:.{}g}", value, digits) : "–";
+}
+
+std::string readable_time(const std::string& time) {
+  return time.size() == 20 && time[10] == 'T' ? time.substr(0, 10) + " " + time.substr(11, 5) + " UTC" : time;
 }
 
 std::string scroll_box(std::string_view label, std::string_view content) {

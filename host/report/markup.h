@@ -21,6 +21,9 @@ std::string format_change(double ratio);
 /// As short as it can be said to `digits` significant digits: "0.0002", "1e-06".
 std::string format_number(double value, int digits = 4);
 
+/// "2026-11-25T01:17:07Z" -> "2026-11-25 01:17 UTC"; anything else as it is.
+std::string readable_time(const std::string& time);
+
 /// <div> that scrolls by itself where its content is wider than the page; `label` is for screen readers.
 std::string scroll_box(std::string_view label, std::string_view content);
 

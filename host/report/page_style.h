@@ -58,7 +58,8 @@ svg .value{fill:var(--ink);stroke:var(--page);stroke-width:4px;paint-order:strok
 .grid{stroke:var(--rule);fill:none}
 .hair{stroke:var(--soft);stroke-width:.5;fill:none;opacity:.6}
 .line{fill:none;stroke-width:1.6;stroke-linejoin:round}
-.line.dense{stroke-width:2.6}
+.crowded .line{stroke-width:1}
+.chart .line.dense{stroke-width:2.6}
 .d1{stroke-dasharray:6 3}.d2{stroke-dasharray:2 2}.d3{stroke-dasharray:9 3 2 3}
 .point{stroke:none;opacity:.85}
 .line.c0{stroke:var(--c0)}.line.c1{stroke:var(--c1)}.line.c2{stroke:var(--c2)}.line.c3{stroke:var(--c3)}

@@ -16,11 +16,6 @@ namespace cbtm {
 namespace report {
 namespace {
 
-/// "2026-11-25T01:17:07Z" -> "2026-11-25 01:17 UTC"; anything else as it is.
-std::string readable_time(const std::string& time) {
-  return time.size() == 20 && time[10] == 'T' ? time.substr(0, 10) + " " + time.substr(11, 5) + " UTC" : time;
-}
-
 std::string header(const RunFacts& facts) {
   std::string finished;
   for (const Json& record : find(facts.run, {"stages"})) finished = std::max(finished, text(record, {"finished"}));
@@ -28,7 +23,7 @@ std::string header(const RunFacts& facts) {
   if (facts.k > 0) html += fmt::format(" · {} experts", facts.k);
   if (facts.parameters > 0) html += fmt::format(" of {} parameters", format_short(facts.parameters));
   if (const std::string version = text(facts.run, {"version"}); !version.empty()) html += " · cbtm " + escape(version);
-  if (!finished.empty()) html += " · finished " + escape(readable_time(finished));
+  if (!finished.empty()) html += " · last stage done " + escape(readable_time(finished));
   return html + "</p></header>\n";
 }
 

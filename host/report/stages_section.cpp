@@ -86,7 +86,7 @@ std::string stages_section(const RunFacts& facts) {
         "<tr><th scope=\"row\">{}</th><td class=\"right\">{}</td><td "
         "class=\"share\">{}</td><td>{}</td><td>{}</td></tr>\n",
         escape(name), format_duration(stage.seconds), share_bar(longest > 0 ? stage.seconds / longest : 0),
-        escape(stage.finished), escape(stage.version));
+        escape(readable_time(stage.finished)), escape(stage.version));
   }
   rows +=
       fmt::format("<tr><th scope=\"row\">together</th><td class=\"right\">{}</td><td></td><td></td><td></td></tr>\n",

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <set>
+#include <sstream>
 
 #include "report/axis.h"
 #include "report/curves.h"
@@ -40,6 +41,8 @@ TEST_CASE("numbers are short and say when there are none") {
   CHECK(format_perplexity(4.13712) == "4.137");
   CHECK(format_perplexity(41.3712) == "41.37");
   CHECK(format_perplexity(4137.12) == "4137");
+  CHECK(format_perplexity(99.9996) == "100.0");
+  CHECK(format_perplexity(999.96) == "1000");
   CHECK(format_perplexity(NAN) == "–");
   CHECK(format_short(950) == "950");
   CHECK(format_short(19'660'800) == "19.7M");
@@ -72,7 +75,6 @@ TEST_CASE("a line chart draws every point inside, and keeps labels apart") {
   const std::string svg = chart.svg(400, 200);
   CHECK(markup_fault("<html>" + svg + "</html>") == "");
   CHECK(occurrences(svg, "class=\"line ") == 40);
-  CHECK(occurrences(between(svg, "class=\"point c0 d0\"", "/>"), "M") == 3);
   CHECK(svg.find("a &lt; b") != std::string::npos);
   CHECK(svg.find("t &amp; u") != std::string::npos);
   double previous = -1000;
@@ -86,6 +88,17 @@ TEST_CASE("a line chart draws every point inside, and keeps labels apart") {
     ++names;
   }
   CHECK(names == 40);
+
+  chart.series.resize(1);
+  const std::string one = chart.svg(400, 200);
+  CHECK(occurrences(between(one, "class=\"point c0 d0\"", "/>"), "M") == 3);
+  std::istringstream line(std::string(between(one, "class=\"line c0 d0\" d=\"", "\"/>")).substr(22));
+  int points = 0;
+  for (double x = 0, y = 0; line.ignore(1) && line >> x >> y; ++points) {
+    CHECK((x > 0 && x < 400));
+    CHECK((y > 0 && y < 200));
+  }
+  CHECK(points == 3);
 }
 
 TEST_CASE("a map holds every point once, at one scale for both axes") {

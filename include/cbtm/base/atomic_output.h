@@ -58,6 +58,10 @@ class AtomicDirectory {
 /// Creates a directory and what is missing above it; "" is the current one. Throws Error naming it.
 void make_directories(const std::filesystem::path& path);
 
+/// Throws Error naming the file if an AtomicFile could not be made there, as far as that can be known beforehand: for
+/// results that a long work ends with.
+void check_writable(const std::filesystem::path& path);
+
 void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
 
 /// True of the names that unfinished or set-aside outputs have: NAME.partial-PID and NAME.previous. Readers of a
