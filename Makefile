@@ -30,7 +30,6 @@ test: deps
 	@cmake --build $(BUILD) -j $(JOBS)
 	@cp $(BUILD)/bin/cbtm ./cbtm.partial && mv ./cbtm.partial ./cbtm
 	@ctest --test-dir $(BUILD) --output-on-failure
-	@$(MAKE) --no-print-directory test-cuda
 
 # Built with a shared cudart and PTX, which the simulator needs and a GPU runs too.
 build-cudasim:

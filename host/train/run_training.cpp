@@ -183,7 +183,7 @@ void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& s
                   .held_out_prefixes = shard_prefixes(run, 0, count, "tune"),
                   .work_directory = work,
                   .identity = record.inputs};
-  if (redo) forget_other_training_state(job, settings);
+  if (redo) forget_other_training_state(device, job, settings);
   if (parameters.empty()) parameters = initial_parameters(config, settings.seed);
   TrainingResult result;
   if (settings.steps > 0) {
@@ -239,7 +239,7 @@ void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, 
       .held_out_prefixes = baseline ? shard_prefixes(run, 0, count, "tune") : shard_prefixes(run, cluster, 1, "tune"),
       .work_directory = work,
       .identity = record.inputs};
-  if (redo) forget_other_training_state(job, settings);
+  if (redo) forget_other_training_state(device, job, settings);
   Json card = {{"kind", baseline ? "baseline" : "expert"},
                {"tokenizer_hash", clusters["tokenizer_hash"]},
                {"seed_hash", record.inputs["seed"]},

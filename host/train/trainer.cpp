@@ -74,8 +74,10 @@ std::vector<IndexedDataset> open_datasets(const std::vector<std::filesystem::pat
 }
 
 /// What a saved state has to match to be gone on from.
-Json identity_of(const TrainingJob& job, const TrainingSettings& settings) {
-  return {{"start", job.identity}, {"settings", training_settings_json(settings)}};
+Json identity_of(const Device& device, const TrainingJob& job, const TrainingSettings& settings) {
+  Json identity = {{"start", job.identity}, {"settings", training_settings_json(settings)}};
+  identity["settings"]["precision"] = dtype_name(resolve_precision(settings.precision, device));  // what "auto" came to
+  return identity;
 }
 
 class Training {
@@ -86,7 +88,7 @@ class Training {
         job_(job),
         settings_(settings),
         dtype_(resolve_precision(settings.precision, device)),
-        identity_(identity_of(job, settings)),
+        identity_(identity_of(device, job, settings)),
         stream_(open_datasets(job.train_prefixes, job.config.vocab_size), settings.seed),
         held_out_(open_datasets(job.held_out_prefixes, job.config.vocab_size)) {
     if (settings.sequence_length > job.config.max_position_embeddings)
@@ -95,7 +97,6 @@ class Training {
     micro_ = settings.micro_batch_sequences > 0 ? settings.micro_batch_sequences
                                                 : std::max<int64_t>(1, kRowsWanted / settings.sequence_length);
     micro_ = std::min(micro_, settings.batch_sequences);
-    identity_["settings"]["precision"] = dtype_name(dtype_);  // what "auto" came to
     plan_memory();
     model_.emplace(device, job.config, parameters, micro_ * settings.sequence_length, memory_.recompute, dtype_);
     if (dtype_ == DType::f16) counters_.loss_scale = LossScale::start();
@@ -355,8 +356,8 @@ void forget_training_state(const std::filesystem::path& work_directory) {
   std::filesystem::remove(work_directory.parent_path(), not_empty);
 }
 
-void forget_other_training_state(const TrainingJob& job, const TrainingSettings& settings) {
-  if (has_other_training_state(job.work_directory, identity_of(job, settings)))
+void forget_other_training_state(const Device& device, const TrainingJob& job, const TrainingSettings& settings) {
+  if (has_other_training_state(job.work_directory, identity_of(device, job, settings)))
     forget_training_state(job.work_directory);
 }
 

@@ -168,7 +168,7 @@ TEST_CASE("several prompts at once give what each gives alone; seeds repeat; sto
   for (size_t p = 0; p < 3; ++p) CHECK(run({prompts[p]}, greedy)[0].ids == batch[p].ids);
   // With memory for one expert at a time each is loaded, and reads the context, again and again.
   const auto short_of_memory = ensemble_scorer(device(), experts, {2, 0.1, 2}, {}, /*memory_bytes=*/1);
-  const auto slow = generate(*short_of_memory, experts.tokenizer(), prompts, greedy);
+  const auto slow = generate(*short_of_memory, &experts.tokenizer(), prompts, greedy);
   for (size_t p = 0; p < 3; ++p) CHECK(slow[p].ids == batch[p].ids);
   std::string streamed;
   greedy.stream = [&](const std::string& piece) { streamed += piece; };

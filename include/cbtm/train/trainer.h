@@ -76,6 +76,6 @@ TrainingResult train_model(Device& device, const TrainingJob& job, const Trainin
 /// Removes the work directory of a finished training, and its parent if that is empty then.
 void forget_training_state(const std::filesystem::path& work_directory);
 /// Removes it if its state belongs to another training than this (other settings, or another start).
-void forget_other_training_state(const TrainingJob& job, const TrainingSettings& settings);
+void forget_other_training_state(const Device& device, const TrainingJob& job, const TrainingSettings& settings);
 
 }  // namespace cbtm
