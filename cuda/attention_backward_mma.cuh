@@ -21,10 +21,10 @@ namespace cbtm::cuda {
 
 // Gradients of keys and values.
 //
-// grid      a block of 4 warps a tile of 128 keys (D > 80: 64) and head, heads fastest, tiles seen by most queries
+// grid      a block of 4 warps a tile of 128 keys (D > 64: 64) and head, heads fastest, tiles seen by most queries
 //           first. A warp owns 32 (16) keys, takes the queries 16 at a time and skips those that see none of its keys.
 // shared    keys, values; queries, output gradients and the rows' statistics, 32 rows in two stages (cp.async).
-// registers 2 * 4 * D / 4 sums a lane (D > 80: half), 16 x 2 x 2 of scores and their gradients.
+// registers 2 * 4 * D / 4 sums a lane (D > 64: half), 16 x 2 x 2 of scores and their gradients.
 // bytes     2 * rows * heads * D * 4 (k, v, dk, dv once; q, do once for each tile of keys, mostly from the L2).
 // numerics  p m and ds rounded to 16 bits for the products, everything else float32; queries ascending.
 // dropout   the four lanes that hold 4 neighbouring keys share four calls of Philox: 2 halves x 2 queries.
@@ -148,9 +148,9 @@ __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(con
 
 // Gradient of the queries.
 //
-// grid      a block of 4 warps a tile of 128 queries (D > 80: 64) and head, heads fastest, tiles of most keys first.
+// grid      a block of 4 warps a tile of 128 queries (D > 64: 64) and head, heads fastest, tiles of most keys first.
 // shared    queries, output gradients; keys and values 32 at a time in two stages (cp.async).
-// registers 4 * D / 4 sums a lane (D > 80: half), the scores and gradients of 32 keys; row statistics.
+// registers 4 * D / 4 sums a lane (D > 64: half), the scores and gradients of 32 keys; row statistics.
 // bytes     2 * rows * heads * D * 3 (q, do, dq once; k, v once for each tile of queries, mostly from the L2).
 template <typename Element, int kHeadDim, bool kDropout>
 __global__ void __launch_bounds__(mma::kThreads) attention_backward_queries_mma(const AttentionParams params) {

@@ -12,7 +12,7 @@ struct AttentionMmaTiles {
   static constexpr int kForwardQueries = 64 * kForwardRowTiles;
   /// Keys a step; those of 64 take 32 registers more, which the drawing of dropout and wider heads need.
   static constexpr int forward_keys(bool dropout) { return kHeadDim <= 64 && !dropout ? 64 : 32; }
-  static constexpr int kBackwardRowTiles = kHeadDim <= 80 ? 2 : 1;
+  static constexpr int kBackwardRowTiles = kHeadDim <= 64 ? 2 : 1;
   static constexpr int kBackwardRows = 64 * kBackwardRowTiles;  ///< keys, or queries, that a block owns
   static constexpr int kBackwardStage = 32;                     ///< of the others, a step of its loop
 
