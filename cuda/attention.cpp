@@ -1,6 +1,7 @@
 #include "attention.h"
 
 #include "attention_kernels.h"
+#include "attention_mma_tiles.h"
 #include "attention_params.h"
 #include "cbtm/base/error.h"
 
@@ -26,7 +27,28 @@ class Operands {
   bool aligned_ = true;
 };
 
+bool on_tensor_cores(DType dtype, const AttentionParams& params) { return dtype != DType::f32 && params.vectorised; }
+
 }  // namespace
+
+void run_attention_forward(Context& context, DType dtype, AttentionParams params,
+                           const std::function<std::vector<AttentionQueryTile>(int tile)>& tiles_of) {
+  const auto run = [&](int tile, auto launch) {
+    const std::vector<AttentionQueryTile> tiles = tiles_of(tile);
+    if (tiles.empty()) return;
+    params.query_tiles = upload_tiles(context, tiles);
+    launch(context, dtype, params, static_cast<int64_t>(tiles.size()));
+  };
+  bool done = false;
+  if (on_tensor_cores(dtype, params))
+    dispatch_attention_mma(params.head_dim, [&]<int kHeadDim>() {
+      using Tiles = AttentionMmaTiles<kHeadDim>;
+      if (Tiles::forward_shared(params.dropout.threshold != 0) > context.shared_bytes_per_block_max) return;
+      run(Tiles::kForwardQueries, launch_attention_forward_mma<kHeadDim>);
+      done = true;
+    });
+  if (!done) run(kGeneralTile, launch_attention_forward_general);
+}
 
 void attention_forward(Context& context, const AttentionForward& arguments) {
   const AttentionShape& shape = arguments.shape;
@@ -42,10 +64,7 @@ void attention_forward(Context& context, const AttentionForward& arguments) {
   params.vectorised = operand.aligned();
   params.log_sum_exp = arguments.log_sum_exp ? arguments.log_sum_exp.as<float>() : nullptr;
   params.log_sum_exp_stride = arguments.log_sum_exp.row_stride;
-  const auto tiles = attention_query_tiles(shape, kGeneralTile);
-  if (tiles.empty()) return;
-  params.query_tiles = upload_tiles(context, tiles);
-  launch_attention_forward_general(context, dtype, params, static_cast<int64_t>(tiles.size()));
+  run_attention_forward(context, dtype, params, [&](int tile) { return attention_query_tiles(shape, tile); });
 }
 
 int64_t attention_backward_workspace_bytes(int64_t query_rows, int64_t num_heads) {
@@ -79,12 +98,22 @@ void attention_backward(Context& context, const AttentionBackward& arguments) {
     params.row_log_sum_exp = log_sum_exp;
     params.row_term = row_term;
   }
-  const auto query_tiles = attention_query_tiles(shape, kGeneralTile);
-  const auto key_tiles = attention_key_tiles(shape, kGeneralTile);
-  if (!query_tiles.empty()) params.query_tiles = upload_tiles(context, query_tiles);
-  if (!key_tiles.empty()) params.key_tiles = upload_tiles(context, key_tiles);
-  launch_attention_backward_general(context, dtype, params, static_cast<int64_t>(query_tiles.size()),
-                                    static_cast<int64_t>(key_tiles.size()));
+  const auto run = [&](int tile, auto launch) {
+    const auto query_tiles = attention_query_tiles(shape, tile);
+    const auto key_tiles = attention_key_tiles(shape, tile);
+    if (!query_tiles.empty()) params.query_tiles = upload_tiles(context, query_tiles);
+    if (!key_tiles.empty()) params.key_tiles = upload_tiles(context, key_tiles);
+    launch(context, dtype, params, static_cast<int64_t>(query_tiles.size()), static_cast<int64_t>(key_tiles.size()));
+  };
+  bool done = false;
+  if (on_tensor_cores(dtype, params))
+    dispatch_attention_mma(shape.head_dim, [&]<int kHeadDim>() {
+      using Tiles = AttentionMmaTiles<kHeadDim>;
+      if (Tiles::kKeysShared > context.shared_bytes_per_block_max) return;
+      run(Tiles::kBackwardRows, launch_attention_backward_mma<kHeadDim>);
+      done = true;
+    });
+  if (!done) run(kGeneralTile, launch_attention_backward_general);
 }
 
 }  // namespace cbtm::cuda

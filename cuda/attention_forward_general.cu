@@ -42,8 +42,7 @@ __global__ void __launch_bounds__(kThreads) attention_forward_general(const Atte
   for (int first_key = 0; first_key < visible; first_key += kTile) {
     float scores[4][4];
     const int key_count = min(kTile, visible - first_key);
-    score_product(scores, queries,
-                  rows_of<Element>(params.key, static_cast<int64_t>(tile.key_row) + first_key, key_count, column),
+    score_product(scores, queries, key_rows_of<Element>(params, params.key, tile, first_key, key_count, column),
                   params.head_dim, params.vectorised, shared);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
@@ -85,9 +84,8 @@ __global__ void __launch_bounds__(kThreads) attention_forward_general(const Atte
       }
     }
     share(scores, shared);
-    weighted_sum<kChunks>(
-        sums, rows_of<Element>(params.value, static_cast<int64_t>(tile.key_row) + first_key, key_count, column),
-        params.head_dim, params.vectorised, shared);
+    weighted_sum<kChunks>(sums, key_rows_of<Element>(params, params.value, tile, first_key, key_count, column),
+                          params.head_dim, params.vectorised, shared);
   }
   float factor[4];
 #pragma unroll

@@ -11,7 +11,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "attention_params.h"
+#include "attention_rows.cuh"
 
 namespace cbtm::cuda::general {
 
@@ -46,19 +46,6 @@ __device__ __forceinline__ float4 load4(const Element* p) {
                      to_float(four.element[3]));
 }
 
-/// The rows of one head of an operand, from the tile's first row on; those from `count` on read as zero.
-template <typename Element>
-struct Rows {
-  const Element* first;  ///< column 0 of the head in the tile's first row
-  int64_t stride;
-  int count;
-};
-
-template <typename Element>
-__device__ __forceinline__ Rows<Element> rows_of(const AttentionOperand& operand, int64_t row, int count, int column) {
-  return {static_cast<const Element*>(operand.data) + row * operand.stride + column, operand.stride, count};
-}
-
 /// destination[r][c] = rows[r][chunk * 32 + c], zero outside.
 template <typename Element>
 __device__ __forceinline__ void stage(float (*destination)[kChunkStride], const Rows<Element>& rows, int chunk,
@@ -71,7 +58,7 @@ __device__ __forceinline__ void stage(float (*destination)[kChunkStride], const 
     const int left = head_dim - chunk * kChunk - column;  // columns that exist from here on
     float4 values = make_float4(0, 0, 0, 0);
     if (row < rows.count && left > 0) {
-      const Element* source = rows.first + row * rows.stride + chunk * kChunk + column;
+      const Element* source = rows.row(row) + chunk * kChunk + column;
       if (vectorised) {
         values = load4(source);
       } else {

@@ -98,11 +98,6 @@ const Tile* upload_tiles(Context& context, const std::vector<Tile>& tiles) {
   return reinterpret_cast<const Tile*>(context.upload(std::span(words, tiles.size() * sizeof(Tile) / 4)));
 }
 
-/// Head sizes the tensor-core kernels are compiled for.
-constexpr bool attention_mma_head_dim(int64_t head_dim) {
-  return head_dim == 32 || head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128;
-}
-
 /// Throw Error where this device cannot compute attention in `dtype`, and for heads wider than any kernel takes.
 void require_attention_dtype(const Context& context, DType dtype);
 void require_attention_head_dim(int64_t head_dim);

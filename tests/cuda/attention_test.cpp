@@ -231,7 +231,27 @@ const std::vector<Case> kGeneralCases = {
     {"float16, rows at odd places", DType::f16, 2, 64, {66, 5}, {}, 0.1f, 1, 1},
 };
 
+const std::vector<Case> kTensorCoreCases = {
+    {"one token", DType::bf16, 1, 64, {1}},
+    {"bfloat16, 64", DType::bf16, 2, 64, {130, 0, 1, 33}},
+    {"bfloat16, 64, dropout", DType::bf16, 2, 64, {131, 20}, {}, 0.1f},
+    {"float16, 80, dropout", DType::f16, 2, 80, {129, 7}, {}, 0.2f},
+    {"bfloat16, 96", DType::bf16, 1, 96, {130}},
+    {"bfloat16, 128, dropout", DType::bf16, 1, 128, {97, 64}, {}, 0.1f},
+    {"float16, 32, sharp", DType::f16, 3, 32, {70}, {}, 0, 0, 0, 8.0f},
+};
+
 }  // namespace
+
+TEST_CASE("attention forward on tensor cores equals the CPU") {
+  for (const Case& c : kTensorCoreCases) check_forward(c);
+  check_forward({"more keys than queries", DType::bf16, 2, 64, {3, 1, 66}, {70, 1, 200}});
+}
+
+TEST_CASE("attention backward on tensor cores equals the CPU") {
+  for (const Case& c : kTensorCoreCases) check_backward(c);
+  check_backward({"more keys than queries", DType::bf16, 2, 64, {3, 1, 66}, {70, 1, 200}, 0.2f});
+}
 
 TEST_CASE("attention forward equals the CPU: any head size, alignment, dtype") {
   for (const Case& c : kGeneralCases) check_forward(c);
