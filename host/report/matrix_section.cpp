@@ -11,13 +11,20 @@
 namespace cbtm::report {
 namespace {
 
+constexpr size_t kColumnsShown = 128;  ///< a larger table would make the page too large to read
+
 using Matrix = std::vector<std::vector<double>>;  ///< [expert][cluster], NaN where there is nothing
+
+/// A perplexity; NaN if it is none.
+double number_at_least_one(const Json& value) {
+  return value.is_number() && value.get<double>() >= 1 ? value.get<double>() : NAN;
+}
 
 Matrix read_matrix(const RunFacts& facts) {
   Matrix matrix;
   for (const Json& row : find(facts.ensemble_evaluation, {"matrix"})) {
     matrix.emplace_back();
-    for (const Json& value : row) matrix.back().push_back(value.is_number() ? value.get<double>() : NAN);
+    for (const Json& value : row) matrix.back().push_back(number_at_least_one(value));
   }
   return matrix;
 }
@@ -68,25 +75,14 @@ std::string comparison_row(const std::string& name, const std::vector<double>& v
   return html + "</tr>\n";
 }
 
-}  // namespace
-
-std::string matrix_section(const RunFacts& facts) {
-  const Matrix matrix = read_matrix(facts);
-  const size_t columns = column_count(matrix);
-  if (columns == 0) return "";
-  // Colour: none at `farthest` times a column's best and beyond, full at the best.
-  double farthest = 1.5;
-  size_t own_best = 0, judged = 0;
-  std::vector<size_t> best(columns);
-  for (size_t j = 0; j < columns; ++j) {
-    best[j] = best_expert(matrix, j);
-    if (best[j] == matrix.size()) continue;
-    ++judged;
-    own_best += best[j] == j ? 1 : 0;
+/// The table; best[j] is the row of the best expert of column j.
+std::string heat_table(const RunFacts& facts, const Matrix& matrix, const std::vector<size_t>& best) {
+  const size_t columns = best.size();
+  double farthest = 1.5;  // colour: none at this many times a column's best and beyond, full at the best
+  for (size_t j = 0; j < columns; ++j)
     for (size_t expert = 0; expert < matrix.size(); ++expert)
       if (const double value = value_at(matrix, expert, j); std::isfinite(value))
         farthest = std::max(farthest, value / matrix[best[j]][j]);
-  }
   std::string html =
       fmt::format("<table class=\"heat {}\"><thead><tr><th scope=\"col\">expert</th>", columns > 24   ? "many"
                                                                                        : columns > 10 ? "several"
@@ -107,16 +103,37 @@ std::string matrix_section(const RunFacts& facts) {
     }
     html += "</tr>\n";
   }
-  html += "</tbody>\n<tbody class=\"compare\">\n" +
-          comparison_row("dense", by_cluster(facts, facts.baseline_evaluation, columns)) +
-          comparison_row("ensemble, " + top_k_name(facts.scored_top_k, facts.k),
-                         by_cluster(facts, facts.ensemble_evaluation, columns)) +
-          "</tbody></table>";
-  return fmt::format(
-      "<section id=\"matrix\"><h2>Every expert on every cluster</h2>\n<p>Perplexity of each expert (row) on held-out "
-      "documents of each cluster (column). Framed and bold: the best expert of the column; the deeper the colour, the "
-      "nearer to it. On {} of {} clusters the best expert is the one trained for it.</p>\n{}</section>\n",
-      own_best, judged, scroll_box("Perplexity of every expert on every cluster", html));
+  return html + "</tbody>\n<tbody class=\"compare\">\n" +
+         comparison_row("dense", by_cluster(facts, facts.baseline_evaluation, columns)) +
+         comparison_row("ensemble, " + top_k_name(facts.scored_top_k, facts.k),
+                        by_cluster(facts, facts.ensemble_evaluation, columns)) +
+         "</tbody></table>";
+}
+
+}  // namespace
+
+std::string matrix_section(const RunFacts& facts) {
+  const Matrix matrix = read_matrix(facts);
+  const size_t columns = column_count(matrix);
+  if (columns == 0) return "";
+  size_t own_best = 0, judged = 0;
+  std::vector<size_t> best(columns);
+  for (size_t j = 0; j < columns; ++j) {
+    best[j] = best_expert(matrix, j);
+    judged += best[j] < matrix.size() ? 1 : 0;
+    own_best += best[j] == j && j < matrix.size() ? 1 : 0;
+  }
+  std::string html = "<section id=\"matrix\"><h2>Every expert on every cluster</h2>\n<p>";
+  if (columns <= kColumnsShown)
+    html +=
+        "Perplexity of each expert (row) on held-out documents of each cluster (column). Framed and bold: the best "
+        "expert of the column; the deeper the colour, the nearer to it. ";
+  html += fmt::format("On {} of {} clusters the best expert is the one trained for it.", own_best, judged);
+  if (columns > kColumnsShown)
+    return html + fmt::format(" The {} × {} perplexities are in evaluation/ensemble.json.</p></section>\n",
+                              matrix.size(), columns);
+  return html + "</p>\n" + scroll_box("Perplexity of every expert on every cluster", heat_table(facts, matrix, best)) +
+         "</section>\n";
 }
 
 }  // namespace cbtm::report

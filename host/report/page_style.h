@@ -80,7 +80,8 @@ body{font-size:10pt;padding:0;max-width:none}nav{display:none}.scroll{overflow:v
 figure,tr,pre,.verdict{break-inside:avoid}h2,h3,thead{break-after:avoid}
 table{font-size:8.5pt}.heat th{position:static!important}.terms{min-width:0}.map>.chart{max-width:12cm}
 .heat.several{font-size:6.5pt}.heat.several th,.heat.several td{padding:.15rem}
-.heat.many{font-size:3pt}.heat.many th,.heat.many td{padding:0 1px;border-width:0}.heat.many .key{width:4px;height:4px}}
+.heat.many{font-size:3pt}.heat.many th,.heat.many td{padding:0 1px;border-width:0}.heat.many td.best{outline-width:.5px;outline-offset:-.5px}
+.heat.many .key{width:4px;height:4px}}
 )css";
 
 }  // namespace cbtm::report

@@ -157,6 +157,22 @@ TEST_CASE("the matrix marks the best of each column and compares with dense and 
   CHECK(has(matrix, "ensemble, top-1</th><td>52.00</td><td>52.00</td>"));
 }
 
+TEST_CASE("a matrix too large to read is summed up") {
+  const ExampleRun example;
+  Json ensemble = read_json_file(example.run.evaluation() / "ensemble.json");
+  ensemble["matrix"] = Json::array();
+  for (size_t expert = 0; expert < 129; ++expert) {
+    Json row = std::vector<double>(129, 70.25);
+    row[expert] = 60.5;
+    ensemble["matrix"].push_back(row);
+  }
+  write_json_file(example.run.evaluation() / "ensemble.json", ensemble);
+  const std::string page = example.page();
+  CHECK(markup_fault(page) == "");
+  CHECK(has(page, "On 129 of 129 clusters"));
+  CHECK(!has(page, "60.50"));
+}
+
 TEST_CASE("nothing from the run becomes markup, and nothing is loaded from elsewhere") {
   const ExampleRun example;
   const std::string page = example.page();
@@ -211,7 +227,7 @@ TEST_CASE("a run that is not finished is shown as far as it goes") {
     write_json_file(example.run.clusters_json(),
                     {{"clusters", "two"}, {"sizes", 3}, {"top_terms", {1}}, {"map", {{"x", 1, 2}}}});
     write_json_file(example.run.evaluation() / "ensemble.json",
-                    {{"perplexity", {}}, {"sweep", "no"}, {"matrix", {1, {"a"}}}, {"documents", 5}});
+                    {{"perplexity", {}}, {"sweep", "no"}, {"matrix", {1, {"a", 0, -1}}}, {"documents", 5}});
     write_json_file(example.run.evaluation() / "curve.json",
                     {{"points", {1, {{"tokens", 1}, {"dense", 0}, {"all", 2}}}}});
     CHECK(markup_fault(example.page()) == "");
