@@ -49,6 +49,17 @@ Axis linear_axis(double low, double high, int tick_count) {
   return axis;
 }
 
+Axis tight_axis(double low, double high, int tick_count) {
+  Axis axis = linear_axis(low, high, tick_count);
+  if (low == high) return axis;
+  axis.low = low;
+  axis.high = high;
+  const double rounding = 1e-9 * (high - low);
+  std::erase_if(axis.ticks,
+                [&](const Tick& tick) { return tick.value < low - rounding || tick.value > high + rounding; });
+  return axis;
+}
+
 Axis logarithmic_axis(double low, double high) {
   CBTM_ASSERT(low > 0 && low <= high && std::isfinite(high), "a logarithm needs positive numbers");
   Axis axis{.low = low, .high = high == low ? low * 10 : high, .logarithmic = true};

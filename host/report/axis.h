@@ -23,6 +23,8 @@ struct Axis {
 
 /// Widens [low, high] to multiples of a step of 1, 2 or 5 times a power of ten that gives about `tick_count` ticks.
 Axis linear_axis(double low, double high, int tick_count = 5);
+/// The same ticks over no more than [low, high], which must not be empty.
+Axis tight_axis(double low, double high, int tick_count = 5);
 /// Ticks at 1, 2 and 5 times powers of ten (powers of ten alone over three decades and more). Needs 0 < low.
 Axis logarithmic_axis(double low, double high);
 /// Logarithmic, with just these values, which must be positive and rise, as ticks: for numbers of experts.

@@ -61,8 +61,8 @@ std::string budget_section(const RunFacts& facts) {
   LineChart chart{.description = "Perplexity of the ensemble against the dense model over tokens of the branch",
                   .x_label = "tokens of the branch",
                   .y_label = "perplexity against dense, %"};
-  chart.x = doubling ? logarithmic_axis(low, high) : axis_of_values(series, &Point::x);
-  chart.y = axis_of_values(series, &Point::y);
+  chart.x = doubling ? logarithmic_axis(low, high) : tight_axis(0, high);
+  chart.y = y_axis_of(series);
   chart.series = std::move(series);
   return "<section id=\"budget\"><h2>Gain against budget</h2>\n" +
          chart.figure(
@@ -101,7 +101,7 @@ std::string sweep_section(const RunFacts& facts) {
                   .x_label = "experts mixed for a token",
                   .y_label = "perplexity"};
   chart.x = doubling_axis(ticks);
-  chart.y = axis_of_values(series, &Point::y);
+  chart.y = y_axis_of(series);
   chart.series = std::move(series);
   const std::string temperature = format_number(number(facts.ensemble_evaluation, {"settings", "router_temperature"}));
   return "<section id=\"sweep\"><h2>How many experts to mix</h2>\n" +

@@ -28,6 +28,16 @@ std::vector<double> spread(std::vector<double> places, double step, double low, 
   return places;
 }
 
+std::pair<double, double> range(const std::vector<Series>& series, double Point::*coordinate) {
+  double low = INFINITY, high = -INFINITY;
+  for (const Series& one : series)
+    for (const Point& point : one.points) {
+      low = std::min(low, point.*coordinate);
+      high = std::max(high, point.*coordinate);
+    }
+  return {low, high};
+}
+
 /// One chart of one size.
 class Drawing {
  public:
@@ -150,13 +160,13 @@ std::string LineChart::figure(const std::string& caption_html) const {
       svg(760, 340), svg(360, 280), caption_html);
 }
 
-Axis axis_of_values(const std::vector<Series>& series, double Point::*coordinate) {
-  double low = INFINITY, high = -INFINITY;
-  for (const Series& one : series)
-    for (const Point& point : one.points) {
-      low = std::min(low, point.*coordinate);
-      high = std::max(high, point.*coordinate);
-    }
+Axis x_axis_of(const std::vector<Series>& series) {
+  const auto [low, high] = range(series, &Point::x);
+  return tight_axis(low, high);
+}
+
+Axis y_axis_of(const std::vector<Series>& series) {
+  const auto [low, high] = range(series, &Point::y);
   return linear_axis(low, high);
 }
 

@@ -35,7 +35,8 @@ struct LineChart {
   std::string figure(const std::string& caption_html) const;
 };
 
-/// The axis around all y (or x) values of some series.
-Axis axis_of_values(const std::vector<Series>& series, double Point::*coordinate);
+/// The axes that just hold all points of some series: x ends where they end, y at a tick.
+Axis x_axis_of(const std::vector<Series>& series);
+Axis y_axis_of(const std::vector<Series>& series);
 
 }  // namespace cbtm::report

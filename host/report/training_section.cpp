@@ -23,8 +23,8 @@ void add_line(std::vector<Series>& series, const ModelFacts& model, std::vector<
 LineChart chart_of(std::vector<Series> series, const std::string& description, const std::string& x_label,
                    const std::string& y_label) {
   LineChart chart{.description = description, .x_label = x_label, .y_label = y_label};
-  chart.x = axis_of_values(series, &Point::x);
-  chart.y = axis_of_values(series, &Point::y);
+  chart.x = x_axis_of(series);
+  chart.y = y_axis_of(series);
   chart.series = std::move(series);
   return chart;
 }

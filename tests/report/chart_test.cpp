@@ -28,6 +28,9 @@ TEST_CASE("axes have round ticks around their values") {
   CHECK(loss.place(4.5) == doctest::Approx(0.5));
   CHECK(labels(linear_axis(0, 19'660'800)) == "0 5M 10M 15M 20M");
   CHECK(labels(linear_axis(-4.9, 6.8)) == "−5 0 5 10");
+  const Axis tokens = tight_axis(0, 15'990'784);
+  CHECK(labels(tokens) == "0 5M 10M 15M");
+  CHECK(tokens.place(15'990'784) == 1);
   const Axis level = linear_axis(7, 7);
   CHECK(level.low < 7);
   CHECK(level.high > 7);
@@ -70,8 +73,8 @@ TEST_CASE("a line chart draws every point inside, and keeps labels apart") {
                             .points = {{0, 1}, {1, 2}, {2, 3 + 0.001 * static_cast<double>(i)}},
                             .mark = Mark{i},
                             .shows_points = i == 0});
-  chart.x = axis_of_values(chart.series, &Point::x);
-  chart.y = axis_of_values(chart.series, &Point::y);
+  chart.x = x_axis_of(chart.series);
+  chart.y = y_axis_of(chart.series);
   const std::string svg = chart.svg(400, 200);
   CHECK(markup_fault("<html>" + svg + "</html>") == "");
   CHECK(occurrences(svg, "class=\"line ") == 40);
