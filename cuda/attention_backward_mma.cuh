@@ -153,7 +153,8 @@ __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(con
 // registers 4 * D / 4 sums a lane (D > 64: half), the scores and gradients of 32 keys; row statistics.
 // bytes     2 * rows * heads * D * 3 (q, do, dq once; k, v once for each tile of queries, mostly from the L2).
 template <typename Element, int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(mma::kThreads) attention_backward_queries_mma(const AttentionParams params) {
+__global__ void __launch_bounds__(mma::kThreads, kHeadDim == 80 ? 2 : 1)  // ptxas spills 80 for a third block
+    attention_backward_queries_mma(const AttentionParams params) {
   using Tiles = AttentionMmaTiles<kHeadDim>;
   constexpr int kRowTiles = Tiles::kBackwardRowTiles;
   constexpr int kRows = Tiles::kBackwardRows;

@@ -21,7 +21,7 @@ using namespace general;
 // bytes     4 (q, o) + 2 (k, v: once for each 64 queries, from the L2) times rows * heads * head_dim * element size.
 // numerics  float32 throughout; sums over j in ascending tiles. Dropout applies to p, not to l.
 template <typename Element, int kChunks>
-__global__ void __launch_bounds__(kThreads) attention_forward_general(const AttentionParams params) {
+__global__ void __launch_bounds__(kThreads, 1) attention_forward_general(const AttentionParams params) {
   __shared__ SharedTiles shared;
   const int x = static_cast<int>(threadIdx.x) % 16;
   const int y = static_cast<int>(threadIdx.x) / 16;

@@ -12,7 +12,7 @@ namespace cbtm::cuda {
 //
 //   s[i,j] = scale * q[i] . k[j],  lse[i] = log sum_j exp(s[i,j]),  o[i] = sum_j dropped(exp(s[i,j] - lse[i])) v[j]
 //
-// grid      a block of 4 warps a tile of 128 queries (D = 128: 64) and head, heads fastest, tiles of most keys first. A
+// grid      a block of 4 warps a tile of 128 queries (D > 80: 64) and head, heads fastest, tiles of most keys first. A
 //           warp owns 32 (16) queries; it skips tiles of keys that none of them sees.
 // shared    queries; keys and values [64 or 32, D] in two stages: cp.async fills one while the other is used.
 // registers a lane holds 4 * D / 4 sums of the output and the scores of a tile, which become the left operand of the

@@ -8,7 +8,7 @@ namespace cbtm::cuda {
 /// where registers allow (then each right operand fetched from shared memory serves two products).
 template <int kHeadDim>
 struct AttentionMmaTiles {
-  static constexpr int kForwardRowTiles = kHeadDim <= 96 ? 2 : 1;
+  static constexpr int kForwardRowTiles = kHeadDim <= 80 ? 2 : 1;
   static constexpr int kForwardQueries = 64 * kForwardRowTiles;
   /// Keys a step; those of 64 take 32 registers more, which the drawing of dropout and wider heads need.
   static constexpr int forward_keys(bool dropout) { return kHeadDim <= 64 && !dropout ? 64 : 32; }
