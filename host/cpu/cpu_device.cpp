@@ -1,6 +1,7 @@
 #include "cpu/cpu_device.h"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <chrono>
@@ -51,6 +52,7 @@ void* CpuDevice::allocate_bytes(int64_t bytes, std::string_view purpose) {
   if (data == nullptr)
     fail("{} needs {} of memory, but only {} are free; lower --micro-batch, --sequence or --memory", purpose,
          format_bytes(bytes), format_bytes(free_bytes()));
+  if (alignment == kHugePage) madvise(data, static_cast<size_t>(rounded), MADV_HUGEPAGE);  // a hint: may be refused
   return data;
 }
 

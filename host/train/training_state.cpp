@@ -13,6 +13,8 @@ namespace cbtm {
 namespace {
 
 constexpr const char* kTensorNames[] = {"weights", "first_moments", "second_moments"};
+constexpr const char* kCounterNames[] = {"identity",   "step",             "optimizer_steps", "skipped_steps",
+                                         "loss_scale", "loss_scale_steps", "seconds"};
 
 std::vector<TensorView> tensors_of(const TrainingModel& model) {
   return {model.weights(), model.first_moments(), model.second_moments()};
@@ -122,6 +124,8 @@ std::optional<TrainingCounters> load_training_state(Device& device, const std::f
       if (state_hash(data, static_cast<size_t>(count) * 4, text->second) != hash->second)
         fail("{}: its hash does not match its contents", path.string());
       const Json json = Json::parse(text->second);
+      for (const char* key : kCounterNames)
+        if (!json.contains(key)) fail("{}: '{}' is absent; an older cbtm wrote it", path.string(), key);
       if (json["identity"] != identity) {
         std::string difference;
         add_differences(json["identity"], identity, difference);

@@ -6,6 +6,8 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/hash.h"
+#include "cbtm/checkpoint/tensor_file.h"
 #include "tests/train/tiny_training.h"
 
 namespace cbtm {
@@ -29,6 +31,22 @@ void damage(const fs::path& path, int64_t offset_from_end) {
   const auto byte = static_cast<char>(file.get() ^ 0x10);
   file.seekp(-offset_from_end, std::ios::end);
   file.put(byte);
+}
+
+/// Writes the state again without one of its counters, as a cbtm before that counter would have.
+void drop_counter(const fs::path& path, const char* key) {
+  const TensorFile file = TensorFile::open(path);
+  Json json = Json::parse(file.metadata().at("training"));
+  json.erase(key);
+  std::vector<OutputTensor> tensors;
+  StreamingHash hash;
+  for (const char* name : {"weights", "first_moments", "second_moments"}) {
+    const StoredTensor& tensor = file.at(name);
+    tensors.push_back({name, tensor.type, tensor.shape, tensor.data});
+    hash.update(tensor.data, static_cast<size_t>(tensor.size()) * 4);
+  }
+  hash.update(json.dump());
+  write_safetensors(path, tensors, {{"training", json.dump()}, {"hash", hash.hex()}});
 }
 
 /// A finished training whose states are still there: training again goes on from the newest good one.
@@ -73,6 +91,7 @@ TEST_CASE("a finished or half-finished training gives the same weights, losses a
   SUBCASE("a bit of the header was flipped") {
     damage(newest(tiny), static_cast<int64_t>(fs::file_size(newest(tiny))) - 200);
   }
+  SUBCASE("the newest state lacks what an older cbtm did not count") { drop_counter(newest(tiny), "loss_scale"); }
   SUBCASE("both states are damaged") {
     damage(newest(tiny), 4000);
     damage(tiny.job.work_directory / states(tiny).front(), 5000);
