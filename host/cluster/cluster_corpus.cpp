@@ -10,9 +10,9 @@
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/router.h"
 #include "cbtm/device/device_matrix.h"
+#include "cluster/document_map.h"
 #include "cluster/fit.h"
 #include "cluster/shards.h"
-#include "cluster/symmetric_eigen.h"
 
 namespace cbtm {
 namespace {
@@ -133,38 +133,23 @@ Labelled write_shards(Device& device, const Router& router, const Tokenizer& tok
   return result;
 }
 
-/// A sample of the fitted documents in the plane of their two main directions, for the report: [x, y, cluster].
+/// A sample of the fitted documents, laid out in the plane for the report: [x, y, cluster].
 Json map_sample(const Fit& fit) {
-  constexpr int64_t kSample = 2000;
+  constexpr int64_t kSample = 1000;
   const int64_t dimensions = fit.router->dimensions();
   const int64_t rows = static_cast<int64_t>(fit.labels.size());
-  const int64_t stride = std::max<int64_t>(1, rows / kSample);
-  std::vector<int64_t> chosen;
-  for (int64_t row = 0; row < rows; row += stride) chosen.push_back(row);
-  const auto value = [&](int64_t row, int64_t d) {
-    return static_cast<double>(fit.embeddings[static_cast<size_t>(row * dimensions + d)]);
-  };
-  std::vector<double> mean(static_cast<size_t>(dimensions), 0.0),
-      covariance(static_cast<size_t>(dimensions * dimensions), 0.0);
-  for (const int64_t row : chosen)
-    for (int64_t d = 0; d < dimensions; ++d)
-      mean[static_cast<size_t>(d)] += value(row, d) / static_cast<double>(chosen.size());
-  for (const int64_t row : chosen)
-    for (int64_t i = 0; i < dimensions; ++i)
-      for (int64_t j = 0; j < dimensions; ++j)
-        covariance[static_cast<size_t>(i * dimensions + j)] +=
-            (value(row, i) - mean[static_cast<size_t>(i)]) * (value(row, j) - mean[static_cast<size_t>(j)]);
-  const SymmetricEigen eigen = symmetric_eigen(covariance, dimensions);
-  Json points = Json::array();
-  for (const int64_t row : chosen) {
-    double place[2] = {0, 0};
-    for (int64_t axis = 0; axis < std::min<int64_t>(2, dimensions); ++axis)
-      for (int64_t d = 0; d < dimensions; ++d)
-        place[axis] +=
-            (value(row, d) - mean[static_cast<size_t>(d)]) * eigen.vectors[static_cast<size_t>(d * dimensions + axis)];
-    points.push_back(
-        {std::round(place[0] * 1e4) / 1e4, std::round(place[1] * 1e4) / 1e4, fit.labels[static_cast<size_t>(row)]});
+  const int64_t stride = std::max<int64_t>(1, (rows + kSample - 1) / kSample);
+  std::vector<float> embeddings;
+  std::vector<int64_t> labels;
+  for (int64_t row = 0; row < rows; row += stride) {
+    const auto first = fit.embeddings.begin() + row * dimensions;
+    embeddings.insert(embeddings.end(), first, first + dimensions);
+    labels.push_back(fit.labels[static_cast<size_t>(row)]);
   }
+  const auto places = document_map(embeddings, static_cast<int64_t>(labels.size()), dimensions);
+  Json points = Json::array();
+  for (size_t i = 0; i < labels.size(); ++i)
+    points.push_back({std::round(places[i][0] * 1e2) / 1e2, std::round(places[i][1] * 1e2) / 1e2, labels[i]});
   return points;
 }
 

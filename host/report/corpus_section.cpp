@@ -82,10 +82,9 @@ std::string map_figure(const RunFacts& facts) {
     legend += fmt::format("<li>{} {:03} <span>{}</span></li>\n", cluster_key(cluster), cluster,
                           terms(facts, static_cast<size_t>(cluster), facts.k > 16 ? 1 : 3));
   return fmt::format(
-      "<figure class=\"map\">{}\n<ul class=\"legend\">{}</ul>\n<figcaption>A sample of {} documents in the plane of "
-      "the "
-      "two directions along which they differ most. Near means alike; what lies apart in the other dimensions may fall "
-      "together here. The numbers stand at the middle of their cluster.</figcaption></figure>\n",
+      "<figure class=\"map\">{}\n<ul class=\"legend\">{}</ul>\n<figcaption>A sample of {} documents, placed by t-SNE: "
+      "what lies near is alike; how far apart two groups lie says little. The numbers stand at the middle of their "
+      "cluster.</figcaption></figure>\n",
       scatter_svg(points, fmt::format("Map of {} documents in {} clusters", points.size(), facts.k)), legend,
       format_count(static_cast<long long>(points.size())));
 }
