@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -14,6 +15,14 @@ namespace cbtm {
 namespace {
 
 int chosen_thread_count = 0;
+
+/// libgomp's threads wait for each other by spinning, up to tens of milliseconds before they sleep. On a machine that
+/// others use too, they would spin on the very core that the awaited thread needs. A short spin lost nothing on an idle
+/// machine and was 2.4 times as fast on a busy one (`cbtm bench train`, preset nano, two cores, two other processes).
+/// libgomp reads the variable in its own constructor, which runs later when it is linked statically, as in ./cbtm.
+__attribute__((constructor(101))) void spin_briefly() {
+  if (std::getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "1000", /*overwrite=*/0);
+}
 
 /// Cores granted by the cgroup (version 2, then 1), or a large number where there is no limit.
 double cgroup_cores() {
