@@ -41,14 +41,15 @@ ExpertSet open_experts(const CommandLine& line) {
   return ExpertSet::open({.experts = line.path("experts"),
                           .router = line.given("router") ? line.path("router") : "",
                           .tokenizer = line.given("tokenizer") ? line.path("tokenizer") : "",
+                          .run = line.given("run") ? line.path("run") : "",
                           .weights = weights_flag(line)});
 }
 
 /// The run that the experts lie in, or "" if they stand alone.
 std::filesystem::path run_of(const CommandLine& line) {
-  std::filesystem::path experts = line.path("experts");
+  std::filesystem::path experts = std::filesystem::absolute(line.path("experts")).lexically_normal();
   if (!experts.has_filename()) experts = experts.parent_path();
-  const std::filesystem::path root = std::filesystem::absolute(experts).parent_path();
+  const std::filesystem::path root = experts.parent_path();
   return std::filesystem::exists(RunDirectory(root).shards()) ? root : std::filesystem::path();
 }
 
@@ -223,8 +224,8 @@ int run_ensemble(int argc, char** argv) {
        "cbtm ensemble average --experts run/experts --out averaged/      (one model of their mean weights)"});
   line.group("What")("what", "generate (default), evaluate or average", text_flag("generate"), "WHAT")(
       "experts", "directory of expert directories", text_flag(), "DIR")(
-      "router", "default: the experts' own", text_flag(), "DIR")("tokenizer", "default: the experts' own", text_flag(),
-                                                                 "DIR");
+      "router", "default: the experts' own, else the run's", text_flag(), "DIR")(
+      "tokenizer", "default: the experts' own", text_flag(), "DIR");
   add_routing_flags(line, "experts that are mixed for a token; evaluate: several, as 1,2,4,all, in one pass");
   add_generation_flags(line);
   line.group("Prompt")("show-routing", "say which experts wrote what, on stderr", switch_flag());

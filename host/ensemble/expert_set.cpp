@@ -97,19 +97,23 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
   ExpertSet set;
   set.weights_ = options.weights;
   set.experts_ = find_experts(options.experts);
-  const std::filesystem::path beside =
-      options.experts.has_filename() ? options.experts.parent_path() : options.experts.parent_path().parent_path();
+  std::filesystem::path absolute = std::filesystem::absolute(options.experts).lexically_normal();
+  if (!absolute.has_filename()) absolute = absolute.parent_path();
+  std::vector<std::filesystem::path> runs = {absolute.parent_path()};
+  if (!options.run.empty()) runs.push_back(options.run);
+  const auto find = [&](std::vector<std::filesystem::path> candidates, const char* name, const char* file) {
+    for (const std::filesystem::path& run : runs) candidates.push_back(run / name);
+    return first_existing(candidates, file);
+  };
   const std::filesystem::path router =
-      !options.router.empty() ? options.router
-                              : first_existing({options.experts / "router", beside / "router"}, "router.json");
+      !options.router.empty() ? options.router : find({options.experts / "router"}, "router", "router.json");
   if (router.empty()) fail("{}: holds no router; give one with --router DIR", options.experts.string());
   set.router_ = std::make_unique<Router>(Router::load(router));
   assign_clusters(set.experts_, *set.router_, options.experts.string());
   const std::filesystem::path tokenizer =
       !options.tokenizer.empty()
           ? options.tokenizer
-          : first_existing({options.experts / "tokenizer", set.experts_.front().directory, beside / "tokenizer"},
-                           "vocab.json");
+          : find({options.experts / "tokenizer", set.experts_.front().directory}, "tokenizer", "vocab.json");
   if (tokenizer.empty())
     fail("{}: no tokenizer was found there; give one with --tokenizer DIR", options.experts.string());
   set.tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer));

@@ -24,8 +24,9 @@ struct Expert {
 
 struct ExpertSetOptions {
   std::filesystem::path experts;
-  std::filesystem::path router;     ///< "": EXPERTS/router, else the run's beside it
-  std::filesystem::path tokenizer;  ///< "": the experts' own files, else the run's
+  std::filesystem::path router;     ///< "": EXPERTS/router, else the run's that they lie in, else that of `run`
+  std::filesystem::path tokenizer;  ///< "": the experts' own files, else as the router
+  std::filesystem::path run;        ///< "": no other run than the one they lie in
   DType weights = DType::f32;
 };
 
