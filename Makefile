@@ -34,7 +34,7 @@ test: deps
 # Built with a shared cudart and PTX, which the simulator needs and a GPU runs too.
 build-cudasim:
 	@cmake -S . -B $(BUILD)-cudasim -DCBTM_CUDA=ON -DCBTM_SHARED_CUDART=ON -DCMAKE_CUDA_COMPILER=$(NVCC) \
-	  "-DCMAKE_CUDA_ARCHITECTURES=80-virtual;90-virtual" $(CMAKE_FLAGS) > /dev/null
+	  "-DCMAKE_CUDA_ARCHITECTURES=80-virtual" $(CMAKE_FLAGS) > /dev/null
 	@cmake --build $(BUILD)-cudasim --target cuda_tests -j $(JOBS)
 
 ifeq ($(CUDA_TESTS_RUN_ON),nowhere)
