@@ -64,10 +64,12 @@ Json bench_train(Device& device, const CommandLine& line, const std::filesystem:
   }
   const double rate = median(rates);
   const double flops = 3 * rate * config.forward_flops_per_token(sequence);
-  return {{"tokens_per_second", rate}, {"steps", steps},
-          {"sequence", sequence},      {"micro_batch", micro_batch},
-          {"dropout", dropout},        {"planned_bytes", memory.total()},
-          {"flops_per_second", flops}, {"fraction_of_peak", flops / device.peak_flops()}};
+  Json result = {{"tokens_per_second", rate}, {"steps", steps},
+                 {"sequence", sequence},      {"micro_batch", micro_batch},
+                 {"dropout", dropout},        {"planned_bytes", memory.total()},
+                 {"flops_per_second", flops}};
+  if (const double peak = device.peak_flops(); peak > 0) result["fraction_of_peak"] = flops / peak;
+  return result;
 }
 
 Json bench_decode(Device& device, const CommandLine& line, const std::filesystem::path& model_path) {

@@ -136,7 +136,8 @@ class Training {
       step_seconds.push_back(taken);
       if (step_seconds.size() > 50) step_seconds.pop_front();
       line["tokens_per_second"] = std::round(static_cast<double>(batch_tokens()) / taken);
-      line["fraction_of_peak"] = std::round(1000 * step_flops / taken / device_.peak_flops()) / 1000;
+      if (const double peak = device_.peak_flops(); peak > 0)
+        line["fraction_of_peak"] = std::round(1000 * step_flops / taken / peak) / 1000;
       if (counters_.step % validate_every == 0 || counters_.step == settings_.steps) {
         validation_loss_ = validate();
         line["validation_loss"] = validation_loss_;
