@@ -3,7 +3,9 @@
 #include <doctest/doctest.h>
 
 #include <filesystem>
+#include <fstream>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "cbtm/base/philox.h"
@@ -25,13 +27,7 @@ inline Device& test_device() {
 /// A model of a few thousand parameters and a shard of random documents: a training that takes milliseconds.
 struct TinyTraining {
   TemporaryDirectory directory;
-  OptConfig config{.vocab_size = 64,
-                   .hidden_size = 16,
-                   .num_hidden_layers = 2,
-                   .num_attention_heads = 2,
-                   .ffn_dim = 32,
-                   .max_position_embeddings = 48,
-                   .word_embed_proj_dim = 16};
+  OptConfig config;
   TrainingSettings settings{.steps = 6,
                             .sequence_length = 24,
                             .batch_sequences = 4,
@@ -39,17 +35,26 @@ struct TinyTraining {
                             .warmup_steps = 2,
                             .dropout = 0.1,
                             .save_every = 2};
-  std::vector<float> parameters = initial_parameters(config, 3);
+  std::vector<float> parameters;
   TrainingJob job;
 
   /// `lengths`: of the training documents; the held-out ones have 20 tokens.
-  explicit TinyTraining(const std::vector<int64_t>& lengths = {30, 5, 70, 11, 2, 44, 90, 8}) {
+  explicit TinyTraining(const std::vector<int64_t>& lengths = {30, 5, 70, 11, 2, 44, 90, 8},
+                        const OptConfig& shape = {.vocab_size = 64,
+                                                  .hidden_size = 16,
+                                                  .num_hidden_layers = 2,
+                                                  .num_attention_heads = 2,
+                                                  .ffn_dim = 32,
+                                                  .max_position_embeddings = 48,
+                                                  .word_embed_proj_dim = 16})
+      : config(shape), parameters(initial_parameters(shape, 3)) {
     PhiloxStream random(9, 0);
     const auto write = [&](const char* name, const std::vector<int64_t>& document_lengths) {
       IndexedDatasetWriter writer(directory / name, config.vocab_size);
       for (const int64_t length : document_lengths) {
         std::vector<int32_t> ids;
-        for (int64_t i = 0; i < length; ++i) ids.push_back(static_cast<int32_t>(random.next_below(64)));
+        for (int64_t i = 0; i < length; ++i)
+          ids.push_back(static_cast<int32_t>(random.next_below(static_cast<uint64_t>(config.vocab_size))));
         writer.add(ids);
       }
       writer.commit();
@@ -66,7 +71,13 @@ struct TinyTraining {
 
   TrainingResult train(Device& device) const { return train_model(device, job, settings, parameters); }
   /// The lines of its metrics.jsonl that tell of a step.
-  std::vector<Json> step_metrics() const;
+  std::vector<Json> step_metrics() const {
+    std::vector<Json> lines;
+    std::ifstream file(job.work_directory / "metrics.jsonl");
+    for (std::string text; std::getline(file, text);)
+      if (Json line = Json::parse(text); line["step"] > 0) lines.push_back(std::move(line));
+    return lines;
+  }
 };
 
 }  // namespace cbtm

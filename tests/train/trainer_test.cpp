@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <set>
 
 #include "cbtm/base/error.h"
@@ -16,14 +15,6 @@
 #include "tests/train/tiny_training.h"
 
 namespace cbtm {
-
-std::vector<Json> TinyTraining::step_metrics() const {
-  std::vector<Json> lines;
-  std::ifstream file(job.work_directory / "metrics.jsonl");
-  for (std::string text; std::getline(file, text);)
-    if (Json line = Json::parse(text); line["step"] > 0) lines.push_back(std::move(line));
-  return lines;
-}
 
 namespace {
 
