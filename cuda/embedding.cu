@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cub/device/device_radix_sort.cuh>
+#include <type_traits>
 
 #include "check.h"
 #include "dispatch.h"
@@ -244,12 +245,11 @@ void embedding_forward(Context& context, const EmbeddingForward& arguments) {
               "the tables have one type");
   const DType table = arguments.token_table ? arguments.token_table.dtype : arguments.position_table.dtype;
   dispatch_floating(arguments.out.dtype, [&]<typename Element>() {
-    if (table == DType::f32) {
-      launch_forward<Element, float>(context, arguments);
-    } else {
-      CBTM_ASSERT(table == dtype_of<Element>(), "tables are float32 or of the output's type");
-      launch_forward<Element, Element>(context, arguments);
-    }
+    if (table == DType::f32) return launch_forward<Element, float>(context, arguments);
+    if (table == dtype_of<Element>()) return launch_forward<Element, Element>(context, arguments);
+    CBTM_ASSERT((std::is_same_v<Element, float>), "tables are float32, or of the output's type, or narrower");
+    table == DType::bf16 ? launch_forward<float, bf16>(context, arguments)
+                         : launch_forward<float, f16>(context, arguments);
   });
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "check.h"
+#include "convert.h"
 #include "dispatch.h"
 #include "elements.cuh"
 #include "matmul.h"
@@ -221,16 +222,25 @@ int64_t output_loss_workspace_bytes(int64_t rows, int64_t vocab_size) {
 }
 
 void output_loss(Context& context, const OutputLoss& arguments) {
-  const ConstTensorView hidden = arguments.hidden, table = arguments.table;
+  const ConstTensorView hidden = arguments.hidden;
+  ConstTensorView table = arguments.table;
   const int64_t vocab_size = table.rows;
   const bool with_gradients = static_cast<bool>(arguments.hidden_gradient);
-  CBTM_ASSERT(hidden.dtype == table.dtype, "hidden states and table have one type");
+  const bool widen = hidden.dtype != table.dtype;  // inference where the GPU does not compute in the weights' type
+  CBTM_ASSERT(!widen || (hidden.dtype == DType::f32 && !with_gradients), "hidden states and table have one type");
   CBTM_ASSERT(vocab_size < (int64_t{1} << 30), "columns are counted in 32 bits");
   if (hidden.rows == 0) return;
   const DType dtype = with_gradients ? hidden.dtype : DType::f32;
   const int64_t chunk_rows = kChunkRows * 4 / dtype_bytes(dtype);
   const int64_t stride = padded_vocab(vocab_size);
-  void* scratch = context.workspace(std::min(hidden.rows, chunk_rows) * stride * dtype_bytes(dtype));
+  const int64_t logit_bytes = round_up(std::min(hidden.rows, chunk_rows) * stride * dtype_bytes(dtype), 256);
+  char* scratch =
+      static_cast<char*>(context.workspace(logit_bytes + (widen ? vocab_size * table.columns * int64_t{4} : 0)));
+  if (widen) {
+    const TensorView wide(scratch + logit_bytes, DType::f32, vocab_size, table.columns);
+    convert(context, wide, table);
+    table = wide;
+  }
   float* losses = arguments.losses.as<float>();
   const int32_t* targets = arguments.targets.as<int32_t>();
 

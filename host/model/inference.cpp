@@ -23,7 +23,8 @@ class OptInference : public InferenceModel {
         config_(checkpoint_->config()),
         layout_(checkpoint_->layout()),
         name_(directory.string()),
-        pages_(device, config_.num_hidden_layers, config_.hidden_size) {
+        dtype_(device.computes_in(weights) ? weights : DType::f32),
+        pages_(device, config_.num_hidden_layers, config_.hidden_size, dtype_) {
     const int64_t matrix_bytes = layout_.matrix_flat_size() * dtype_bytes(weights);
     const int64_t vector_count = layout_.flat_size() - layout_.matrix_flat_size();
     vectors_ = device_.allocate(vector_count * 4, "biases and norms");
@@ -59,7 +60,7 @@ class OptInference : public InferenceModel {
       const TensorView hidden = output_hidden(forward(chunk, {}), chunk.rows());
       // Logits of a few rows at a time, so that the device never holds more than a slice of them.
       constexpr int64_t kSlice = 256;
-      reserve(logits_, std::min(kSlice, chunk.rows()) * config_.vocab_size);
+      reserve(logits_, std::min(kSlice, chunk.rows()) * config_.vocab_size * 4);
       for (int64_t row = 0; row < chunk.rows(); row += kSlice) {
         const int64_t count = std::min(kSlice, chunk.rows() - row);
         const TensorView slice = logits_.view(DType::f32, count, config_.vocab_size);
@@ -82,7 +83,7 @@ class OptInference : public InferenceModel {
     for_chunks(tokens, [&](const PackedTokens& chunk, int64_t first_row) {
       const int64_t rows = chunk.rows();
       const TensorView hidden = output_hidden(forward(chunk, {}), rows);
-      reserve(losses_, 2 * rows);
+      reserve(losses_, 2 * rows * 4);
       const TensorView target_view = losses_.view(DType::i32, 1, rows, rows * 4);
       const TensorView losses = losses_.view(DType::f32, 1, rows);
       device_.copy_to_device(target_view.data, targets.data() + first_row, rows * 4);
@@ -110,12 +111,12 @@ class OptInference : public InferenceModel {
     CBTM_ASSERT(tokens.sequences() == count, "a run of tokens for each sequence");
     check(tokens, handles);
     const TensorView hidden = forward(tokens, handles);
-    reserve(last_rows_, count * config_.hidden_size);
-    const TensorView last = last_rows_.view(DType::f32, count, config_.hidden_size);
+    reserve(last_rows_, count * config_.hidden_size * dtype_bytes(dtype_));
+    const TensorView last = last_rows_.view(dtype_, count, config_.hidden_size);
     for (int64_t s = 0; s < count; ++s)
       device_.copy(last.row_range(s, 1), hidden.row_range(tokens.offsets[static_cast<size_t>(s) + 1] - 1, 1));
     const TensorView projected = output_hidden(last, count);
-    reserve(logits_, count * config_.vocab_size);
+    reserve(logits_, count * config_.vocab_size * 4);
     const TensorView out = logits_.view(DType::f32, count, config_.vocab_size);
     device_.linear_forward(
         {.input = projected, .weight = tensors_->tokens, .bias = {}, .output = out, .pre_activation = {}});
@@ -143,10 +144,10 @@ class OptInference : public InferenceModel {
     }
   }
 
-  void reserve(DeviceBuffer& buffer, int64_t elements) {
-    if (buffer.bytes() < elements * 4) {
+  void reserve(DeviceBuffer& buffer, int64_t bytes) {
+    if (buffer.bytes() < bytes) {
       buffer = {};
-      buffer = device_.allocate(elements * 4, name_ + ": activations");
+      buffer = device_.allocate(bytes, name_ + ": activations");
     }
   }
 
@@ -171,17 +172,22 @@ class OptInference : public InferenceModel {
   TensorView forward(const PackedTokens& tokens, std::span<const int64_t> handles) {
     const int64_t rows = tokens.rows();
     const int64_t hidden = config_.hidden_size;
-    reserve(activations_, rows * (7 * hidden + config_.ffn_dim) + 2 * rows);
+    constexpr int64_t kAlignment = 64;  // bytes: vectors of any width
     int64_t place = 0;
+    const auto bytes_of = [&](DType dtype, int64_t columns) {
+      return (rows * columns * dtype_bytes(dtype) + kAlignment - 1) / kAlignment * kAlignment;
+    };
     const auto take = [&](int64_t columns) {
-      const TensorView view = activations_.view(DType::f32, rows, columns, place * 4);
-      place += rows * columns;
+      const TensorView view = activations_.view(dtype_, rows, columns, place);
+      place += bytes_of(dtype_, columns);
       return view;
     };
+    reserve(activations_, 4 * bytes_of(dtype_, hidden) + bytes_of(dtype_, 3 * hidden) +
+                              bytes_of(dtype_, config_.ffn_dim) + bytes_of(DType::i32, 2));
     const TensorView residual = take(hidden), normalized = take(hidden), branch = take(hidden), qkv = take(3 * hidden),
                      attention = take(hidden), ffn = take(config_.ffn_dim);
-    const TensorView id_view = activations_.view(DType::i32, 1, rows, place * 4);
-    const TensorView position_view = activations_.view(DType::i32, 1, rows, (place + rows) * 4);
+    const TensorView id_view = activations_.view(DType::i32, 1, rows, place);
+    const TensorView position_view = activations_.view(DType::i32, 1, rows, place + rows * 4);
 
     std::vector<int32_t> positions(static_cast<size_t>(rows));
     std::vector<int32_t> cached;
@@ -200,7 +206,7 @@ class OptInference : public InferenceModel {
     if (!handles.empty()) {
       int64_t pages_max = 0;
       const std::vector<int32_t> table = pages_.block_table(handles, pages_max);
-      reserve(block_table_, static_cast<int64_t>(table.size()));
+      reserve(block_table_, static_cast<int64_t>(table.size()) * 4);
       table_view = block_table_.view(DType::i32, static_cast<int64_t>(handles.size()), pages_max);
       device_.copy_to_device(table_view.data, table.data(), static_cast<int64_t>(table.size()) * 4);
     }
@@ -272,8 +278,8 @@ class OptInference : public InferenceModel {
                                  .out = out});
       return;
     }
-    reserve(narrow_, out.rows * config_.word_embed_proj_dim);
-    const TensorView narrow = narrow_.view(DType::f32, out.rows, config_.word_embed_proj_dim);
+    reserve(narrow_, out.rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
+    const TensorView narrow = narrow_.view(dtype_, out.rows, config_.word_embed_proj_dim);
     device_.embedding_forward(
         {.ids = ids, .token_table = tensors_->tokens, .positions = {}, .position_table = {}, .out = narrow});
     device_.linear_forward(
@@ -289,8 +295,8 @@ class OptInference : public InferenceModel {
   /// What the output matrix multiplies: the hidden states, or their projection.
   TensorView output_hidden(TensorView hidden, int64_t rows) {
     if (!config_.has_projections()) return hidden;
-    reserve(narrow_, rows * config_.word_embed_proj_dim);
-    const TensorView projected = narrow_.view(DType::f32, rows, config_.word_embed_proj_dim);
+    reserve(narrow_, rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
+    const TensorView projected = narrow_.view(dtype_, rows, config_.word_embed_proj_dim);
     device_.linear_forward(
         {.input = hidden, .weight = tensors_->project_out, .bias = {}, .output = projected, .pre_activation = {}});
     return projected;
@@ -322,6 +328,7 @@ class OptInference : public InferenceModel {
   OptConfig config_;
   ParameterLayout layout_;
   std::string name_;
+  DType dtype_;  ///< of activations and cache: the weights', where the device computes in it
   KeyValuePages pages_;
   DeviceBuffer matrices_, vectors_;
   std::optional<ModelTensors> tensors_;

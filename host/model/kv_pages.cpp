@@ -19,13 +19,13 @@ void KeyValuePages::close(int64_t handle) {
 int64_t KeyValuePages::length(int64_t handle) const { return sequences_.at(handle).length; }
 
 void KeyValuePages::grow(int64_t pages) {
-  const int64_t row_bytes = width_ * 4;
+  const int64_t row_bytes = width_ * dtype_bytes(dtype_);
   std::vector<DeviceBuffer> larger;
   for (int64_t i = 0; i < 2 * layers_; ++i) {
     larger.push_back(device_.allocate(pages * kPageTokens * row_bytes, "key-value cache"));
     if (page_count_ > 0)
-      device_.copy(larger.back().view(DType::f32, page_count_ * kPageTokens, width_),
-                   buffers_[static_cast<size_t>(i)].view(DType::f32, page_count_ * kPageTokens, width_));
+      device_.copy(larger.back().view(dtype_, page_count_ * kPageTokens, width_),
+                   buffers_[static_cast<size_t>(i)].view(dtype_, page_count_ * kPageTokens, width_));
   }
   buffers_ = std::move(larger);
   for (int64_t page = pages; page-- > page_count_;) free_pages_.push_back(static_cast<int32_t>(page));
@@ -43,8 +43,8 @@ void KeyValuePages::extend(int64_t handle, int64_t count) {
 }
 
 KeyValueCache KeyValuePages::layer(int64_t layer, ConstTensorView block_table) {
-  return {.keys = buffers_[static_cast<size_t>(2 * layer)].view(DType::f32, page_count_ * kPageTokens, width_),
-          .values = buffers_[static_cast<size_t>(2 * layer + 1)].view(DType::f32, page_count_ * kPageTokens, width_),
+  return {.keys = buffers_[static_cast<size_t>(2 * layer)].view(dtype_, page_count_ * kPageTokens, width_),
+          .values = buffers_[static_cast<size_t>(2 * layer + 1)].view(dtype_, page_count_ * kPageTokens, width_),
           .page_size = kPageTokens,
           .block_table = block_table};
 }

@@ -14,7 +14,8 @@ class KeyValuePages {
  public:
   static constexpr int64_t kPageTokens = 16;
 
-  KeyValuePages(Device& device, int64_t layers, int64_t width) : device_(device), layers_(layers), width_(width) {}
+  KeyValuePages(Device& device, int64_t layers, int64_t width, DType dtype)
+      : device_(device), layers_(layers), width_(width), dtype_(dtype) {}
 
   int64_t open();
   void close(int64_t handle);
@@ -35,6 +36,7 @@ class KeyValuePages {
   Device& device_;
   int64_t layers_;
   int64_t width_;
+  DType dtype_;
   int64_t page_count_ = 0;
   std::vector<DeviceBuffer> buffers_;  ///< keys and values of each layer
   std::vector<int32_t> free_pages_;

@@ -39,6 +39,8 @@ TEST_CASE("embedding forward equals the CPU's, rounded") {
     DType out, table;
   };
   for (const Types types : {Types{DType::f32, DType::f32},
+                            {DType::f32, DType::bf16},
+                            {DType::f32, DType::f16},
                             {DType::bf16, DType::f32},
                             {DType::bf16, DType::bf16},
                             {DType::f16, DType::f16},

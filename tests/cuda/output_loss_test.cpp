@@ -22,11 +22,12 @@ struct Case {
   double cpu_sum = 0.5;
   static constexpr float kScale = 0.75f;
 
-  Case(const Shape& s, DType type)
+  Case(const Shape& s, DType type) : Case(s, type, type) {}
+  Case(const Shape& s, DType type, DType table_type)
       : shape(s),
         dtype(type),
         hidden(type, s.rows, s.width, s.width, 0),
-        table(type, s.vocab, s.width, s.width, 0),
+        table(table_type, s.vocab, s.width, s.width, 0),
         losses(DType::f32, 1, s.rows, s.rows, 0),
         hidden_gradient(type, s.rows, s.width, s.width, 0),
         table_gradient(DType::f32, s.vocab, s.width, s.width, 0) {
@@ -184,6 +185,15 @@ TEST_CASE("output loss: OPT's vocabulary, and one that no block can hold in shar
 TEST_CASE("output loss: more rows than a chunk of logits has") {
   check_case({1029, 8, 19}, DType::f32);
   check_case({2051, 8, 19}, DType::bf16);
+}
+
+TEST_CASE("output loss: a table narrower than float32 hidden states, losses alone") {
+  for (const DType table_type : {DType::bf16, DType::f16}) {
+    Case c({11, 24, 101}, DType::f32, table_type);
+    const Reference want(c, DType::f32);
+    cuda_device().output_loss(c.arguments(true, false));
+    CHECK(error_in_tolerances(c.losses.from_cuda(), want.losses, want.loss_tolerance) <= 1);
+  }
 }
 
 TEST_CASE("output loss: a hidden state that is not a number shows in its loss alone") {
