@@ -1,0 +1,143 @@
+// Models and ensembles on the CUDA device: scores, distributions and generated tokens are those of the CPU device.
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <fstream>
+
+#include "cbtm/base/json.h"
+#include "cbtm/ensemble/evaluate.h"
+#include "cbtm/ensemble/generate.h"
+#include "cuda_device.h"
+
+namespace cbtm {
+namespace {
+
+const std::filesystem::path kData = CBTM_TEST_DATA;
+const std::filesystem::path kGolden = kData / "ensemble";
+
+/// A log-probability comes from logits below 10 after some 300 float32 roundings on either device:
+/// sqrt(300) * 2^-24 * 10 = 1e-5 each, twice; largest of thousands, so twice that again.
+constexpr double kLogTolerance = 4e-5;
+
+/// With bf16 weights the CUDA device rounds activations to bf16 as well, each by about 2^-9 of itself, some 4 times a
+/// layer and twice more for two layers: sqrt(10) * 2^-9 = 0.006 of a logit, whose size is about 1; the largest of
+/// hundreds of targets may be 4 times that, and the softmax doubles it.
+constexpr double kBf16Tolerance = 0.05;
+
+Device& cuda() {
+  static const std::unique_ptr<Device> device = make_cuda_device(0);
+  return *device;
+}
+Device& cpu() {
+  static const std::unique_ptr<Device> device = make_cpu_device();
+  return *device;
+}
+
+ExpertSet golden_experts(DType weights = DType::f32) {
+  return ExpertSet::open({.experts = kGolden / "experts",
+                          .router = kGolden / "router",
+                          .tokenizer = kData / "tokenizer/opt-tiny",
+                          .weights = weights});
+}
+
+std::vector<EvaluationDocument> golden_documents() {
+  std::ifstream file(kGolden / "documents.jsonl");
+  std::vector<EvaluationDocument> documents;
+  for (std::string line; std::getline(file, line);)
+    documents.push_back({std::to_string(documents.size()), Json::parse(line)["ids"].get<std::vector<int32_t>>()});
+  REQUIRE(documents.size() == 3);
+  return documents;
+}
+
+void check_close(std::span<const float> got, std::span<const float> want) {
+  REQUIRE(got.size() == want.size());
+  double largest = 0;
+  for (size_t i = 0; i < got.size(); ++i)
+    largest = std::max(largest, std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i])));
+  CHECK(largest <= kLogTolerance);
+}
+
+TEST_CASE("evaluation: log-probability of every target, perplexity and matrix") {
+  const auto documents = golden_documents();
+  for (const DType weights : {DType::f32, DType::bf16}) {
+    CAPTURE(dtype_name(weights));
+    const double tolerance = weights == DType::f32 ? kLogTolerance : kBf16Tolerance;
+    const ExpertSet experts = golden_experts(weights);
+    double largest = 0;
+    std::vector<std::vector<double>> of_device[2];
+    const auto evaluate = [&](Device& device, size_t number) {
+      EvaluationOptions options{.mixtures = {{2, 0.1, 2}}, .matrix = true};
+      options.token_details = [&](const EvaluationDocument&, const std::vector<double>& log_probabilities,
+                                  const std::vector<double>&) { of_device[number].push_back(log_probabilities); };
+      return evaluate_ensemble(device, experts, documents, options);
+    };
+    const Evaluation want = evaluate(cpu(), 0), got = evaluate(cuda(), 1);
+    REQUIRE(of_device[1].size() == documents.size());
+    for (size_t d = 0; d < documents.size(); ++d) {
+      REQUIRE(of_device[1][d].size() == of_device[0][d].size());
+      for (size_t t = 0; t < of_device[0][d].size(); ++t)
+        largest = std::max(largest, std::abs(of_device[1][d][t] - of_device[0][d][t]));
+    }
+    CHECK(largest <= tolerance);
+    CHECK(got.scores[0].tokens == want.scores[0].tokens);
+    CHECK(std::abs(std::log(got.scores[0].perplexity() / want.scores[0].perplexity())) <= tolerance);
+    for (size_t expert = 0; expert < want.matrix.size(); ++expert)
+      for (size_t cluster = 0; cluster < want.matrix[expert].size(); ++cluster) {
+        const double g = got.matrix[expert][cluster], w = want.matrix[expert][cluster];
+        CHECK((std::isnan(w) ? std::isnan(g) : std::abs(std::log(g / w)) <= tolerance));
+      }
+  }
+}
+
+TEST_CASE("one model: logits of whole sequences, and of the same sequences in the cache, piece by piece") {
+  for (const char* name : {"tiny-preln/safetensors-f32", "tiny-postln-proj/safetensors-f32"}) {
+    CAPTURE(name);
+    const auto on_cpu = InferenceModel::load(cpu(), kData / "opt/models" / name);
+    const auto on_cuda = InferenceModel::load(cuda(), kData / "opt/models" / name);
+    std::vector<int32_t> ids;
+    for (int32_t i = 0; i < 23; ++i) ids.push_back(4 + i * i % 500);
+    const std::vector<int32_t> offsets = {0, 1, 14, 23};
+    const auto vocab = static_cast<size_t>(on_cpu->config().vocab_size);
+    std::vector<float> want(ids.size() * vocab), got(want.size());
+    on_cpu->logits({ids, offsets}, want);
+    on_cuda->logits({ids, offsets}, got);
+    check_close(got, want);
+
+    const std::vector<int64_t> handles = {on_cuda->open_sequence(), on_cuda->open_sequence()};
+    std::vector<float> next(2 * vocab);
+    const auto extend = [&](std::span<const int32_t> first, std::span<const int32_t> second) {
+      std::vector<int32_t> both(first.begin(), first.end());
+      both.insert(both.end(), second.begin(), second.end());
+      const std::vector<int32_t> ends = {0, static_cast<int32_t>(first.size()), static_cast<int32_t>(both.size())};
+      on_cuda->extend(handles, {both, ends}, next);
+    };
+    const std::span<const int32_t> all(ids), first = all.subspan(1, 13), second = all.subspan(14, 9);
+    extend(first.first(12), second.first(7));  // many rows, then one or two
+    extend(first.subspan(12), second.subspan(7));
+    check_close(std::span(next).first(vocab), std::span(want).subspan(13 * vocab, vocab));
+    check_close(std::span(next).subspan(vocab), std::span(want).subspan(22 * vocab, vocab));
+  }
+}
+
+TEST_CASE("generation: the CPU's tokens, greedy and drawn, all experts in memory or one at a time") {
+  const ExpertSet experts = golden_experts();
+  const std::vector<std::vector<int32_t>> prompts = {{896}, {524, 421, 453, 539}, {43, 40, 36}};
+  for (const bool greedy : {true, false})
+    for (const int64_t memory : {int64_t{0}, int64_t{1}}) {
+      CAPTURE(greedy);
+      CAPTURE(memory);
+      const auto run = [&](Device& device) {
+        return generate(*ensemble_scorer(device, experts, {2, 0.1, 2}, {}, memory), &experts.tokenizer(), prompts,
+                        {.new_tokens_max = 10,
+                         .sampling = {.greedy = greedy, .temperature = 0.8, .top_k = 20, .top_p = 0.9},
+                         .ignore_eos = true,
+                         .seed = 5});
+      };
+      const auto want = run(cpu()), got = run(cuda());
+      for (size_t p = 0; p < prompts.size(); ++p) CHECK(got[p].ids == want[p].ids);
+    }
+}
+
+}  // namespace
+}  // namespace cbtm

@@ -1,0 +1,190 @@
+// Whole trainings, through the trainer and the model, on the CUDA device and on the CPU device.
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+#include <string>
+
+#include "cpu/cpu_device.h"
+#include "cuda_device.h"
+#include "tests/train/tiny_training.h"
+
+namespace cbtm {
+namespace {
+
+Device& cuda_device() {
+  static const std::unique_ptr<Device> device = make_cuda_device(0);
+  return *device;
+}
+
+constexpr int64_t kLayers = 2;
+
+/// Heads of 32, which tensor cores take; a vocabulary that no vector width divides.
+OptConfig pre_norm_shape() {
+  return {.vocab_size = 307,
+          .hidden_size = 64,
+          .num_hidden_layers = kLayers,
+          .num_attention_heads = 2,
+          .ffn_dim = 160,
+          .max_position_embeddings = 48,
+          .word_embed_proj_dim = 64};
+}
+/// As OPT-350m: norms after the sums, embeddings narrower than the model.
+OptConfig post_norm_shape() {
+  OptConfig shape = pre_norm_shape();
+  shape.word_embed_proj_dim = 32;
+  shape.do_layer_norm_before = false;
+  return shape;
+}
+
+/// Steps of two micro-batches with dropout, clipping (the first norms are above it), weight decay and a warm-up.
+struct Training : TinyTraining {
+  Training(const OptConfig& shape, const std::string& precision, int64_t steps)
+      : TinyTraining({30, 5, 70, 11, 2, 44, 90, 8}, shape) {
+    settings = {.steps = steps,
+                .sequence_length = 21,
+                .batch_sequences = 4,
+                .learning_rate = 3e-3,
+                .warmup_steps = 5,
+                .dropout = 0.1,
+                .weight_decay = 0.1,
+                .clip_norm = 0.1,
+                .precision = precision,
+                .micro_batch_sequences = 2,
+                .save_every = steps,
+                .validate_every = 10};
+  }
+  std::vector<Json> lines(Device& device) {
+    result = train(device);
+    return step_metrics();
+  }
+  TrainingResult result;
+};
+
+/// Largest |got - want| / |want| of `key` over the steps that have it.
+double largest_relative_difference(const std::vector<Json>& got, const std::vector<Json>& want, const char* key) {
+  REQUIRE(got.size() == want.size());
+  double largest = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    REQUIRE(got[i].contains(key) == want[i].contains(key));
+    if (!want[i].contains(key)) continue;
+    const double g = got[i][key].get<double>(), w = want[i][key].get<double>();
+    largest = std::max(largest, std::abs(g - w) / std::abs(w));
+  }
+  return largest;
+}
+
+/// The CPU device in float32, but the gradients of some optimizer steps (counted from 1) are not finite.
+class SkippingDevice : public CpuDevice {
+ public:
+  explicit SkippingDevice(std::set<int> skipped) : skipped_(std::move(skipped)) {}
+  void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
+    CpuDevice::gradient_square_sum(gradients, square_sum);
+    if (skipped_.contains(++calls_)) *square_sum.as<double>() = INFINITY;
+  }
+
+ private:
+  std::set<int> skipped_;
+  int calls_ = 0;
+};
+
+// A loss is a mean over 84 targets of numbers near 5, each some hundreds of float32 operations deep: rounding errors of
+// either device, about sqrt(300) * 2^-24 = 1e-6, stay below 1e-5 of it, also after a step.
+constexpr double kFloatBound = 1e-5;
+// Over 50 steps a ReLU's input may lie so near to zero that the devices disagree: one of 84 terms of a unit's gradient,
+// a hundredth of it, so of the learning rate (3e-3) in 128 weights, along which the loss has a slope of 1 /
+// sqrt(98,000) each: 1e-6 a step. What is no rounding shows at 1e-3.
+constexpr double kTrajectoryBound = 1e-4;
+
+TEST_CASE("float32: losses equal the CPU's, step by step, pre-norm and post-norm") {
+  for (const bool pre_norm : {true, false}) {
+    CAPTURE(pre_norm);
+    const OptConfig shape = pre_norm ? pre_norm_shape() : post_norm_shape();
+    const int64_t steps = pre_norm ? 50 : 10;
+    Training cpu(shape, "float32", steps), cuda(shape, "float32", steps), without(shape, "float32", steps);
+    const std::vector<Json> want = cpu.lines(test_device()), got = cuda.lines(cuda_device());
+    REQUIRE(want.front()["gradient_norm"].get<double>() > cpu.settings.clip_norm);
+    for (const char* key : {"loss", "gradient_norm"})
+      for (const size_t step : {size_t{0}, size_t{1}})
+        CHECK(largest_relative_difference({got[step]}, {want[step]}, key) <= kFloatBound);
+    CHECK(largest_relative_difference(got, want, "loss") <= kTrajectoryBound);
+    CHECK(largest_relative_difference(got, want, "validation_loss") <= kTrajectoryBound);
+    without.settings.dropout = 0;
+    CHECK(largest_relative_difference(without.lines(test_device()), want, "loss") > 3 * kTrajectoryBound);
+  }
+}
+
+// Against the CPU's float32 losses. Activations and working weights are rounded to 16 bits: an error of u / 2 of each
+// (root mean square; u = 2^-8 for bf16, 2^-11 for fp16), at some 4 places a layer and the output, so sqrt(1 + 4 layers)
+// u / 2 of a logit, and twice that of a loss. Weights' errors are the same for all targets, so the mean does not lessen
+// it. Later steps add gradients' relative errors, about as large, times the learning rate and the gradient's norm (1):
+// 50 * 3e-3 of it at most.
+double half_bound(const std::string& precision, double logit_size) {
+  const double roundoff = precision == "bf16" ? 0x1p-8 : 0x1p-11;
+  return 1.15 * 2 * std::sqrt(1 + 4.0 * kLayers) * roundoff / 2 * logit_size;
+}
+
+double largest_difference(const std::vector<Json>& got, const std::vector<Json>& want) {
+  REQUIRE(got.size() == want.size());
+  double largest = 0;
+  for (size_t i = 0; i < want.size(); ++i)
+    if (want[i]["loss"].is_number())
+      largest = std::max(largest, std::abs(got[i]["loss"].get<double>() - want[i]["loss"].get<double>()));
+  return largest;
+}
+
+TEST_CASE("bf16 and fp16: losses are the CPU's in float32, as far as 16 bits allow") {
+  for (const bool pre_norm : {true, false})
+    for (const std::string precision : {"bf16", "fp16"}) {
+      CAPTURE(pre_norm);
+      CAPTURE(precision);
+      const OptConfig shape = pre_norm ? pre_norm_shape() : post_norm_shape();
+      const int64_t steps = pre_norm && precision == "bf16" ? 20 : 6;
+      Training cpu(shape, "float32", steps), cuda(shape, precision, steps), without(shape, "float32", steps);
+      const std::vector<Json> want = cpu.lines(test_device()), got = cuda.lines(cuda_device());
+      const double bound = half_bound(precision, pre_norm ? 1 : 0.05);  // projections of 0.02 keep logits small
+      CHECK(cuda.result.skipped_steps == 0);
+      CHECK(largest_difference(got, want) <= bound);
+      without.settings.dropout = 0;  // what is no rounding is more
+      CHECK(largest_difference(without.lines(test_device()), want) > bound);
+    }
+}
+
+/// Its last norm is so steep that gradients times the first loss scales exceed what float16 holds.
+struct Overflowing : Training {
+  Overflowing() : Training(pre_norm_shape(), "fp16", 10) {
+    const Parameter& gamma = *ParameterLayout(config).find("final_layer_norm.weight");
+    std::fill_n(parameters.begin() + gamma.offset, gamma.size(), 100.0f);
+    settings.save_every = 5;
+  }
+};
+
+TEST_CASE("fp16: a step that overflows is skipped and lowers the loss scale; resumed training repeats the bits") {
+  Overflowing cuda;
+  const std::vector<Json> got = cuda.lines(cuda_device());
+  std::set<int> skipped;
+  for (const Json& line : got)
+    if (line.contains("skipped")) {
+      skipped.insert(line["step"].get<int>());
+      CHECK(line["loss_scale"].get<double>() == std::ldexp(65536.0, -static_cast<int>(skipped.size())));
+    }
+  REQUIRE(skipped.contains(1));
+  REQUIRE(skipped.size() < 5);
+  CHECK(cuda.result.skipped_steps == static_cast<int64_t>(skipped.size()));
+
+  Overflowing cpu;
+  cpu.settings.precision = "float32";
+  SkippingDevice skipping(skipped);
+  const std::vector<Json> want = cpu.lines(skipping);
+  CHECK(largest_difference(got, want) <= half_bound("fp16", 100 * 0.02 * 8));  // the norm's 100 times sqrt(64) 0.02
+
+  std::filesystem::remove(cuda.job.work_directory / "state-00000010.safetensors");
+  const TrainingResult again = cuda.train(cuda_device());
+  CHECK(again.parameters == cuda.result.parameters);
+  const std::vector<Json> lines = cuda.step_metrics();
+  REQUIRE(lines.size() == got.size());
+  for (size_t i = 0; i < lines.size(); ++i) CHECK(lines[i]["loss"] == got[i]["loss"]);
+}
+
+}  // namespace
+}  // namespace cbtm
