@@ -30,6 +30,7 @@ test: deps
 	@cmake --build $(BUILD) -j $(JOBS)
 	@cp $(BUILD)/bin/cbtm ./cbtm.partial && mv ./cbtm.partial ./cbtm
 	@ctest --test-dir $(BUILD) --output-on-failure
+	@$(MAKE) --no-print-directory test-cuda
 
 # Built with a shared cudart and PTX, which the simulator needs and a GPU runs too.
 build-cudasim:
@@ -42,7 +43,7 @@ test-cuda test-cuda-full:
 	@echo "##### SKIPPED: the CUDA tests: $(if $(NVCC),there is neither a GPU nor the simulator (CBTM_CUDASIM=.../cudasim),nvcc is not here) #####"
 else
 test-cuda: build-cudasim
-	@ctest --test-dir $(BUILD)-cudasim -L cuda --output-on-failure
+	@ctest --test-dir $(BUILD)-cudasim -L cuda -j $(JOBS) --output-on-failure
 
 test-cuda-full: build-cudasim
 	@scripts/test-cuda-full $(BUILD)-cudasim
