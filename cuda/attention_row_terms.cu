@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(kThreads)
     attention_row_terms(const AttentionParams params, float* __restrict__ row_log_sum_exp,
                         float* __restrict__ row_term) {
   __shared__ float terms[kHeads][kRows];
-  __shared__ float log_sums[kHeads][kRows];
+  __shared__ float log_sums[kHeads][kRows + 4];  // 4: the rows and heads that a warp writes fall into different banks
   struct alignas(kVector * sizeof(Element)) Vector {
     Element element[kVector];
   };

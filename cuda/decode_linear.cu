@@ -43,14 +43,20 @@ __device__ void load_weights(const Weight* __restrict__ from, int64_t available,
   memcpy(&word, elements, sizeof word);
 }
 
-/// Where column c of a chunk lies in shared memory: the vectors of four that lanes read together lie side by side, so
-/// that they touch all banks.
+/// How a chunk of a row of the activations lies in shared memory, in vectors of four: those that lanes read together
+/// side by side, quarter by quarter of the kLength columns that belong to one lane. The quarters are apart by so much
+/// more that 32 columns one after another, which is how they are written, touch all banks.
 template <int kLength>
-__device__ int place_of(int column) {
-  constexpr int kGroups = kChunk / kLength;
-  const int group = column / kLength, within = column % kLength;
-  return within / 4 * (kGroups * 4) + group * 4 + within % 4;
-}
+struct Layout {
+  static constexpr int kQuarters = kLength / 4;
+  static constexpr int kQuarterStride = kChunk / kLength + 8 / kQuarters;
+  static constexpr int kVectors = kQuarters * kQuarterStride;
+
+  static __device__ int place_of(int column) {
+    const int group = column / kLength, within = column % kLength;
+    return (within / 4 * kQuarterStride + group) * 4 + within % 4;
+  }
+};
 
 // output[r][o] = activation(scale[o] * Σ_i input[r][i] weight[o][i] + bias[o]).
 //
@@ -63,7 +69,7 @@ template <typename Input, typename Weight, typename Output, int kRows, int kOutp
 __global__ void __launch_bounds__(kThreads, kRows* kOutputs == 16 ? 2 : 1) decode_linear_warp_per_outputs(Params p) {
   constexpr int kLength = 16 / sizeof(Weight);
   constexpr int kSteps = kChunk / (32 * kLength);
-  __shared__ float4 activations[kRows][kChunk / 4];
+  __shared__ float4 activations[kRows][Layout<kLength>::kVectors];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t first_output = (static_cast<int64_t>(blockIdx.x) * kWarps + warp) * kOutputs;
   const auto* input = static_cast<const Input*>(p.input);
@@ -87,7 +93,7 @@ __global__ void __launch_bounds__(kThreads, kRows* kOutputs == 16 ? 2 : 1) decod
 #pragma unroll
     for (int row = 0; row < kRows; ++row)
       for (int column = threadIdx.x; column < kChunk; column += kThreads)
-        reinterpret_cast<float*>(activations[row])[place_of<kLength>(column)] =
+        reinterpret_cast<float*>(activations[row])[Layout<kLength>::place_of(column)] =
             row < p.rows && chunk + column < p.in ? widened(input[row * p.input_stride + chunk + column]) : 0.0f;
     __syncthreads();
 #pragma unroll
@@ -104,7 +110,7 @@ __global__ void __launch_bounds__(kThreads, kRows* kOutputs == 16 ? 2 : 1) decod
         }
 #pragma unroll
         for (int row = 0; row < kRows; ++row) {
-          const float4 x = activations[row][quarter * (kChunk / kLength) + step * 32 + lane];
+          const float4 x = activations[row][quarter * Layout<kLength>::kQuarterStride + step * 32 + lane];
 #pragma unroll
           for (int o = 0; o < kOutputs; ++o)
             sums[o][row] = fmaf(w[o][3], x.w, fmaf(w[o][2], x.z, fmaf(w[o][1], x.y, fmaf(w[o][0], x.x, sums[o][row]))));
