@@ -15,10 +15,9 @@ else()
   target_link_libraries(cbtm_cuda PUBLIC CUDA::cudart_static)
 endif()
 target_include_directories(cbtm_cuda PUBLIC ${CMAKE_SOURCE_DIR}/cuda ${CUDAToolkit_INCLUDE_DIRS})
-# Warnings, those of ptxas too, are errors; so are registers that spill to memory.
+# Warnings, those of ptxas too, are errors.
 target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
-  --expt-relaxed-constexpr --extended-lambda -lineinfo -diag-suppress=20208 --Werror all-warnings
-  -Xptxas=--warning-as-error,--warn-on-spills
+  --expt-relaxed-constexpr --extended-lambda -lineinfo -diag-suppress=20208 --Werror all-warnings -Xptxas --warning-as-error
   -Xcompiler=-Wall,-Wextra,-Wno-restrict,-Wno-missing-field-initializers>)
 # fmt has its compile-time functions only halfway with nvcc, unless told; its use of long double on the host is no
 # concern of the device (20208).
