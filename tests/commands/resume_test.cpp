@@ -95,25 +95,30 @@ Outcome stop_at(const TinyRunCopy& run, int64_t step, int signal) {
 TEST_SUITE_BEGIN("end_to_end");
 
 TEST_CASE("killed at any moment and started again, a training ends with the same bits") {
-  const double whole = reference().seconds;
   const TinyRunCopy run;
   PhiloxStream random(2024, 0);
+  double longest = reference().seconds / 2;  // of a wait; follows the machine, which may be busy now and idle next
   int killed = 0, resumed = 0;
-  for (int attempt = 0; attempt < 20; ++attempt) {
+  for (int attempt = 0; attempt < 200 && (killed < 10 || resumed < 3); ++attempt) {
     Process process(cbtm_command(kTrainExpert), run.path());
-    // Long enough to get somewhere, rarely long enough to end.
-    const double wait = whole * (0.05 + 0.4 * random.next_uniform());
-    std::this_thread::sleep_for(std::chrono::duration<double>(wait));
+    std::this_thread::sleep_for(std::chrono::duration<double>(longest * (0.1 + 0.9 * random.next_uniform())));
     process.send(SIGKILL);
     const Outcome outcome = process.wait();
-    killed += outcome.exit_code == 128 + SIGKILL ? 1 : 0;
-    resumed += outcome.errors.find("goes on after step") != std::string::npos ? 1 : 0;
     CAPTURE(outcome.errors);
     CHECK((outcome.exit_code == 0 || outcome.exit_code == 128 + SIGKILL));
     CHECK(outcome.errors.find("warning") == std::string::npos);  // no state was ever half-written
+    killed += outcome.exit_code == 128 + SIGKILL ? 1 : 0;
+    resumed += outcome.errors.find("goes on after step") != std::string::npos ? 1 : 0;
+    if (outcome.exit_code == 0) {  // too late: once more from the start, with shorter waits
+      check_finished(run);
+      fs::remove_all(run / "run/experts/001");
+      longest *= 0.7;
+    } else if (states(run).empty()) {
+      longest *= 1.2;
+    }
   }
-  CHECK(killed >= 3);
-  CHECK(resumed >= 1);
+  CHECK(killed >= 10);
+  CHECK(resumed >= 3);
   succeed(run_cbtm(kTrainExpert, run.path()));
   check_finished(run);
 }
