@@ -67,11 +67,12 @@ float* CpuDevice::scratch(int slot, int64_t count) {
   return buffer.data();
 }
 
+// Nothing may come from nowhere: memcpy forbids null pointers even where there is nothing to copy.
 void CpuDevice::copy_to_device(void* destination, const void* host_source, int64_t bytes) {
-  std::memcpy(destination, host_source, static_cast<size_t>(bytes));
+  if (bytes > 0) std::memcpy(destination, host_source, static_cast<size_t>(bytes));
 }
 void CpuDevice::copy_to_host(void* host_destination, const void* source, int64_t bytes) {
-  std::memcpy(host_destination, source, static_cast<size_t>(bytes));
+  if (bytes > 0) std::memcpy(host_destination, source, static_cast<size_t>(bytes));
 }
 
 namespace {
