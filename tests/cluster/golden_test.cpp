@@ -16,6 +16,7 @@
 #include "cluster/symmetric_eigen.h"
 #include "cluster/tfidf.h"
 #include "cluster/words.h"
+#include "tests/largest_difference.h"
 #include "tests/temporary_directory.h"
 
 namespace cbtm {
@@ -40,15 +41,6 @@ std::vector<std::string> corpus_texts() {
   std::vector<std::string> texts;
   for (const Json& line : json_lines(kGolden / "corpus.jsonl")) texts.push_back(line["text"]);
   return texts;
-}
-
-template <typename A, typename B>
-double largest_difference(const std::vector<A>& a, const std::vector<B>& b) {
-  REQUIRE(a.size() == b.size());
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i)
-    largest = std::max(largest, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-  return largest;
 }
 
 TEST_CASE("lower case, tokens and terms of every golden text") {

@@ -7,6 +7,7 @@
 #include "cbtm/cluster/kmeans.h"
 #include "cluster/fit.h"
 #include "cuda_device.h"
+#include "tests/largest_difference.h"
 
 namespace cbtm {
 namespace {
@@ -37,14 +38,6 @@ double subspace_distance(const std::vector<float>& a, const std::vector<float>& 
       square += outside * outside;
     }
   return std::sqrt(square);
-}
-
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  REQUIRE(a.size() == b.size());
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i)
-    largest = std::max(largest, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-  return largest;
 }
 
 TEST_CASE("words, subspace, labels, objective and certificate of a fitted router; plain k-means") {

@@ -5,8 +5,8 @@
 #include <set>
 #include <string>
 
-#include "cpu/cpu_device.h"
 #include "cuda_device.h"
+#include "tests/train/failing_device.h"
 #include "tests/train/tiny_training.h"
 
 namespace cbtm {
@@ -73,20 +73,6 @@ double largest_relative_difference(const std::vector<Json>& got, const std::vect
   }
   return largest;
 }
-
-/// The CPU device in float32, but the gradients of some optimizer steps (counted from 1) are not finite.
-class SkippingDevice : public CpuDevice {
- public:
-  explicit SkippingDevice(std::set<int> skipped) : skipped_(std::move(skipped)) {}
-  void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
-    CpuDevice::gradient_square_sum(gradients, square_sum);
-    if (skipped_.contains(++calls_)) *square_sum.as<double>() = INFINITY;
-  }
-
- private:
-  std::set<int> skipped_;
-  int calls_ = 0;
-};
 
 // A loss is a mean over 84 targets of numbers near 5, each some hundreds of float32 operations deep: rounding errors of
 // either device, about sqrt(300) * 2^-24 = 1e-6, stay below 1e-5 of it, also after a step.
@@ -174,7 +160,7 @@ TEST_CASE("fp16: a step that overflows is skipped and lowers the loss scale; res
 
   Overflowing cpu;
   cpu.settings.precision = "float32";
-  SkippingDevice skipping(skipped);
+  FailingDevice skipping(skipped);
   const std::vector<Json> want = cpu.lines(skipping);
   CHECK(largest_difference(got, want) <= half_bound("fp16", 100 * 0.02 * 8));  // the norm's 100 times sqrt(64) 0.02
 

@@ -11,34 +11,13 @@
 #include "cbtm/base/error.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/train/token_stream.h"
-#include "cpu/cpu_device.h"
+#include "tests/largest_difference.h"
+#include "tests/train/failing_device.h"
 #include "tests/train/tiny_training.h"
 
 namespace cbtm {
 
 namespace {
-
-double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
-  REQUIRE(a.size() == b.size());
-  double largest = 0;
-  for (size_t i = 0; i < a.size(); ++i)
-    largest = std::max(largest, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
-  return largest;
-}
-
-/// The processor, but the gradients of some optimizer steps (counted from 1) are not finite.
-class FailingDevice : public CpuDevice {
- public:
-  explicit FailingDevice(std::set<int> failing) : failing_(std::move(failing)) {}
-  void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
-    CpuDevice::gradient_square_sum(gradients, square_sum);
-    if (failing_.contains(++calls_)) *square_sum.as<double>() = INFINITY;
-  }
-
- private:
-  std::set<int> failing_;
-  int calls_ = 0;
-};
 
 TEST_CASE("losses and gradient norms of a training equal those that PyTorch and transformers give") {
   const std::filesystem::path data = CBTM_TEST_DATA;

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cmath>
+#include <set>
+#include <utility>
+
+#include "cpu/cpu_device.h"
+
+namespace cbtm {
+
+/// The processor, but the gradients of some optimizer steps (counted from 1) are not finite.
+class FailingDevice : public CpuDevice {
+ public:
+  explicit FailingDevice(std::set<int> failing) : failing_(std::move(failing)) {}
+  void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
+    CpuDevice::gradient_square_sum(gradients, square_sum);
+    if (failing_.contains(++calls_)) *square_sum.as<double>() = INFINITY;
+  }
+
+ private:
+  std::set<int> failing_;
+  int calls_ = 0;
+};
+
+}  // namespace cbtm
