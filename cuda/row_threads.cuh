@@ -10,7 +10,8 @@
 
 namespace cbtm::cuda {
 
-constexpr int kRowBlockThreads = 512;
+// Two blocks of them leave 80 registers a thread where it holds 8 values, one block 168 where it holds more.
+constexpr int kRowBlockThreads = 384;
 
 /// How threads share the rows of a matrix: blockDim.x threads a row, blockDim.y rows at a time, and blocks that go on
 /// to further rows. A thread has the same columns in each row: packs of kLength neighbours, pack v of thread t at
@@ -19,13 +20,13 @@ struct RowThreads {
   int threads = 0;
   int rows = 0;
   int blocks = 0;
-  int values = 0;  ///< elements a thread holds: 8, 16 or 24
+  int values = 0;  ///< elements a thread holds: 8, 16 or 32
 
   /// The fewest values a thread that fit a row into a block; as many rows a block as it has room for while every
   /// multiprocessor gets two blocks.
   static RowThreads plan(int64_t rows, int64_t width, int length, int sm_count) {
     RowThreads plan;
-    for (plan.values = 8; plan.values < 24; plan.values += 8)
+    for (plan.values = 8; plan.values < 32; plan.values *= 2)
       if (width <= int64_t{plan.values} * kRowBlockThreads) break;
     CBTM_ASSERT(width <= int64_t{plan.values} * kRowBlockThreads, "the widest row was checked by the caller");
     const int packs = plan.values / length;
@@ -45,8 +46,8 @@ void dispatch_values(int values, const Function& function) {
   switch (values) {
     case 8: return function.template operator()<8>();
     case 16: return function.template operator()<16>();
-    case 24: return function.template operator()<24>();
-    default: CBTM_ASSERT(false, "RowThreads plans 8, 16 or 24 values");
+    case 32: return function.template operator()<32>();
+    default: CBTM_ASSERT(false, "RowThreads plans 8, 16 or 32 values");
   }
 }
 
