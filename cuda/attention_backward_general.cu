@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_keys_general(c
   const int x = static_cast<int>(threadIdx.x) % 16;
   const int y = static_cast<int>(threadIdx.x) / 16;
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
+  const AttentionDropout dropout = attention_dropout(params);
   const AttentionKeyTile tile = params.key_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
   const int column = head * params.head_dim;
   const auto keys = rows_of<Element>(params.key, tile.key_row, tile.key_count, column);
@@ -52,7 +53,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_keys_general(c
       const int seen = inside ? first_query + query + tile.visible_offset + 1 : 0;
       uint32_t kept = 0;
       if (dropped)  // the four keys of a thread share one call of Philox
-        kept = attention_kept(params.dropout, attention_dropout_row(params, query_row + query, head),
+        kept = attention_kept(dropout, attention_dropout_row(dropout, params.num_heads, query_row + query, head),
                               tile.key_first / 4 + y);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
@@ -84,6 +85,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_queries_genera
   const int x = static_cast<int>(threadIdx.x) % 16;
   const int y = static_cast<int>(threadIdx.x) / 16;
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
+  const AttentionDropout dropout = attention_dropout(params);
   const AttentionQueryTile tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
   const int column = head * params.head_dim;
   const auto queries = rows_of<Element>(params.query, tile.query_row, tile.query_count, column);
@@ -113,8 +115,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_queries_genera
       const int seen = 4 * y + i < tile.query_count ? tile.first_visible + 4 * y + i - first_key : 0;
       uint32_t kept = 0;
       if (dropped) {
-        const int64_t row_element = attention_dropout_row(params, tile.query_row + 4 * y + i, head);
-        kept = attention_kept(params.dropout, row_element, first_key / 4 + x / 4 + 4 * (x % 4)) << (4 * (x % 4));
+        const int64_t row_element = attention_dropout_row(dropout, params.num_heads, tile.query_row + 4 * y + i, head);
+        kept = attention_kept(dropout, row_element, first_key / 4 + x / 4 + 4 * (x % 4)) << (4 * (x % 4));
         kept |= __shfl_xor_sync(0xffffffffu, kept, 1);
         kept |= __shfl_xor_sync(0xffffffffu, kept, 2);
       }

@@ -48,6 +48,7 @@ __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(con
   const int t = lane % 4;
   const int warp_row = static_cast<int>(threadIdx.x) / 32 * 16 * kRowTiles;
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
+  const AttentionDropout dropout = attention_dropout(params);
   const AttentionKeyTile tile = params.key_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
   const int column = head * kHeadDim;
   const float scale = params.scale * kLog2e;
@@ -100,9 +101,10 @@ __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(con
             const int quarter =
                 g % 4;  // this lane's call: keys 8 (quarter / 2) + g / 4 * 4 .., query 2 t + quarter % 2
             const int key = tile.key_first + warp_row + 16 * r + quarter / 2 * 8 + g / 4 * 4;
-            kept = attention_kept(
-                       params.dropout,
-                       attention_dropout_row(params, tile.query_row + first_query + query + quarter % 2, head), key / 4)
+            kept = attention_kept(dropout,
+                                  attention_dropout_row(dropout, params.num_heads,
+                                                        tile.query_row + first_query + query + quarter % 2, head),
+                                  key / 4)
                    << (4 * quarter);
             kept |= __shfl_xor_sync(0xffffffffu, kept, 4);
             kept |= __shfl_xor_sync(0xffffffffu, kept, 8);
@@ -171,6 +173,7 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim == 80 ? 2 : 1)  // ptx
   const int t = lane % 4;
   const int warp_row = static_cast<int>(threadIdx.x) / 32 * 16 * kRowTiles;
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
+  const AttentionDropout dropout = attention_dropout(params);
   const AttentionQueryTile tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
   const int column = head * kHeadDim;
   const int visible = tile.first_visible + tile.query_count - 1;
@@ -204,7 +207,8 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim == 80 ? 2 : 1)  // ptx
       row_term[r][half] = params.row_term[at];
     }
     if (kDropout)
-      dropout_row[r] = attention_dropout_row(params, tile.query_row + warp_row + 16 * r + 8 * (t % 2) + g, head);
+      dropout_row[r] =
+          attention_dropout_row(dropout, params.num_heads, tile.query_row + warp_row + 16 * r + 8 * (t % 2) + g, head);
   }
 
   for (int first_key = 0, stage = 0; first_key < visible; first_key += kKeys, stage ^= 1) {
@@ -223,7 +227,7 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim == 80 ? 2 : 1)  // ptx
       for (int n = 0; n < kColumnTiles; ++n) {
         uint32_t kept[2] = {};
         if constexpr (kDropout) {  // as in the forward pass
-          const uint32_t own = attention_kept(params.dropout, dropout_row[r], first_key / 4 + 2 * n + t / 2);
+          const uint32_t own = attention_kept(dropout, dropout_row[r], first_key / 4 + 2 * n + t / 2);
           const uint32_t other = __shfl_xor_sync(0xffffffffu, own, 1);
           kept[0] = t % 2 == 0 ? own : other;
           kept[1] = t % 2 == 0 ? other : own;

@@ -26,6 +26,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward_general(const A
   const int x = static_cast<int>(threadIdx.x) % 16;
   const int y = static_cast<int>(threadIdx.x) / 16;
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
+  const AttentionDropout dropout = attention_dropout(params);
   const AttentionQueryTile tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
   const int column = head * params.head_dim;
   const auto queries = rows_of<Element>(params.query, tile.query_row, tile.query_count, column);
@@ -73,9 +74,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward_general(const A
       for (int c = 0; c < 2 * kChunks; ++c) sums[i][c] *= rescale;
       if (dropped) {
         // Four lanes share the four groups of four keys that each of them needs: lane q draws group x / 4 + 4 q.
-        const int64_t row_element = attention_dropout_row(params, tile.query_row + 4 * y + i, head);
-        uint32_t kept = attention_kept(params.dropout, row_element, first_key / 4 + x / 4 + 4 * (x % 4))
-                        << (4 * (x % 4));
+        const int64_t row_element = attention_dropout_row(dropout, params.num_heads, tile.query_row + 4 * y + i, head);
+        uint32_t kept = attention_kept(dropout, row_element, first_key / 4 + x / 4 + 4 * (x % 4)) << (4 * (x % 4));
         kept |= __shfl_xor_sync(0xffffffffu, kept, 1);
         kept |= __shfl_xor_sync(0xffffffffu, kept, 2);
 #pragma unroll

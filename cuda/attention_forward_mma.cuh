@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(mma::kThreads) attention_forward_mma(const Att
   const int t = lane % 4;
   const int warp_row = static_cast<int>(threadIdx.x) / 32 * 16 * kRowTiles;
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
+  const AttentionDropout dropout = attention_dropout(params);
   const AttentionQueryTile tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
   const int column = head * kHeadDim;
   const int visible = tile.first_visible + tile.query_count - 1;  // by the last query
@@ -62,7 +63,8 @@ __global__ void __launch_bounds__(mma::kThreads) attention_forward_mma(const Att
     highest[r][0] = highest[r][1] = -INFINITY;
     total[r][0] = total[r][1] = 0;
     if (kDropout)
-      dropout_row[r] = attention_dropout_row(params, tile.query_row + warp_row + 16 * r + 8 * (t % 2) + g, head);
+      dropout_row[r] =
+          attention_dropout_row(dropout, params.num_heads, tile.query_row + warp_row + 16 * r + 8 * (t % 2) + g, head);
   }
 
   for (int first_key = 0, stage = 0; first_key < visible; first_key += kKeys, stage ^= 1) {
@@ -125,7 +127,7 @@ __global__ void __launch_bounds__(mma::kThreads) attention_forward_mma(const Att
 #pragma unroll
         for (int n = 0; n < kColumnTiles; ++n) {
           // Lanes 2 u and 2 u + 1 hold keys of one group of 4: the even one draws for row g, the odd one for row g + 8.
-          const uint32_t own = attention_kept(params.dropout, dropout_row[r], first_key / 4 + 2 * n + t / 2);
+          const uint32_t own = attention_kept(dropout, dropout_row[r], first_key / 4 + 2 * n + t / 2);
           const uint32_t other = __shfl_xor_sync(0xffffffffu, own, 1);
           const uint32_t kept[2] = {t % 2 == 0 ? own : other, t % 2 == 0 ? other : own};
 #pragma unroll

@@ -34,7 +34,8 @@ AttentionParams attention_params(const AttentionShape& shape) {
         .site = shape.dropout.site,
         // (w >> 8) * 2^-24 < p  <=>  w >> 8 < p * 2^24 rounded up
         .threshold = static_cast<uint32_t>(std::ceil(static_cast<double>(shape.dropout.probability) * 16777216.0)),
-        .kept_scale = 1.0f / (1.0f - shape.dropout.probability)};
+        .kept_scale = 1.0f / (1.0f - shape.dropout.probability),
+        .place = shape.dropout.place ? shape.dropout.place.as<int64_t>() : nullptr};
   }
   return params;
 }

@@ -50,6 +50,7 @@ struct AttentionDropout {
   uint32_t site = 0;
   uint32_t threshold = 0;
   float kept_scale = 1;
+  const int64_t* place = nullptr;  ///< on the device: {step, first_row} in place of those above; or null
 };
 
 /// Arguments of every attention kernel, passed by value.

@@ -53,6 +53,11 @@ const CublasLt& cublas_lt() {
   return lt;
 }
 
+bool captured_products_run_once() {
+  static const bool simulated = dlsym(RTLD_DEFAULT, "cudasim_enqueue") != nullptr;
+  return simulated;
+}
+
 void fail_cublas_lt(cublasStatus_t status, const char* what, const char* file, int line) {
   fail("cuBLASLt: {} in {}, {}:{}", cublas_lt().get_status_string(status), what, file, line);
 }

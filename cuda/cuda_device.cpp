@@ -72,6 +72,10 @@ class CudaDevice final : public Device {
                                 static_cast<size_t>(destination.columns) * item, static_cast<size_t>(destination.rows),
                                 context_.stream));
   }
+  bool records() const override { return true; }
+  std::unique_ptr<RecordedOperators> record(const std::function<void()>& calls) override {
+    return context_.record(calls);
+  }
   void synchronize() override { CBTM_CUDA(cudaStreamSynchronize(context_.stream)); }
   const void* host_readable(const void*) const override { return nullptr; }
   void* use_host_memory(const void*) const override { return nullptr; }

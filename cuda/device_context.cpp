@@ -9,6 +9,7 @@
 #include "cbtm/base/memory.h"
 #include "check.h"
 #include "cublaslt.h"
+#include "recorded_graph.h"
 
 namespace cbtm::cuda {
 namespace {
@@ -79,7 +80,9 @@ void* DeviceContext::workspace(int64_t bytes) {
 }
 
 const int32_t* DeviceContext::upload(std::span<const int32_t> values) {
-  return uploads_->upload(values, *staging_, stream);
+  const int32_t* place = uploads_->upload(values, *staging_, stream);
+  if (place == nullptr) throw NotRecordable();
+  return place;
 }
 
 MatmulPlans& DeviceContext::matmul_plans() {
@@ -93,6 +96,28 @@ void DeviceContext::copy_to_device(void* destination, const void* host_source, i
 
 void DeviceContext::copy_to_host(void* host_destination, const void* source, int64_t bytes) {
   landing_->copy(host_destination, source, bytes, stream);
+}
+
+std::unique_ptr<RecordedOperators> DeviceContext::record(const std::function<void()>& calls) {
+  const int64_t products = matmul_plans().products();
+  // Thread-local: a thread that writes a checkpoint may wait for its copies meanwhile.
+  CBTM_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+  cudaGraph_t graph = nullptr;
+  try {
+    calls();
+  } catch (...) {
+    cudaStreamEndCapture(stream, &graph);
+    if (graph != nullptr) cudaGraphDestroy(graph);
+    cudaGetLastError();
+    try {
+      throw;
+    } catch (const NotRecordable&) {
+      return nullptr;
+    }
+  }
+  CBTM_CUDA(cudaStreamEndCapture(stream, &graph));
+  return std::make_unique<RecordedGraph>(graph, stream, *uploads_,
+                                         captured_products_run_once() && matmul_plans().products() > products);
 }
 
 void DeviceContext::reserve_workspace(int64_t bytes) {

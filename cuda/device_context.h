@@ -1,15 +1,21 @@
 #pragma once
 
+#include <exception>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 
+#include "cbtm/device/device.h"
 #include "context.h"
 #include "matmul.h"
 #include "pinned_memory.h"
 #include "upload_cache.h"
 
 namespace cbtm::cuda {
+
+/// Thrown while operators are recorded that have not run before with the same host numbers.
+class NotRecordable : public std::exception {};
 
 /// The Context of a GPU: stream, scratch memory, uploads, copies.
 class DeviceContext final : public Context {
@@ -29,6 +35,9 @@ class DeviceContext final : public Context {
   void reserve_workspace(int64_t bytes);
   void copy_to_device(void* destination, const void* host_source, int64_t bytes);
   void copy_to_host(void* host_destination, const void* source, int64_t bytes);
+
+  /// As Device::record, by a capture of the stream.
+  std::unique_ptr<RecordedOperators> record(const std::function<void()>& calls);
 
   /// Scratch memory that operators on these shapes ask for at most.
   static int64_t planned_workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size);

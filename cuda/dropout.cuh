@@ -16,6 +16,8 @@ struct DropoutDraw {
   uint32_t site = 0;
   uint32_t limit = 0;  ///< 0: nothing is dropped
   float kept = 1;      ///< multiplier of what is kept
+  int64_t first_row = 0;
+  const int64_t* place = nullptr;  ///< on the device: {step, first_row} in place of those above; or null
 
   DropoutDraw() = default;
   explicit DropoutDraw(const Dropout& dropout)
@@ -23,7 +25,19 @@ struct DropoutDraw {
         step(dropout.step),
         site(dropout.site),
         limit(static_cast<uint32_t>(std::ceil(static_cast<double>(dropout.probability) * 16777216.0))),
-        kept(1.0f / (1.0f - dropout.probability)) {}
+        kept(1.0f / (1.0f - dropout.probability)),
+        first_row(dropout.first_row),
+        place(dropout.place ? dropout.place.as<int64_t>() : nullptr) {}
+
+  /// The draw of this run of the kernel.
+  __device__ DropoutDraw placed() const {
+    DropoutDraw draw = *this;
+    if (place != nullptr) {
+      draw.step = static_cast<uint32_t>(place[0]);
+      draw.first_row = place[1];
+    }
+    return draw;
+  }
 
   /// Words of elements 4 * group .. 4 * group + 3.
   __device__ PhiloxCounter words(uint64_t group) const {

@@ -37,7 +37,7 @@ struct ForwardParams {
   float* mean;
   float* rstd;
   DropoutDraw dropout;
-  int64_t first_row, rows;
+  int64_t rows;
   int width, padded_width;
   bool aligned;  ///< every row starts at a multiple of 16 bytes
   float epsilon;
@@ -59,6 +59,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
   using Pack = Packed<Element, kLength>;
   extern __shared__ __align__(16) float vectors[];
   __shared__ RowSums row_sums;
+  const DropoutDraw dropout = p.dropout.placed();
   const int threads = static_cast<int>(blockDim.x);
   const int column0 = static_cast<int>(threadIdx.x) * kLength;
   const int step = threads * kLength;
@@ -71,25 +72,25 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
   }
 
   Pack residual[kPacks], branch[kPacks];
+  const auto load_pack = [&](int64_t row, int v) {
+    const int column = column0 + v * step;
+    residual[v] = load_packed<Element, kLength>(p.residual.at(row, column), p.width - column, p.aligned);
+    if (p.branch.data != nullptr)
+      branch[v] = load_packed<Element, kLength>(p.branch.at(row, column), p.width - column, p.aligned);
+  };
   const auto load_row = [&](int64_t row) {
     if (row >= p.rows) return;
 #pragma unroll
-    for (int v = 0; v < kPacks; ++v) {
-      const int column = column0 + v * step;
-      residual[v] = load_packed<Element, kLength>(p.residual.at(row, column), p.width - column, p.aligned);
-      if (p.branch.data != nullptr)
-        branch[v] = load_packed<Element, kLength>(p.branch.at(row, column), p.width - column, p.aligned);
-    }
+    for (int v = 0; v < kPacks; ++v) load_pack(row, v);
   };
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.y;
   int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
   // The widest float32 rows fill the registers: they are not asked for ahead.
-  constexpr bool kAhead = sizeof(Element) < 4 || kValues < 24;
+  constexpr bool kAhead = sizeof(Element) < 4 || kValues < 32;
   if (kAhead) load_row(row);
   // Rows of a block stay in step for the barriers: all leave when the first of them is beyond the end.
   for (; row - threadIdx.y < p.rows; row += stride) {
     const bool exists = row < p.rows;
-    if (!kAhead) load_row(row);
     float x[kValues];
     float total = 0;
 #pragma unroll
@@ -97,12 +98,14 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
       const int column = column0 + v * step;
       float values[kLength];
       if (exists) {
+        if (!kAhead) load_pack(row, v);
         residual[v].unpack(values);
         if (p.branch.data != nullptr) {
           float added[kLength], multipliers[kLength];
           branch[v].unpack(added);
-          if (p.dropout.limit > 0) {
-            p.dropout.multipliers<kLength>(static_cast<uint64_t>((p.first_row + row) * p.width + column), multipliers);
+          if (dropout.limit > 0) {
+            dropout.multipliers<kLength>(static_cast<uint64_t>((dropout.first_row + row) * p.width + column),
+                                         multipliers);
 #pragma unroll
             for (int i = 0; i < kLength; ++i) values[i] = fmaf(added[i], multipliers[i], values[i]);
           } else {
@@ -165,7 +168,7 @@ struct BackwardParams {
   AnyVector gamma;
   float* partials;  // [blocks][2][width]: gradients of gamma and beta; or null
   DropoutDraw dropout;
-  int64_t first_row, rows;
+  int64_t rows;
   int width, padded_width;
   bool aligned;  ///< every row starts at a multiple of 16 bytes
 };
@@ -190,6 +193,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
   using Pack = Packed<Element, kLength>;
   extern __shared__ __align__(16) float vectors[];
   __shared__ RowSums row_sums;
+  const DropoutDraw dropout = p.dropout.placed();
   const int threads = static_cast<int>(blockDim.x);
   const int column0 = static_cast<int>(threadIdx.x) * kLength;
   const int step = threads * kLength;
@@ -267,9 +271,9 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
       if (p.sum_gradient.data != nullptr)
         store_packed<Element, kLength>(p.sum_gradient.at(row, column), p.width - column, p.aligned, out);
       if (p.branch_gradient.data == nullptr) continue;
-      if (p.dropout.limit > 0) {
+      if (dropout.limit > 0) {
         float multipliers[kLength];
-        p.dropout.multipliers<kLength>(static_cast<uint64_t>((p.first_row + row) * p.width + column), multipliers);
+        dropout.multipliers<kLength>(static_cast<uint64_t>((dropout.first_row + row) * p.width + column), multipliers);
 #pragma unroll
         for (int i = 0; i < kLength; ++i) out[i] *= multipliers[i];
       }
@@ -387,7 +391,6 @@ void residual_layernorm_forward(Context& context, const ResidualLayerNormForward
                   p.mean = arguments.mean ? arguments.mean.template as<float>() : nullptr;
                   p.rstd = arguments.rstd ? arguments.rstd.template as<float>() : nullptr;
                   if (arguments.branch && arguments.dropout.active()) p.dropout = DropoutDraw(arguments.dropout);
-                  p.first_row = arguments.dropout.first_row;
                   p.rows = residual.rows;
                   p.width = static_cast<int>(residual.columns);
                   p.padded_width = static_cast<int>(plan.padded_width());
@@ -434,7 +437,6 @@ void residual_layernorm_backward(Context& context, const ResidualLayerNormBackwa
                   p.partials = partials;
                   if (arguments.branch_gradient && arguments.dropout.active())
                     p.dropout = DropoutDraw(arguments.dropout);
-                  p.first_row = arguments.dropout.first_row;
                   p.rows = sum_gradient.rows;
                   p.width = static_cast<int>(width);
                   p.padded_width = static_cast<int>(plan.padded_width());

@@ -200,6 +200,7 @@ struct MatmulPlans::State {
   MatmulChoices choices;
   cublasLtHandle_t handle = nullptr;
   void* workspace = nullptr;
+  int64_t products = 0;  ///< asked for
   std::unordered_map<Shape, std::unique_ptr<Plan>, ShapeHash> plans;
 };
 
@@ -318,6 +319,7 @@ Plan& MatmulPlans::State::plan(const MatmulArguments& arguments) {
 MatmulPlans::MatmulPlans(const std::string& cache_file, cudaStream_t stream)
     : state_(std::make_unique<State>(cache_file, stream)) {}
 MatmulPlans::~MatmulPlans() = default;
+int64_t MatmulPlans::products() const { return state_->products; }
 
 bool matmul_supported(Context& context, const MatmulArguments& arguments) {
   return context.matmul_plans().state().plan(arguments).supported;
@@ -329,6 +331,7 @@ void matmul(Context& context, const MatmulArguments& arguments) {
   Plan& plan = state.plan(arguments);
   if (!plan.supported) fail("cuBLASLt has no algorithm for the product {}", shape_of(arguments).text());
   CBTM_CUBLASLT(state.run(plan, arguments, arguments.c.data, plan.algorithm));
+  ++state.products;
 }
 
 }  // namespace cbtm::cuda

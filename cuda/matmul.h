@@ -52,6 +52,8 @@ class MatmulPlans {
 
   struct State;
   State& state() { return *state_; }
+  /// Products that have been asked for so far.
+  int64_t products() const;
 
   static constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 

@@ -14,6 +14,9 @@ UploadCache::~UploadCache() { cudaFree(memory_); }
 const int32_t* UploadCache::upload(std::span<const int32_t> values, StagingRing& staging, cudaStream_t stream) {
   const std::vector<int32_t> key(values.begin(), values.end());
   if (const auto found = places_.find(key); found != places_.end()) return found->second;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  CBTM_CUDA(cudaStreamIsCapturing(stream, &capture));
+  if (capture != cudaStreamCaptureStatusNone) return nullptr;
   const int64_t bytes = static_cast<int64_t>(values.size_bytes());
   const int64_t room = (bytes + 255) / 256 * 256;
   if (room > kBytes) fail("{} sequence offsets in one call; use fewer sequences at a time", values.size());

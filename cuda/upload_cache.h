@@ -21,6 +21,7 @@ class UploadCache {
   UploadCache& operator=(const UploadCache&) = delete;
   ~UploadCache();
 
+  /// Null during a capture of the stream if the numbers are not there: a copy would be captured, too.
   const int32_t* upload(std::span<const int32_t> values, StagingRing& staging, cudaStream_t stream);
   int64_t generation() const { return generation_; }
 

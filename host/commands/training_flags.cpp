@@ -30,11 +30,13 @@ void add_training_flags(CommandLine& line) {
       "save-every", "steps between saved states", integer_flag(200), "N")("keep", "saved states to keep",
                                                                           integer_flag(2), "N")(
       "validate-every", "steps between held-out losses (default: ten times a run)", integer_flag(), "N")(
-      "snapshots", "models kept along the way, in RUN/snapshots: what the report draws gain against budget from", integer_flag(0), "N")(
-      "precision", "of activations and working weights: float32, bf16, fp16 or auto (bf16 on a GPU that has it)",
-      text_flag("auto"),
-      "TYPE")("memory", "memory that may be used, for example 8G (default: what is free)", text_flag(), "SIZE")(
-      "redo", "train again what was trained with other settings", switch_flag());
+      "snapshots", "models kept along the way, in RUN/snapshots: what the report draws gain against budget from",
+      integer_flag(0),
+      "N")("precision", "of activations and working weights: float32, bf16, fp16 or auto (bf16 on a GPU that has it)",
+           text_flag("auto"),
+           "TYPE")("memory", "memory that may be used, for example 8G (default: what is free)", text_flag(), "SIZE")(
+      "no-cuda-graph", "launch a step's kernels one by one (same results; on a GPU only, for debugging and profiling)",
+      switch_flag())("redo", "train again what was trained with other settings", switch_flag());
 }
 
 void add_match_flag(CommandLine& line) {
@@ -89,6 +91,7 @@ TrainingSettings dense_settings(const CommandLine& line, const OptConfig& config
   s.seed = line.common().seed;
   if (line.given("micro-batch")) s.micro_batch_sequences = line.integer("micro-batch", 1);
   s.save_every = line.integer("save-every", 1);
+  s.record_passes = !line.get<bool>("no-cuda-graph");
   s.keep = line.integer("keep", 1, 1000);
   if (line.given("validate-every")) s.validate_every = line.integer("validate-every", 1);
   s.snapshots = line.integer("snapshots", 0, 1000);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "cbtm/base/error.h"
@@ -16,6 +17,9 @@ enum Site : uint32_t { kAttentionProbabilities = 0, kAttentionOutput = 1, kFfnOu
 
 /// Micro-batches of a step at most: the loss of each stays on the device until the step is finished.
 constexpr int64_t kMicroBatchesMax = 65'536;
+
+/// Shapes of micro-batches that are kept recorded: a step has two, if its last one is smaller.
+constexpr size_t kRecordedMax = 4;
 
 }  // namespace
 
@@ -34,8 +38,8 @@ struct TrainingModel::State {
         weight_tensors(working_tensors()),
         gradient_tensors(config, layout, flat_view(1).data, DType::f32, vectors_of(1)),
         activations(Activations::allocate(device_, config_, rows_, recompute_, dtype_)),
-        results(device_.allocate((1 + kMicroBatchesMax) * 8, "losses and gradient norm")),
-        token_buffer(device_.allocate(3 * rows_ * 4, "token ids")) {
+        results(device_.allocate((2 + kMicroBatchesMax) * 8, "losses and gradient norm")),
+        token_buffer(device_.allocate(token_words(rows_) * 4, "token ids")) {
     device.reserve_workspace(device.workspace_bytes(rows, config.hidden_size, config.ffn_dim, config.vocab_size));
     activation = config.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu;
     scale = 1 / std::sqrt(static_cast<float>(config.head_dim()));
@@ -78,10 +82,26 @@ struct TrainingModel::State {
 
   int64_t micro_batches = 0;  ///< whose gradients have been added since the last step
 
+  /// Everything that the operators of a micro-batch depend on besides what they find in device memory.
+  struct PassKey {
+    std::vector<int32_t> offsets;
+    float gradient_scale = 1, dropout = 0;
+    uint64_t seed = 0;
+    int64_t dropout_columns = 0;
+    bool operator==(const PassKey&) const = default;
+  };
+  struct RecordedPass {
+    PassKey key;
+    std::unique_ptr<RecordedOperators> operators;  ///< null when it has run only once yet
+  };
+  bool recording = false;              ///< whether passes are recorded
+  std::vector<RecordedPass> recorded;  ///< the last used first
+
   // The micro-batch at work.
   int64_t batch_rows = 0;
   std::span<const int32_t> offsets;
   ConstTensorView ids, positions, targets;
+  ConstTensorView dropout_place;  ///< {options.step, options.first_row}, where passes are recorded
   BackwardOptions options;
   bool with_gradients = false;
 
@@ -93,7 +113,8 @@ struct TrainingModel::State {
             .seed = options.seed,
             .step = options.step,
             .site = static_cast<uint32_t>(layer) * kSitesPerLayer + site,
-            .first_row = options.first_row};
+            .first_row = options.first_row,
+            .place = dropout_place};
   }
   AttentionShape attention_shape(int64_t layer) const {
     return {.query_offsets = offsets,
@@ -105,6 +126,8 @@ struct TrainingModel::State {
             .dropout_columns = options.dropout_columns};
   }
 
+  /// 32-bit words of a micro-batch's ids, positions and targets, and of the dropout's place behind them.
+  static int64_t token_words(int64_t rows) { return (3 * rows + 1) / 2 * 2 + 4; }
   void load(const PackedTokens& tokens, std::span<const int32_t> target_ids);
   void forward();
   void embed();
@@ -114,6 +137,8 @@ struct TrainingModel::State {
   void loss(bool gradients);
   double read_loss(int64_t micro_batch);
   void backward();
+  void gradient_pass();
+  void run_gradient_pass();
   void layer_backward(int64_t layer);
   void embed_backward();
 
@@ -132,8 +157,8 @@ void TrainingModel::State::load(const PackedTokens& tokens, std::span<const int3
   batch_rows = tokens.rows();
   CBTM_ASSERT(batch_rows > 0 && batch_rows <= rows, "a micro-batch fits the plan");
   CBTM_ASSERT(static_cast<int64_t>(target_ids.size()) == batch_rows, "a target a token");
-  // Ids, positions and targets in one copy.
-  token_values.assign(static_cast<size_t>(3 * batch_rows), 0);
+  // Ids, positions, targets and the place of the dropout in one copy.
+  token_values.assign(static_cast<size_t>(token_words(batch_rows)), 0);
   const auto part = [&](int64_t number) {
     return std::span(token_values).subspan(static_cast<size_t>(number * batch_rows), static_cast<size_t>(batch_rows));
   };
@@ -143,13 +168,17 @@ void TrainingModel::State::load(const PackedTokens& tokens, std::span<const int3
       part(1)[static_cast<size_t>(row)] =
           row - tokens.offsets[static_cast<size_t>(s)] + static_cast<int32_t>(kPositionOffset);
   std::ranges::copy(target_ids, part(2).begin());
-  device.copy_to_device(token_buffer.data(), token_values.data(), 3 * batch_rows * 4);
+  const int64_t place[] = {options.step, options.first_row};
+  const int64_t place_word = token_words(batch_rows) - 4;
+  std::memcpy(token_values.data() + place_word, place, sizeof place);
+  device.copy_to_device(token_buffer.data(), token_values.data(), token_words(batch_rows) * 4);
   const auto view = [&](int64_t number) {
     return token_buffer.view(DType::i32, 1, batch_rows, number * batch_rows * 4);
   };
   ids = view(0);
   positions = view(1);
   targets = view(2);
+  dropout_place = recording ? ConstTensorView(token_buffer.view(DType::i64, 1, 2, place_word * 4)) : ConstTensorView();
   offsets = tokens.offsets;
 }
 
@@ -280,7 +309,8 @@ void TrainingModel::State::loss(bool gradients) {
                            .pre_activation = {}});
     hidden = cut(activations.projected);
   }
-  const TensorView total = loss_slot(micro_batches);
+  // A recorded pass writes to one place whatever the micro-batch's number.
+  const TensorView total = loss_slot(recording && gradients ? kMicroBatchesMax : micro_batches);
   device.fill_zero(total);
   const TensorView hidden_gradient =
       config.has_projections() ? cut(activations.projected_gradient) : cut(activations.norm_gradient);
@@ -461,6 +491,37 @@ void TrainingModel::State::backward() {
   embed_backward();
 }
 
+void TrainingModel::State::gradient_pass() {
+  forward();
+  loss(/*gradients=*/true);
+  backward();
+}
+
+/// A shape's first pass runs call by call, its second is recorded, and from then on the record runs.
+void TrainingModel::State::run_gradient_pass() {
+  if (!recording) return gradient_pass();
+  PassKey key{.offsets = {offsets.begin(), offsets.end()},
+              .gradient_scale = options.gradient_scale,
+              .dropout = options.dropout,
+              .seed = options.seed,
+              .dropout_columns = options.dropout_columns};
+  const auto found = std::ranges::find(recorded, key, &RecordedPass::key);
+  if (found == recorded.end()) {
+    if (recorded.size() == kRecordedMax) recorded.pop_back();
+    recorded.insert(recorded.begin(), RecordedPass{.key = std::move(key), .operators = nullptr});
+    gradient_pass();
+  } else {
+    std::rotate(recorded.begin(), found, found + 1);
+    std::unique_ptr<RecordedOperators>& operators = recorded.front().operators;
+    if (operators == nullptr || !operators->valid()) operators = device.record([this] { gradient_pass(); });
+    if (operators != nullptr)
+      operators->run();
+    else
+      gradient_pass();
+  }
+  device.copy(loss_slot(micro_batches), loss_slot(kMicroBatchesMax));
+}
+
 TrainingModel::TrainingModel(Device& device, const OptConfig& config, std::span<const float> parameters, int64_t rows,
                              Recompute recompute, DType dtype)
     : state_(std::make_unique<State>(device, config, rows, recompute, dtype)) {
@@ -487,9 +548,7 @@ void TrainingModel::add_gradients(const PackedTokens& tokens, std::span<const in
   s.options = options;
   s.with_gradients = true;
   s.load(tokens, targets);
-  s.forward();
-  s.loss(/*gradients=*/true);
-  s.backward();
+  s.run_gradient_pass();
   ++s.micro_batches;
 }
 
@@ -538,6 +597,11 @@ StepResult TrainingModel::finish_step(const OptimizerOptions& options) {
 }
 
 double TrainingModel::optimizer_step(const OptimizerOptions& options) { return finish_step(options).gradient_norm; }
+
+void TrainingModel::record_passes(bool wanted) {
+  state_->recording = wanted && state_->device.records();
+  state_->recorded.clear();
+}
 
 void TrainingModel::weights_changed() { state_->round_weights(); }
 

@@ -99,6 +99,7 @@ class Training {
     micro_ = std::min(micro_, settings.batch_sequences);
     plan_memory();
     model_.emplace(device, job.config, parameters, micro_ * settings.sequence_length, memory_.recompute, dtype_);
+    model_->record_passes(settings.record_passes);
     if (dtype_ == DType::f16) counters_.loss_scale = LossScale::start();
   }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -56,6 +57,9 @@ struct Dropout {
   uint32_t step = 0;
   uint32_t site = 0;
   int64_t first_row = 0;  ///< number of row 0 of the operands within the step's global batch
+  /// int64 [1, 2] on the device, {step, first_row}: taken when the operator runs, in place of the two fields above, so
+  /// that recorded operators can be run again for other steps. Or empty.
+  ConstTensorView place;
 
   bool active() const { return probability > 0; }
 };
@@ -246,6 +250,16 @@ struct SampleMixture {
   TensorView tokens;  ///< int32 [1, sequences]
 };
 
+/// Operators kept as they were called, to be run again with the same views and numbers (on a GPU: a CUDA graph).
+class RecordedOperators {
+ public:
+  virtual ~RecordedOperators() = default;
+  /// False when they cannot be run again, as the device has forgotten host numbers (sequence offsets) that they read:
+  /// record anew.
+  virtual bool valid() const = 0;
+  virtual void run() = 0;
+};
+
 /// What any device must be able to do: memory, and operators over tensor views of its memory. Model code is written
 /// once against this class. Operators run in the order of the calls; copy_to_host and synchronize wait for them.
 /// Deterministic: the same calls on the same device (and thread count) give the same bits.
@@ -278,6 +292,12 @@ class Device {
   /// Makes memory of the host (a mapped file) usable as the device's own without copying: returns it, or null if this
   /// device cannot.
   virtual void* use_host_memory(const void* data) const = 0;
+
+  /// Whether record() works here.
+  virtual bool records() const { return false; }
+  /// Records the operators that `calls` calls, without running them. The same calls must have been made before, so
+  /// that scratch memory, algorithms and host numbers are there; null if some are not: run them once more first.
+  virtual std::unique_ptr<RecordedOperators> record(const std::function<void()>& calls);
 
   // Model operators.
   virtual void embedding_forward(const EmbeddingForward& arguments) = 0;

@@ -91,6 +91,9 @@ class TrainingModel {
   double loss_sum(const PackedTokens& tokens, std::span<const int32_t> targets);
   /// finish_step for those who have the losses: returns the norm.
   double optimizer_step(const OptimizerOptions& options);
+  /// Whether add_gradients records its operators at the second micro-batch of a shape and runs the record from then on
+  /// (a CUDA graph: one launch a micro-batch). Does nothing on a device that cannot. The results are the same bits.
+  void record_passes(bool wanted);
   /// To be called after weights() has been written to: rounds the working copy anew.
   void weights_changed();
 

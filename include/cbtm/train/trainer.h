@@ -33,6 +33,7 @@ struct TrainingSettings {
   int64_t keep = 2;            ///< (*) states kept
   int64_t validate_every = 0;  ///< (*) steps; 0: ten times a run
   int64_t memory_bytes = 0;    ///< (*) may be used; 0: what is free
+  bool record_passes = true;   ///< (*) run a step's micro-batches as CUDA graphs, where the device is a GPU
   int64_t snapshots = 0;       ///< (*) models kept along the way, at equal distances
 };
 Json training_settings_json(const TrainingSettings& settings);
