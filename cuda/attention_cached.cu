@@ -2,6 +2,7 @@
 
 #include "attention_cached.h"
 #include "attention_kernels.h"
+#include "attention_split.h"
 #include "cbtm/base/error.h"
 #include "check.h"
 
@@ -48,11 +49,16 @@ __global__ void __launch_bounds__(kThreads) attention_append(const AppendParams 
     reinterpret_cast<Vector*>(destination)[i] = reinterpret_cast<const Vector*>(source)[i];
 }
 
+/// Sequences of a few new tokens are decoded, others (prompts) go the way of training.
+bool is_decoded(int32_t new_tokens) { return new_tokens <= kSplitQueriesMax; }
+
+/// Of the sequences that are not decoded.
 void append(Context& context, const AttentionCached& a, bool vectorised) {
   std::vector<NewToken> tokens;
   for (size_t s = 0; s < a.cached_lengths.size(); ++s) {
     const int32_t begin = a.shape.query_offsets[s];
     const int32_t count = a.shape.query_offsets[s + 1] - begin;
+    if (is_decoded(count)) continue;
     for (int32_t i = 0; i < count; ++i)
       tokens.push_back({begin + i, static_cast<int32_t>(s), a.cached_lengths[s] - count + i, 0});
   }
@@ -105,12 +111,22 @@ void attention_cached(Context& context, const AttentionCached& arguments) {
   params.block_table = cache.block_table.as<int32_t>();
   params.block_table_stride = cache.block_table.row_stride;
   params.page_size = static_cast<int32_t>(cache.page_size);
+
+  std::vector<SplitSequence> decoded;
+  for (size_t s = 0; s < arguments.cached_lengths.size(); ++s) {
+    const int32_t begin = shape.query_offsets[s];
+    const int32_t count = shape.query_offsets[s + 1] - begin;
+    CBTM_ASSERT(arguments.cached_lengths[s] >= count, "the new tokens are among the cached ones");
+    if (count > 0 && is_decoded(count))
+      decoded.push_back({begin, count, static_cast<int32_t>(s), arguments.cached_lengths[s]});
+  }
+  attention_split(context, dtype, params, operand_of(arguments.key), operand_of(arguments.value), decoded);
   run_attention_forward(context, dtype, params, [&](int tile) {
     std::vector<AttentionQueryTile> tiles;
     for (size_t s = 0; s < arguments.cached_lengths.size(); ++s) {
       const int32_t begin = shape.query_offsets[s];
       const int32_t count = shape.query_offsets[s + 1] - begin;
-      CBTM_ASSERT(arguments.cached_lengths[s] >= count, "the new tokens are among the cached ones");
+      if (is_decoded(count)) continue;
       for (int32_t first = 0; first < count; first += tile)
         tiles.push_back({.query_row = begin + first,
                          .query_count = std::min(tile, count - first),

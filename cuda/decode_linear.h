@@ -9,7 +9,7 @@ namespace cbtm::cuda {
 bool decode_linear_applies(const LinearForward& arguments);
 /// Linear layer for 1 to 8 rows, bound by reading the weights once.
 void decode_linear(Context& context, const LinearForward& arguments);
-/// int8 weights as a matrix of floating type, for products of more rows.
+/// int8 or int4 weights as a matrix [out, in] of floating type, for products of more rows.
 void dequantise(Context& context, ConstTensorView weight, ConstTensorView scales, TensorView wide);
 
 }  // namespace cbtm::cuda

@@ -25,7 +25,8 @@ struct ForwardParams {
   const int32_t* ids;  ///< null: no token table
   const Table* token_table;
   int64_t token_stride;
-  const int32_t* positions;  ///< null: no position table
+  const float* token_scales;  ///< of an int8 table
+  const int32_t* positions;   ///< null: no position table
   const Table* position_table;
   int64_t position_stride;
   Element* out;
@@ -53,7 +54,14 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock) embedding_forward_rows(co
     for (int column = static_cast<int>(threadIdx.x) * kLength; column < p.width; column += 32 * kLength) {
       const int available = p.width - column;
       float sum[kLength] = {}, added[kLength];
-      if (token != nullptr) load_packed<Table, kLength>(token + column, available, p.aligned).unpack(sum);
+      if (token != nullptr) {
+        load_packed<Table, kLength>(token + column, available, p.aligned).unpack(sum);
+        if constexpr (std::is_same_v<Table, int8_t>) {
+          const float scale = p.token_scales[p.ids[row]];
+#pragma unroll
+          for (int i = 0; i < kLength; ++i) sum[i] *= scale;
+        }
+      }
       if (position != nullptr) {
         load_packed<Table, kLength>(position + column, available, p.aligned).unpack(added);
 #pragma unroll
@@ -217,6 +225,7 @@ void launch_forward(Context& context, const EmbeddingForward& arguments) {
       .ids = tokens ? arguments.ids.as<int32_t>() : nullptr,
       .token_table = tokens ? tokens.as<Table>() : nullptr,
       .token_stride = tokens.row_stride,
+      .token_scales = arguments.token_table_scales ? arguments.token_table_scales.as<float>() : nullptr,
       .positions = positions ? arguments.positions.as<int32_t>() : nullptr,
       .position_table = positions ? positions.as<Table>() : nullptr,
       .position_stride = positions.row_stride,
@@ -240,12 +249,17 @@ void launch_forward(Context& context, const EmbeddingForward& arguments) {
 void embedding_forward(Context& context, const EmbeddingForward& arguments) {
   if (arguments.out.size() == 0) return;
   CBTM_ASSERT(arguments.token_table || arguments.position_table, "an embedding comes from a table");
+  CBTM_ASSERT(!arguments.token_table || !arguments.position_table || !arguments.token_table_scales,
+              "positions are added to a quantised table's rows by a second call");
   CBTM_ASSERT(!arguments.token_table || !arguments.position_table ||
                   arguments.token_table.dtype == arguments.position_table.dtype,
               "the tables have one type");
+  CBTM_ASSERT(!arguments.token_table_scales || (arguments.token_table.dtype == DType::i8 && !arguments.accumulate),
+              "int8 rows are written, not added");
   const DType table = arguments.token_table ? arguments.token_table.dtype : arguments.position_table.dtype;
   dispatch_floating(arguments.out.dtype, [&]<typename Element>() {
     if (table == DType::f32) return launch_forward<Element, float>(context, arguments);
+    if (table == DType::i8) return launch_forward<Element, int8_t>(context, arguments);
     if (table == dtype_of<Element>()) return launch_forward<Element, Element>(context, arguments);
     CBTM_ASSERT((std::is_same_v<Element, float>), "tables are float32, or of the output's type, or narrower");
     table == DType::bf16 ? launch_forward<float, bf16>(context, arguments)

@@ -35,13 +35,13 @@ class Scratch {
 // them alike.
 void linear_forward(Context& context, const LinearForward& arguments) {
   const auto& [input, weight, bias, activation, output, pre_activation, mask, scales] = arguments;
-  CBTM_ASSERT(input.columns == weight.columns && output.columns == weight.rows && output.rows == input.rows,
-              "shapes of a linear layer agree");
+  CBTM_ASSERT(output.columns == weight.rows && output.rows == input.rows, "shapes of a linear layer agree");
+  CBTM_ASSERT(arguments.weights_fit(), "weights fit the input, and their scales");
   if (input.rows == 0) return;
   if (!mask && !pre_activation && decode_linear_applies(arguments)) return decode_linear(context, arguments);
   const bool widen = weight.dtype != input.dtype;
   const bool convert_bias = bias && bias.dtype != output.dtype;
-  Scratch scratch(context, (widen ? Scratch::bytes_of(input.dtype, weight.rows, weight.columns) : 0) +
+  Scratch scratch(context, (widen ? Scratch::bytes_of(input.dtype, weight.rows, input.columns) : 0) +
                                (convert_bias ? Scratch::bytes_of(output.dtype, 1, bias.columns) : 0));
   MatmulArguments product;
   product.a = input;
@@ -51,7 +51,7 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   product.bias = bias;
   if (widen) {
     CBTM_ASSERT(input.dtype == DType::f32 || scales, "weights are of the input's type, or narrower than float32");
-    const TensorView wide = scratch.take(input.dtype, weight.rows, weight.columns);
+    const TensorView wide = scratch.take(input.dtype, weight.rows, input.columns);
     if (scales)
       dequantise(context, weight, scales, wide);
     else

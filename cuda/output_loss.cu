@@ -5,6 +5,7 @@
 
 #include "check.h"
 #include "convert.h"
+#include "decode_linear.h"
 #include "dispatch.h"
 #include "elements.cuh"
 #include "matmul.h"
@@ -226,19 +227,25 @@ void output_loss(Context& context, const OutputLoss& arguments) {
   ConstTensorView table = arguments.table;
   const int64_t vocab_size = table.rows;
   const bool with_gradients = static_cast<bool>(arguments.hidden_gradient);
-  const bool widen = hidden.dtype != table.dtype;  // inference where the GPU does not compute in the weights' type
-  CBTM_ASSERT(!widen || (hidden.dtype == DType::f32 && !with_gradients), "hidden states and table have one type");
+  const ConstTensorView scales = arguments.table_scales;
+  const bool widen = hidden.dtype != table.dtype;  // inference: int8, or the GPU does not compute in the weights' type
+  CBTM_ASSERT(!widen || ((hidden.dtype == DType::f32 || scales) && !with_gradients),
+              "hidden states and table have one type");
+  CBTM_ASSERT((table.dtype == DType::i8) == static_cast<bool>(scales), "an int8 table has scales");
   CBTM_ASSERT(vocab_size < (int64_t{1} << 30), "columns are counted in 32 bits");
   if (hidden.rows == 0) return;
   const DType dtype = with_gradients ? hidden.dtype : DType::f32;
   const int64_t chunk_rows = kChunkRows * 4 / dtype_bytes(dtype);
   const int64_t stride = padded_vocab(vocab_size);
   const int64_t logit_bytes = round_up(std::min(hidden.rows, chunk_rows) * stride * dtype_bytes(dtype), 256);
-  char* scratch =
-      static_cast<char*>(context.workspace(logit_bytes + (widen ? vocab_size * table.columns * int64_t{4} : 0)));
+  const int64_t wide_bytes = widen ? vocab_size * table.columns * dtype_bytes(hidden.dtype) : 0;
+  char* scratch = static_cast<char*>(context.workspace(logit_bytes + wide_bytes));
   if (widen) {
-    const TensorView wide(scratch + logit_bytes, DType::f32, vocab_size, table.columns);
-    convert(context, wide, table);
+    const TensorView wide(scratch + logit_bytes, hidden.dtype, vocab_size, table.columns);
+    if (scales)
+      dequantise(context, table, scales, wide);
+    else
+      convert(context, wide, table);
     table = wide;
   }
   float* losses = arguments.losses.as<float>();

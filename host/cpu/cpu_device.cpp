@@ -146,8 +146,7 @@ const float* widened_rows(const Kernels& kernels, ConstTensorView weight, int64_
     if (weight.dtype == DType::bf16) {
       kernels.widen_bf16(weight.as<bf16>() + (first + row) * weight.row_stride, weight.columns, out);
     } else if (weight.dtype == DType::i8) {
-      const int8_t* in = weight.as<int8_t>() + (first + row) * weight.row_stride;
-      for (int64_t column = 0; column < weight.columns; ++column) out[column] = static_cast<float>(in[column]);
+      kernels.widen_i8(weight.as<int8_t>() + (first + row) * weight.row_stride, weight.columns, out);
     } else {
       const f16* in = weight.as<f16>() + (first + row) * weight.row_stride;
       for (int64_t column = 0; column < weight.columns; ++column) out[column] = to_float(in[column]);

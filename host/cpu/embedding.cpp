@@ -17,13 +17,22 @@ void CpuDevice::embedding_forward(const EmbeddingForward& arguments) {
       kernels_.add(source, width, target);
     }
   };
+  const ConstTensorView scales = arguments.token_table_scales;
+  CBTM_ASSERT(!scales || !arguments.position_table, "positions are added to a quantised table's rows by a second call");
   parallel_ranges(out.rows, static_cast<double>(width) * 0.3, [&](int64_t begin, int64_t end) {
     std::vector<float> widened(static_cast<size_t>(width));
     for (int64_t row = begin; row < end; ++row) {
       float* target = out.as<float>() + row * out.row_stride;
       bool fresh = !arguments.accumulate;
       if (arguments.token_table) {
-        add_row(arguments.token_table, arguments.ids.as<int32_t>()[row], target, fresh, widened);
+        const int32_t id = arguments.ids.as<int32_t>()[row];
+        if (scales) {
+          CBTM_ASSERT(fresh, "a quantised table's rows are not added to anything");
+          add_row(arguments.token_table, id, target, true, widened);
+          kernels_.scale(scales.as<float>()[id], target, width, target);
+        } else {
+          add_row(arguments.token_table, id, target, fresh, widened);
+        }
         fresh = false;
       }
       if (arguments.position_table)

@@ -27,10 +27,10 @@ void CpuDevice::linear_forward(const LinearForward& arguments) {
   const ConstTensorView weight = arguments.weight;
   const TensorView output = arguments.output;
   const int64_t rows = input.rows;
-  const int64_t in = weight.columns;
+  const int64_t in = input.columns;
   const int64_t out = weight.rows;
-  CBTM_ASSERT(input.columns == in && output.columns == out && output.rows == rows, "shapes of a linear layer agree");
-  CBTM_ASSERT((weight.dtype == DType::i8) == static_cast<bool>(arguments.weight_scales), "int8 weights have scales");
+  CBTM_ASSERT(output.columns == out && output.rows == rows, "shapes of a linear layer agree");
+  CBTM_ASSERT(arguments.weights_fit(), "weights fit the input, and their scales");
   const float* bias = arguments.bias ? arguments.bias.as<float>() : nullptr;
 
   const auto epilogue = [&](int64_t first_row, int64_t row_count, int64_t first, int64_t count) {
@@ -49,15 +49,27 @@ void CpuDevice::linear_forward(const LinearForward& arguments) {
     });
   };
 
-  const bool few_rows_kernel = weight.dtype == DType::f32 || weight.dtype == DType::bf16;
-  if (rows <= cpu::kFewRows && weight.row_stride == in && few_rows_kernel) {
+  const ConstTensorView scales = arguments.weight_scales;
+  if (rows <= cpu::kFewRows && weight.contiguous() && scales.contiguous() && weight.dtype != DType::f16) {
     parallel_ranges(out, static_cast<double>(in * rows) * 0.05, [&](int64_t begin, int64_t end) {
-      if (weight.dtype == DType::f32) {
-        kernels_.few_rows_f32(input.as<float>(), input.row_stride, rows, in, weight.as<float>(), begin, end,
-                              output.as<float>(), output.row_stride);
-      } else {
-        kernels_.few_rows_bf16(input.as<float>(), input.row_stride, rows, in, weight.as<bf16>(), begin, end,
-                               output.as<float>(), output.row_stride);
+      const float* x = input.as<float>();
+      float* y = output.as<float>();
+      switch (weight.dtype) {
+        case DType::f32:
+          return kernels_.few_rows_f32(x, input.row_stride, rows, in, weight.as<float>(), begin, end, y,
+                                       output.row_stride);
+        case DType::bf16:
+          return kernels_.few_rows_bf16(x, input.row_stride, rows, in, weight.as<bf16>(), begin, end, y,
+                                        output.row_stride);
+        case DType::u8:
+          return kernels_.few_rows_i4(x, input.row_stride, rows, in, weight.as<uint8_t>(), scales.as<f16>(), begin, end,
+                                      y, output.row_stride);
+        default: break;
+      }
+      kernels_.few_rows_i8(x, input.row_stride, rows, in, weight.as<int8_t>(), begin, end, y, output.row_stride);
+      for (int64_t row = 0; row < rows; ++row) {
+        float* values = y + row * output.row_stride + begin;
+        kernels_.multiply(values, scales.as<float>() + begin, end - begin, values);
       }
     });
     epilogue(0, rows, 0, out);
@@ -69,11 +81,17 @@ void CpuDevice::linear_forward(const LinearForward& arguments) {
     for (int64_t first = 0; first < out; first += block) {
       const int64_t count = std::min(block, out - first);
       parallel_ranges(count, static_cast<double>(in) * 0.2, [&](int64_t begin, int64_t end) {
+        if (arguments.int4_weights()) {
+          for (int64_t row = begin; row < end; ++row)
+            kernels_.widen_i4(weight.as<uint8_t>() + (first + row) * weight.row_stride,
+                              scales.as<f16>() + (first + row) * scales.row_stride, in, widened + row * in);
+          return;
+        }
         cpu::widened_rows(kernels_, weight, first + begin, end - begin, widened + begin * in);
-        if (!arguments.weight_scales) return;
+        if (!scales) return;
         for (int64_t row = begin; row < end; ++row) {
           float* values = widened + row * in;
-          kernels_.scale(arguments.weight_scales.as<float>()[first + row], values, in, values);
+          kernels_.scale(scales.as<float>()[first + row], values, in, values);
         }
       });
       cpu::multiply_matrices(kernels_, {rows, count, in, input.as<float>(), input.row_stride, false, widened, in, true,

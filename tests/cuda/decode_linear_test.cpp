@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cbtm/device/device_matrix.h"
+#include "cbtm/device/quantise.h"
 #include "cuda_device.h"
 #include "tests/cuda/rounded.h"
 #include "tests/device/operands.h"
@@ -46,6 +47,18 @@ void check(const Shape& shape) {
     for (size_t o = 0; o < scales.size(); ++o) scales[o] = (1 + static_cast<float>(o % 5)) / 127;
     w = DeviceMatrix::copy_of<int8_t>(cuda(), quantised, shape.out, "test");
     s = DeviceMatrix::copy_of<float>(cuda(), scales, 1, "test");
+  } else if (shape.weight == DType::u8) {
+    const int64_t groups = int4_groups(shape.in);
+    std::vector<uint8_t> codes(static_cast<size_t>(shape.out * groups * kInt4GroupBytes));
+    std::vector<f16> group_scales(static_cast<size_t>(shape.out * groups));
+    for (int64_t o = 0; o < shape.out; ++o) {
+      float* row = weights.data() + o * shape.in;
+      uint8_t* row_codes = codes.data() + o * groups * kInt4GroupBytes;
+      REQUIRE(quantise_int4(row, shape.in, row_codes, group_scales.data() + o * groups));
+      dequantise_int4(row_codes, group_scales.data() + o * groups, shape.in, row);
+    }
+    w = DeviceMatrix::copy_of<uint8_t>(cuda(), codes, shape.out, "test");
+    s = DeviceMatrix::copy_of<f16>(cuda(), group_scales, shape.out, "test");
   } else {
     w = upload_rounded(cuda(), weights, shape.out, shape.weight);
   }
@@ -73,9 +86,10 @@ void check(const Shape& shape) {
       const double scale = static_cast<double>(scales[static_cast<size_t>(o)]);
       double want = sum * scale + (shape.bias ? static_cast<double>(bias[static_cast<size_t>(o)]) : 0);
       if (shape.relu) want = std::max(want, 0.0);
-      // A lane sums in / 32 products, 5 steps join the lanes, then scale and bias; then the output is rounded. More
-      // than 8 rows of int8 weights are multiplied as the input's type.
-      double bound = (static_cast<double>(shape.in) / 32 + 8) * 0x1p-24 * (size * scale + 1);
+      // A lane sums in / 32 products (int4: those of a group, then the groups), 5 steps join the lanes, then scale and
+      // bias; then the output is rounded. More than 8 rows of quantised weights are multiplied as the input's type.
+      double bound =
+          (static_cast<double>(shape.in) / 32 + (shape.weight == DType::u8 ? 41 : 8)) * 0x1p-24 * (size * scale + 1);
       if (shape.rows > 8)
         bound += static_cast<double>(shape.in) * 0x1p-24 * size * scale + unit_roundoff(shape.input) * size * scale;
       bound += unit_roundoff(shape.output) * std::abs(want);
@@ -104,6 +118,67 @@ TEST_CASE("int8 weights with a scale a row, few rows and many") {
   check({3, 777, 11, DType::bf16, DType::i8, DType::bf16, true, false});
   check({8, 2064, 5, DType::f16, DType::i8, DType::f32, false, false});
   check({12, 96, 24, DType::f32, DType::i8, DType::f32, true, false});
+}
+
+TEST_CASE("int4 weights with a scale a group, few rows and many, groups that are not full") {
+  check({1, 1024, 20, DType::bf16, DType::u8, DType::bf16, true, true});
+  check({1, 1, 1, DType::f32, DType::u8, DType::f32, true, false});
+  check({2, 1057, 9, DType::f32, DType::u8, DType::f32, true, true});
+  check({3, 777, 11, DType::bf16, DType::u8, DType::bf16, true, false});
+  check({4, 31, 70, DType::f16, DType::u8, DType::f16, false, true});
+  check({8, 2080, 5, DType::bf16, DType::u8, DType::f32, false, false});
+  check({1, 64, 9001, DType::bf16, DType::u8, DType::f32, false, false});
+  check({12, 100, 24, DType::f32, DType::u8, DType::f32, true, false});
+  check({9, 96, 24, DType::bf16, DType::u8, DType::bf16, true, true});
+  check({12, 200, 24, DType::bf16, DType::i8, DType::bf16, false, false});
+}
+
+TEST_CASE("an int8 table: rows looked up, losses, as the CPU's") {
+  const int64_t vocab = 37, width = 40, rows = 5;
+  const std::vector<float> weights = random_values(vocab * width, 1, 3), hidden = random_values(rows * width, 2);
+  std::vector<int8_t> codes(weights.size());
+  std::vector<float> scales(static_cast<size_t>(vocab));
+  for (int64_t t = 0; t < vocab; ++t)
+    REQUIRE(quantise_int8(weights.data() + t * width, width, codes.data() + t * width, scales[static_cast<size_t>(t)]));
+  const std::vector<int32_t> ids = {3, 0, 36, 3, 20}, targets = {1, 36, -100, 0, 5};
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    CAPTURE(std::string(dtype_name(dtype)));
+    std::vector<float> looked_up[2], losses[2];
+    std::vector<float> rounded = hidden;
+    for (int side = 0; side < 2; ++side) {
+      Device& device = side == 0 ? cuda() : device_under_test();
+      const DType computed = side == 0 ? dtype : DType::f32;
+      const DeviceMatrix table = DeviceMatrix::copy_of<int8_t>(device, codes, vocab, "test");
+      const DeviceMatrix table_scales = DeviceMatrix::copy_of<float>(device, scales, 1, "test");
+      const DeviceMatrix id_row = DeviceMatrix::copy_of<int32_t>(device, ids, 1, "test");
+      const DeviceMatrix target_row = DeviceMatrix::copy_of<int32_t>(device, targets, 1, "test");
+      const DeviceMatrix x = upload_rounded(device, rounded, rows, computed);  // the CUDA side rounds first
+      const DeviceMatrix out(device, computed, rows, width, "test"), loss(device, DType::f32, 1, rows, "test");
+      device.embedding_forward({.ids = id_row.view(),
+                                .token_table = table.view(),
+                                .positions = {},
+                                .position_table = {},
+                                .out = out.view(),
+                                .token_table_scales = table_scales.view()});
+      device.output_loss({.hidden = x.view(),
+                          .table = table.view(),
+                          .targets = target_row.view(),
+                          .losses = loss.view(),
+                          .loss_sum = {},
+                          .hidden_gradient = {},
+                          .table_gradient = {},
+                          .table_scales = table_scales.view()});
+      looked_up[side] = download(out);
+      losses[side] = download(loss);
+    }
+    const double u = unit_roundoff(dtype);
+    for (size_t i = 0; i < looked_up[0].size(); ++i)
+      CHECK(std::abs(static_cast<double>(looked_up[0][i] - looked_up[1][i])) <=
+            u * std::abs(static_cast<double>(looked_up[1][i])));
+    // A weight is rounded once more (none is larger than 3, no input than 1), so a logit is off by at most 3 width u.
+    for (size_t i = 0; i < losses[0].size(); ++i)
+      CHECK(std::abs(static_cast<double>(losses[0][i] - losses[1][i])) <= 2 * 3 * 40 * (u + 40 * 0x1p-24));
+  }
 }
 
 }  // namespace

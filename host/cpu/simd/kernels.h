@@ -115,7 +115,17 @@ struct Kernels {
                        int64_t begin, int64_t end, float* out, int64_t out_stride);
   void (*few_rows_bf16)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const bf16* weight,
                         int64_t begin, int64_t end, float* out, int64_t out_stride);
+  /// The sums over int8 weights as they are, without scales.
+  void (*few_rows_i8)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const int8_t* weight,
+                      int64_t begin, int64_t end, float* out, int64_t out_stride);
+  /// int4 weights, kInt4Group inputs a scale (see LinearForward in cbtm/device/device.h); an output row has `groups`
+  /// groups, the last of which may reach beyond `in`.
+  void (*few_rows_i4)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const uint8_t* weight,
+                      const f16* scales, int64_t begin, int64_t end, float* out, int64_t out_stride);
   void (*widen_bf16)(const bf16* x, int64_t count, float* out);
+  void (*widen_i8)(const int8_t* x, int64_t count, float* out);
+  /// out[i] = scale of i's group * value i, of one row.
+  void (*widen_i4)(const uint8_t* x, const f16* scales, int64_t count, float* out);
 
   void (*adamw)(const AdamWRange& range);
 };

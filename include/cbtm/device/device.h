@@ -64,6 +64,13 @@ struct Dropout {
   bool active() const { return probability > 0; }
 };
 
+/// Inputs that share a scale of int4 weights; a group takes 16 bytes: byte b holds weight b of the group in its low
+/// half and weight 16 + b in its high half, each as value + 8, of values -8 .. 7. A row of `in` weights takes
+/// int4_groups(in) groups one after another; weights beyond `in` are value 0. Float16 scales: 4.5 bits a weight.
+inline constexpr int64_t kInt4Group = 32;
+inline constexpr int64_t kInt4GroupBytes = kInt4Group / 2;
+constexpr int64_t int4_groups(int64_t in) { return (in + kInt4Group - 1) / kInt4Group; }
+
 /// out[r] = token_table[ids[r]] (if given) + position_table[positions[r]] (if given) + out[r] (if accumulate).
 struct EmbeddingForward {
   ConstTensorView ids;          ///< int32 [1, rows], each in [0, token_table.rows): checked by the caller on the host
@@ -72,6 +79,9 @@ struct EmbeddingForward {
   ConstTensorView position_table;  ///< [max_position_embeddings + 2, width], or empty
   TensorView out;                  ///< [rows, width]
   bool accumulate = false;
+  /// float32 [1, vocab_size] of an int8 token_table, whose row t stands for token_table_scales[t] * token_table[t];
+  /// else empty. Then no position_table: it is added by a second call.
+  ConstTensorView token_table_scales = {};
 };
 
 /// Adds out_gradient[r] to token_table_gradient[ids[r]] and position_table_gradient[positions[r]], in a fixed order.
@@ -116,16 +126,30 @@ struct ResidualLayerNormBackward {
 };
 
 /// out = activation(input weightᵀ + bias). `weight` may be float32, bfloat16 or float16, or in inference int8 with a
-/// scale a row (weight[o][i] stands for weight_scales[o] * weight[o][i]); the accumulation is float32.
+/// scale a row (weight[o][i] stands for weight_scales[o] * weight[o][i]), or int4 with a scale a group of kInt4Group
+/// inputs (weight_scales[o][i / kInt4Group] * value): u8 [out, int4_groups(in) * kInt4GroupBytes], rows at multiples of
+/// 16 bytes. The accumulation is float32.
 struct LinearForward {
   ConstTensorView input;   ///< [rows, in]
-  ConstTensorView weight;  ///< [out, in]
+  ConstTensorView weight;  ///< [out, in], or int4
   ConstTensorView bias;    ///< [1, out], or empty
   Activation activation = Activation::none;
   TensorView output;              ///< [rows, out]
   TensorView pre_activation;      ///< [rows, out], only for gelu in training
   TensorView relu_mask;           ///< u8 [rows, Device::relu_mask_columns(out)], for relu in training; or empty
-  ConstTensorView weight_scales;  ///< float32 [1, out], of int8 weights; else empty
+  ConstTensorView weight_scales;  ///< int8: float32 [1, out]; int4: float16 [out, int4_groups(in)]; else empty
+
+  bool int8_weights() const { return weight.dtype == DType::i8; }
+  bool int4_weights() const { return weight.dtype == DType::u8; }
+  /// Whether `weight` and `weight_scales` have the shapes and types that go with `input` and each other.
+  bool weights_fit() const {
+    if (int4_weights())
+      return weight.columns == int4_groups(input.columns) * kInt4GroupBytes && weight_scales.dtype == DType::f16 &&
+             weight_scales.rows == weight.rows && weight_scales.columns == int4_groups(input.columns);
+    if (weight.columns != input.columns) return false;
+    if (!int8_weights()) return !weight_scales;
+    return weight_scales.dtype == DType::f32 && weight_scales.columns == weight.rows;
+  }
 };
 
 /// For out = input weightᵀ + bias:  weight_gradient += out_gradientᵀ input;  bias_gradient += column sums;
@@ -202,8 +226,9 @@ struct OutputLoss {
   TensorView losses;        ///< float32 [1, rows]
   TensorView loss_sum;      ///< float64 [1, 1], accumulates in a fixed order; or empty
   float gradient_scale = 1;
-  TensorView hidden_gradient;  ///< [rows, width], or empty: forward only
-  TensorView table_gradient;   ///< float32 [vocab_size, width], or empty
+  TensorView hidden_gradient;         ///< [rows, width], or empty: forward only
+  TensorView table_gradient;          ///< float32 [vocab_size, width], or empty
+  ConstTensorView table_scales = {};  ///< float32 [1, vocab_size] of an int8 table (forward only); else empty
 };
 
 /// AdamW as in torch (shared/reference/opt-format.md section 4), over flat buffers, one launch. The first
