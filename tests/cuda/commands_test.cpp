@@ -152,6 +152,26 @@ TEST_CASE("ensemble generate: the CPU's text, greedy and drawn") {
   }
 }
 
+TEST_CASE("ensemble --memory: experts are streamed, which is said once, to the same results") {
+  const Words generate = {"ensemble", "generate", "--experts", "cpu/experts",      "--prompt", "oven dough",
+                          "--topk",   "2",        "--greedy",  "--max-new-tokens", "8"};
+  const Words evaluate = {"ensemble", "evaluate", "--experts", "cpu/experts", "--topk", "1,2", "--matrix"};
+  for (const auto& [command, memory] : {std::pair{generate, "220K"}, {evaluate, "150K"}}) {  // 126 KiB an expert
+    CAPTURE(command[1]);
+    Json want = staged().json(command, "cuda");
+    const Outcome outcome =
+        succeed(staged().run(command + Words{"--memory", memory, "--json", "streamed.json"}, "cuda"));
+    const size_t said = outcome.errors.find("weights are streamed from pinned memory");
+    CHECK(said != std::string::npos);
+    CHECK(outcome.errors.find("streamed", said + 20) == std::string::npos);
+    Json got = read_json_file(staged() / "streamed.json");
+    for (Json* json : {&want, &got})
+      for (const char* key : {"seconds", "settings"}) json->erase(key);
+    CHECK(got == want);
+    check_error(staged().run(command + Words{"--memory", "100K", "--quiet"}, "cuda"), 1, "its weights take 1");
+  }
+}
+
 TEST_CASE("logits: the CPU's") {
   std::vector<std::vector<float>> logits;
   for (const std::string device : {"cpu", "cuda"}) {
