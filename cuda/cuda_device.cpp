@@ -11,6 +11,7 @@
 #include "check.h"
 #include "clustering.h"
 #include "convert.h"
+#include "copy_stream.h"
 #include "device_context.h"
 #include "embedding.h"
 #include "finite.h"
@@ -79,6 +80,10 @@ class CudaDevice final : public Device {
   void synchronize() override { CBTM_CUDA(cudaStreamSynchronize(context_.stream)); }
   const void* host_readable(const void*) const override { return nullptr; }
   void* use_host_memory(const void*) const override { return nullptr; }
+  UploadStream* uploads() override {
+    if (copy_stream_ == nullptr) copy_stream_ = std::make_unique<cuda::CopyStream>(info_.index, context_.stream);
+    return copy_stream_.get();
+  }
 
   void embedding_forward(const EmbeddingForward& a) override { cuda::embedding_forward(context_, a); }
   void embedding_backward(const EmbeddingBackward& a) override { cuda::embedding_backward(context_, a); }
@@ -135,6 +140,7 @@ class CudaDevice final : public Device {
  private:
   CudaDeviceInfo info_;
   cuda::DeviceContext context_;
+  std::unique_ptr<cuda::CopyStream> copy_stream_;  ///< made when first asked for
 };
 
 }  // namespace

@@ -82,6 +82,11 @@ double temperature_flag(Device& device, const CommandLine& line, const ExpertSet
   return best;
 }
 
+/// 0 if it is not given.
+int64_t memory_flag(const CommandLine& line) {
+  return line.given("memory") ? parse_bytes(line.text("memory"), "memory") : 0;
+}
+
 int evaluate(const CommandLine& line) {
   const ExpertSet experts = open_experts(line);
   const std::unique_ptr<Device> device = open_device(line.common().device);
@@ -89,7 +94,7 @@ int evaluate(const CommandLine& line) {
   for (const int64_t top_k : parse_top_k(line.text("topk"), experts.router().clusters()))
     options.mixtures.push_back({top_k, 0.1, power_flag(line, experts)});
   if (line.given("max-tokens")) options.length_max = line.integer("max-tokens", 1, experts.max_position_embeddings());
-  if (line.given("memory")) options.memory_bytes = parse_bytes(line.text("memory"), "memory");
+  options.memory_bytes = memory_flag(line);
   const double temperature = temperature_flag(*device, line, experts, options);
   for (Mixture& mixture : options.mixtures) mixture.temperature = temperature;
   options.matrix = line.get<bool>("matrix");
@@ -165,11 +170,13 @@ int generate_text(const CommandLine& line) {
   if (top_k.size() != 1)
     fail_usage("--topk {}: several values are for evaluate; give one to generate", line.text("topk"));
   Mixture mixture{top_k.front(), 0.1, power_flag(line, experts)};
-  mixture.temperature = temperature_flag(*device, line, experts, {.mixtures = {mixture}});
+  mixture.temperature =
+      temperature_flag(*device, line, experts, {.mixtures = {mixture}, .memory_bytes = memory_flag(line)});
   const RoutingMode routing = parse_routing_mode(line.text("routing"));
   GenerationOptions options =
       generation_options(line, read_opt_config(experts.experts().front().directory / "config.json"));
   const Tokenizer& tokenizer = experts.tokenizer();
+  const auto pool = generation_pool(*device, experts, memory_flag(line));
   std::vector<Generated> all;
   const auto answer = [&](const std::vector<std::vector<int32_t>>& prompts) {
     options.stream = nullptr;
@@ -178,7 +185,7 @@ int generate_text(const CommandLine& line) {
         std::fwrite(piece.data(), 1, piece.size(), stdout);
         std::fflush(stdout);
       };
-    const auto scorer = ensemble_scorer(*device, experts, mixture, routing);
+    const auto scorer = ensemble_scorer(pool, mixture, routing);
     const std::vector<Generated> results = generate(*scorer, &tokenizer, prompts, options);
     if (prompts.size() == 1)
       fmt::print("\n");
@@ -231,11 +238,15 @@ int run_ensemble(int argc, char** argv) {
   line.group("Prompt")("show-routing", "say which experts wrote what, on stderr", switch_flag());
   add_document_flags(line);
   line.group("Evaluation")("matrix", "perplexity of every expert on every cluster's documents", switch_flag())(
-      "memory", "memory that loaded experts may use, for example 8G (default: half of what is free)", text_flag(),
-      "SIZE")("token-log-probs", "write every target's log-probability and weights here, a line a document",
-              text_flag(), "FILE");
+      "token-log-probs", "write every target's log-probability and weights here, a line a document", text_flag(),
+      "FILE");
   line.group("Average")("out", "where the averaged model goes", text_flag(), "DIR");
   add_weights_flag(line);
+  line.group("Inference")("memory",
+                          "of the device, for experts' weights and caches, for example 8G; experts that do not fit "
+                          "take turns (default: most "
+                          "of what is free)",
+                          text_flag(), "SIZE");
   line.positional({"what"}, "[generate|evaluate|average]");
   if (!line.parse(argc, argv)) return kExitSuccess;
   const std::string what = line.text("what");

@@ -7,6 +7,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
+#include "cbtm/ensemble/expert_pool.h"
 #include "ensemble/routed_text.h"
 
 namespace cbtm {
@@ -62,7 +63,7 @@ class EnsembleEvaluation {
         experts_(experts),
         options_(options),
         clusters_(experts.router().clusters()),
-        models_(static_cast<size_t>(clusters_)) {
+        pool_(device, experts, options.memory_bytes > 0 ? options.memory_bytes : device.free_bytes() / 2) {
     CBTM_ASSERT(!options.mixtures.empty(), "there is something to mix");
     if (options.routing.schedule == RoutingSchedule::prompt)
       fail_usage("--routing prompt is for generation; to evaluate, use token, every:N or fraction:R");
@@ -70,7 +71,6 @@ class EnsembleEvaluation {
       result_.scores.push_back({.mixture = mixture});
       widest_.top_k = std::max(widest_.top_k, mixture.top_k);
     }
-    memory_ = options.memory_bytes > 0 ? options.memory_bytes : device.free_bytes() / 2;
     matrix_loss_.assign(static_cast<size_t>(clusters_ * clusters_), 0.0);
     matrix_tokens_.assign(matrix_loss_.size(), 0);
   }
@@ -107,11 +107,16 @@ class EnsembleEvaluation {
         find_needed(group[static_cast<size_t>(i)]);
       }
     });
-    for (const Expert& expert : experts_.experts()) {
+    std::vector<int64_t> clusters;  // whose experts have work
+    for (const Expert& expert : experts_.experts())
+      if (std::any_of(group.begin(), group.end(),
+                      [&](const Work& work) { return work.needed[static_cast<size_t>(expert.cluster)] > 0; }))
+        clusters.push_back(expert.cluster);
+    pool_.for_each(clusters, [&](int64_t cluster, InferenceModel& model) {
       progress.update(fmt::format("documents {} to {} of {}, expert {}", done + 1, done + group.size(), total,
-                                  RunDirectory::cluster_name(expert.cluster)));
-      run_expert(expert.cluster, group);
-    }
+                                  RunDirectory::cluster_name(cluster)));
+      run_expert(cluster, model, group);
+    });
     std::vector<std::vector<DocumentScore>> scores(group.size());
     std::vector<std::vector<double>> details(group.size()), detail_weights(group.size());
     parallel_ranges(static_cast<int64_t>(group.size()), 1e6, [&](int64_t begin, int64_t end) {
@@ -149,14 +154,14 @@ class EnsembleEvaluation {
         if (experts_.present()[j] != 0) work.needed[j] = work.targets();
   }
 
-  void run_expert(int64_t cluster, std::vector<Work>& group) {
+  void run_expert(int64_t cluster, InferenceModel& model, std::vector<Work>& group) {
     const auto j = static_cast<size_t>(cluster);
     std::vector<int32_t> ids, targets, offsets = {0};
     std::vector<Work*> batch;
     const auto flush = [&] {
       if (batch.empty()) return;
       std::vector<float> out(ids.size());
-      model(cluster).target_log_probabilities({ids, offsets}, targets, out);
+      model.target_log_probabilities({ids, offsets}, targets, out);
       for (size_t b = 0; b < batch.size(); ++b)
         batch[b]->expert_log_probabilities[j].assign(out.begin() + offsets[b], out.begin() + offsets[b + 1]);
       result_.tokens_read += static_cast<int64_t>(ids.size());
@@ -176,19 +181,6 @@ class EnsembleEvaluation {
       if (static_cast<int64_t>(ids.size()) >= kTokensAtOnce) flush();
     }
     flush();
-  }
-
-  /// Loaded experts are kept while they fit the memory.
-  InferenceModel& model(int64_t cluster) {
-    std::unique_ptr<InferenceModel>& place = models_[static_cast<size_t>(cluster)];
-    if (place != nullptr) return *place;
-    if (loaded_bytes_ > memory_) {
-      for (std::unique_ptr<InferenceModel>& other : models_) other.reset();
-      loaded_bytes_ = 0;
-    }
-    place = experts_.load(device_, cluster);
-    loaded_bytes_ += place->weight_bytes();
-    return *place;
   }
 
   DocumentScore mix(const Work& work, const Mixture& mixture, std::vector<double>* details,
@@ -251,10 +243,8 @@ class EnsembleEvaluation {
   const ExpertSet& experts_;
   const EvaluationOptions& options_;
   int64_t clusters_;
-  std::vector<std::unique_ptr<InferenceModel>> models_;
+  ExpertPool pool_;
   Mixture widest_{.top_k = 1, .temperature = 1e6};  ///< at so high a temperature no weight of the top k underflows
-  int64_t memory_ = 0;
-  int64_t loaded_bytes_ = 0;
   std::vector<double> matrix_loss_;
   std::vector<int64_t> matrix_tokens_;
   Evaluation result_;

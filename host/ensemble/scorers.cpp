@@ -4,6 +4,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/device/device_matrix.h"
+#include "cbtm/ensemble/expert_pool.h"
 #include "cbtm/ensemble/generate.h"
 #include "ensemble/routed_text.h"
 
@@ -12,69 +13,96 @@ namespace {
 
 constexpr const char* kPurpose = "mixture of the experts";
 
-/// One model's caches of the sequences that use it.
+/// One model's caches of the sequences that use it; closed with this object.
 class CachedModel {
  public:
-  explicit CachedModel(std::unique_ptr<InferenceModel> model) : model_(std::move(model)) {}
-  const OptConfig& config() const { return model_->config(); }
-  int64_t weight_bytes() const { return model_->weight_bytes(); }
+  explicit CachedModel(InferenceModel& model) : model_(&model) {}
+  CachedModel(CachedModel&& other) noexcept : model_(other.model_), cached_(std::move(other.cached_)) {
+    other.cached_.clear();
+  }
+  CachedModel& operator=(CachedModel&&) = delete;
+  ~CachedModel() {
+    for (const auto& [sequence, cached] : cached_) model_->close_sequence(cached.handle);
+  }
 
-  /// Logits after each of these sequences, whose tokens not yet read are read now: [sequences, vocab_size] on the
-  /// device, valid until the next call.
+  /// The sequence is needed in this step: its cache must stay.
+  void touch(int64_t sequence, int64_t step) {
+    auto [place, fresh] = cached_.try_emplace(sequence);
+    if (fresh) place->second.handle = model_->open_sequence();
+    place->second.step = step;
+  }
+  /// Logits after each of these sequences, all touched, whose tokens not yet read are read now: [sequences, vocab_size]
+  /// on the device, valid until the next call.
   ConstTensorView logits(const std::vector<int64_t>& sequences, const std::vector<std::vector<int32_t>>& tokens) {
     std::vector<int64_t> handles;
     std::vector<int32_t> ids, offsets = {0};
     for (const int64_t sequence : sequences) {
-      auto [place, fresh] = handle_of_.try_emplace(sequence, 0);
-      if (fresh) place->second = model_->open_sequence();
+      handles.push_back(cached_.at(sequence).handle);
       const std::vector<int32_t>& all = tokens[static_cast<size_t>(sequence)];
-      ids.insert(ids.end(), all.begin() + model_->sequence_length(place->second), all.end());
+      ids.insert(ids.end(), all.begin() + model_->sequence_length(handles.back()), all.end());
       offsets.push_back(static_cast<int32_t>(ids.size()));
-      handles.push_back(place->second);
     }
     return model_->extend_on_device(handles, {ids, offsets});
   }
-  void to_host(ConstTensorView logits, std::vector<float>& out) {
-    out.resize(static_cast<size_t>(logits.size()));
-    model_->device().copy_to_host(out.data(), logits.data, logits.size() * 4);
+  /// The step that the cache longest out of use was needed in; `none` if there is no cache.
+  int64_t oldest_step(int64_t none) const {
+    for (const auto& [sequence, cached] : cached_) none = std::min(none, cached.step);
+    return none;
+  }
+  /// Closes caches that were last needed in this step.
+  void forget(int64_t step) {
+    std::erase_if(cached_, [&](const auto& entry) {
+      if (entry.second.step != step) return false;
+      model_->close_sequence(entry.second.handle);
+      return true;
+    });
   }
 
  private:
-  std::unique_ptr<InferenceModel> model_;
-  std::map<int64_t, int64_t> handle_of_;
+  struct Cached {
+    int64_t handle = 0;
+    int64_t step = 0;
+  };
+  InferenceModel* model_;
+  std::map<int64_t, Cached> cached_;  ///< by sequence
 };
 
 class ModelScorer : public NextTokenScorer {
  public:
-  explicit ModelScorer(std::unique_ptr<InferenceModel> model) : model_(std::move(model)) {}
-  int64_t vocab_size() const override { return model_.config().vocab_size; }
-  int64_t max_length() const override { return model_.config().max_position_embeddings; }
+  explicit ModelScorer(std::unique_ptr<InferenceModel> model) : model_(std::move(model)), cached_(*model_) {}
+  int64_t vocab_size() const override { return model_->config().vocab_size; }
+  int64_t max_length() const override { return model_->config().max_position_embeddings; }
   void start(const std::vector<std::vector<int32_t>>& prompts) override { tokens_ = prompts; }
   void score(const std::vector<int64_t>& sequences, std::vector<float>& scores) override {
-    model_.to_host(model_.logits(sequences, tokens_), scores);
+    for (const int64_t sequence : sequences) cached_.touch(sequence, 0);
+    const ConstTensorView logits = cached_.logits(sequences, tokens_);
+    scores.resize(static_cast<size_t>(logits.size()));
+    model_->device().copy_to_host(scores.data(), logits.data, logits.size() * 4);
   }
   void append(int64_t sequence, int32_t id) override { tokens_[static_cast<size_t>(sequence)].push_back(id); }
   std::vector<double> weights(int64_t) const override { return {}; }
 
  private:
-  CachedModel model_;
+  std::unique_ptr<InferenceModel> model_;
+  CachedModel cached_;
   std::vector<std::vector<int32_t>> tokens_;
 };
 
 class EnsembleScorer : public NextTokenScorer {
  public:
-  EnsembleScorer(Device& device, const ExpertSet& experts, const Mixture& mixture, const RoutingMode& routing,
-                 int64_t memory_bytes)
-      : device_(device),
-        experts_(experts),
+  EnsembleScorer(std::shared_ptr<ExpertPool> pool, const Mixture& mixture, const RoutingMode& routing)
+      : pool_(std::move(pool)),
+        device_(pool_->device()),
+        experts_(pool_->experts()),
         mixture_(mixture),
-        routing_(routing),
-        memory_(memory_bytes > 0 ? memory_bytes : device.free_bytes() / 10 * 8),
-        models_(static_cast<size_t>(experts.router().clusters())),
-        last_used_(models_.size(), 0) {
+        routing_(routing) {
     if (routing.schedule == RoutingSchedule::fraction)
       fail_usage("--routing fraction:R needs the whole text; to generate, use token, every:N or prompt");
+    pool_->set_reclaim([this] { return forget_oldest(); });
   }
+  EnsembleScorer(const EnsembleScorer&) = delete;
+  EnsembleScorer& operator=(const EnsembleScorer&) = delete;
+  ~EnsembleScorer() override { pool_->set_reclaim({}); }
   int64_t vocab_size() const override { return experts_.vocab_size(); }
   int64_t max_length() const override { return experts_.max_position_embeddings(); }
 
@@ -124,72 +152,67 @@ class EnsembleScorer : public NextTokenScorer {
     std::vector<double> weights;
   };
 
-  static constexpr size_t kCopied = static_cast<size_t>(-1);
-
   /// What the experts in use say, and who uses which of it how much.
   struct Mixed {
-    std::vector<ConstTensorView> logits;  ///< of the experts in use
-    std::vector<size_t> owners;           ///< whose memory those lie in, so that it must stay; kCopied: in `copies`
-    std::vector<DeviceMatrix> copies;
-    DeviceMatrix weights, rows;  ///< [sequences, experts in use]
+    std::vector<ConstTensorView> logits;  ///< of the experts in use, in the order of their clusters
+    DeviceMatrix weights, rows;           ///< [sequences, experts in use]
   };
-
-  /// Loads expert j; those longest out of use give way if the memory does not hold them too, with their caches: should
-  /// they be called again they read the context again.
-  void load(size_t j, Mixed& mixed) {
-    while (loaded_bytes_ > 0 && loaded_bytes_ + weight_bytes_max_ > memory_) {
-      size_t oldest = j;
-      for (size_t other = 0; other < models_.size(); ++other)
-        if (models_[other] != nullptr && last_used_[other] < last_used_[oldest]) oldest = other;
-      for (size_t e = 0; e < mixed.owners.size(); ++e) {  // what it said in this step is still needed
-        if (mixed.owners[e] != oldest) continue;
-        const ConstTensorView said = mixed.logits[e];
-        mixed.copies.emplace_back(device_, said.dtype, said.rows, said.columns, kPurpose);
-        device_.copy(mixed.copies.back().view(), said);
-        mixed.logits[e] = mixed.copies.back().view();
-        mixed.owners[e] = kCopied;
-      }
-      loaded_bytes_ -= models_[oldest]->weight_bytes();
-      device_.synchronize();
-      models_[oldest].reset();
-    }
-    models_[j] = std::make_unique<CachedModel>(experts_.load(device_, static_cast<int64_t>(j)));
-    loaded_bytes_ += models_[j]->weight_bytes();
-    weight_bytes_max_ = std::max(weight_bytes_max_, models_[j]->weight_bytes());
-  }
+  /// An expert in use.
+  struct Used {
+    std::vector<int64_t> sequences;
+    std::vector<int32_t> row_of;  ///< of each sequence of the step: its row of the expert's logits
+    ConstTensorView logits;
+  };
 
   /// Each expert reads all sequences that use it at once, so that its weights are read once a step.
   Mixed run_experts(const std::vector<int64_t>& sequences) {
+    ++step_;
     for (const int64_t sequence : sequences) update_weights(sequence);
-    Mixed mixed;
-    std::vector<size_t> used;
-    std::vector<std::vector<int32_t>> row_of;  // by expert in use: of each of `sequences`
-    for (size_t j = 0; j < models_.size(); ++j) {
-      std::vector<int64_t> users;
-      std::vector<int32_t> rows;
+    std::map<int64_t, Used> used;  // by cluster
+    std::vector<int64_t> clusters;
+    for (int64_t cluster = 0; cluster < experts_.router().clusters(); ++cluster) {
+      Used one;
       for (const int64_t sequence : sequences) {
-        rows.push_back(static_cast<int32_t>(users.size()));
-        if (routes_[static_cast<size_t>(sequence)].weights[j] > 0) users.push_back(sequence);
+        one.row_of.push_back(static_cast<int32_t>(one.sequences.size()));
+        if (weight_of(sequence, cluster) > 0) one.sequences.push_back(sequence);
       }
-      if (users.empty()) continue;
-      last_used_[j] = ++clock_;
-      if (models_[j] == nullptr) load(j, mixed);
-      mixed.logits.push_back(models_[j]->logits(users, tokens_));
-      mixed.owners.push_back(j);
-      used.push_back(j);
-      row_of.push_back(std::move(rows));
+      if (one.sequences.empty()) continue;
+      CachedModel& cached = cached_.try_emplace(cluster, pool_->model(cluster)).first->second;
+      for (const int64_t sequence : one.sequences) cached.touch(sequence, step_);
+      clusters.push_back(cluster);
+      used.emplace(cluster, std::move(one));
     }
+    pool_->for_each(clusters, [&](int64_t cluster, InferenceModel&) {
+      Used& one = used.at(cluster);
+      one.logits = cached_.at(cluster).logits(one.sequences, tokens_);
+    });
+
+    Mixed mixed;
     std::vector<float> weights;
     std::vector<int32_t> rows;
+    for (const auto& [cluster, one] : used) mixed.logits.push_back(one.logits);
     for (size_t s = 0; s < sequences.size(); ++s)
-      for (size_t e = 0; e < used.size(); ++e) {
-        weights.push_back(static_cast<float>(routes_[static_cast<size_t>(sequences[s])].weights[used[e]]));
-        rows.push_back(row_of[e][s]);
+      for (const auto& [cluster, one] : used) {
+        weights.push_back(static_cast<float>(weight_of(sequences[s], cluster)));
+        rows.push_back(one.row_of[s]);
       }
     const auto count = static_cast<int64_t>(sequences.size());
     mixed.weights = DeviceMatrix::copy_of<float>(device_, weights, count, kPurpose);
     mixed.rows = DeviceMatrix::copy_of<int32_t>(device_, rows, count, kPurpose);
     return mixed;
+  }
+
+  double weight_of(int64_t sequence, int64_t cluster) const {
+    return routes_[static_cast<size_t>(sequence)].weights[static_cast<size_t>(cluster)];
+  }
+
+  /// Closes the caches longest out of use, if this step does not need them; says whether there were any.
+  bool forget_oldest() {
+    int64_t oldest = step_;
+    for (const auto& [cluster, cached] : cached_) oldest = cached.oldest_step(oldest);
+    if (oldest == step_) return false;
+    for (auto& [cluster, cached] : cached_) cached.forget(oldest);
+    return true;
   }
 
   void update_weights(int64_t sequence) {
@@ -209,16 +232,13 @@ class EnsembleScorer : public NextTokenScorer {
         experts_.present(), routed.weights);
   }
 
+  std::shared_ptr<ExpertPool> pool_;
   Device& device_;
   const ExpertSet& experts_;
   Mixture mixture_;
   RoutingMode routing_;
-  int64_t memory_;            ///< for the experts' weights
-  int64_t loaded_bytes_ = 0;  ///< of weights
-  int64_t weight_bytes_max_ = 0;
-  std::vector<std::unique_ptr<CachedModel>> models_;
-  std::vector<int64_t> last_used_;  ///< by cluster, on this clock
-  int64_t clock_ = 0;
+  int64_t step_ = 0;
+  std::map<int64_t, CachedModel> cached_;  ///< by cluster
   std::vector<std::vector<int32_t>> tokens_;
   std::vector<Routed> routes_;
 };
@@ -248,9 +268,18 @@ std::unique_ptr<NextTokenScorer> model_scorer(std::unique_ptr<InferenceModel> mo
   return std::make_unique<ModelScorer>(std::move(model));
 }
 
+std::unique_ptr<NextTokenScorer> ensemble_scorer(std::shared_ptr<ExpertPool> pool, const Mixture& mixture,
+                                                 const RoutingMode& routing) {
+  return std::make_unique<EnsembleScorer>(std::move(pool), mixture, routing);
+}
+
 std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet& experts, const Mixture& mixture,
                                                  const RoutingMode& routing, int64_t memory_bytes) {
-  return std::make_unique<EnsembleScorer>(device, experts, mixture, routing, memory_bytes);
+  return ensemble_scorer(generation_pool(device, experts, memory_bytes), mixture, routing);
+}
+
+std::shared_ptr<ExpertPool> generation_pool(Device& device, const ExpertSet& experts, int64_t memory_bytes) {
+  return std::make_shared<ExpertPool>(device, experts, memory_bytes > 0 ? memory_bytes : device.free_bytes() / 10 * 8);
 }
 
 }  // namespace cbtm

@@ -6,6 +6,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/model/model_group.h"
 #include "model/kv_pages.h"
 #include "model/model_weights.h"
 
@@ -15,16 +16,21 @@ namespace {
 /// Rows that run at once, in whole sequences: enough to keep the processor busy, few enough to bound memory.
 constexpr int64_t kRowsAtOnce = 4096;
 
-class OptInference : public InferenceModel {
+class OptInference : public InferenceModel, private WeightSource {
  public:
-  OptInference(Device& device, const std::filesystem::path& directory, DType weights)
+  OptInference(Device& device, const std::filesystem::path& directory, DType weights, std::shared_ptr<ModelGroup> group)
       : device_(device),
         checkpoint_(OptCheckpoint::open(directory)),
         config_(checkpoint_->config()),
         layout_(checkpoint_->layout()),
         name_(directory.string()),
+        weights_(weights),
         dtype_(device.computes_in(weights) ? weights : DType::f32),
-        pages_(device, config_.num_hidden_layers, config_.hidden_size, dtype_) {
+        group_(std::move(group)),
+        own_pages_(device, config_.num_hidden_layers, config_.hidden_size, dtype_),
+        pages_(group_ != nullptr ? group_->pages(config_.num_hidden_layers, config_.hidden_size, dtype_) : own_pages_),
+        scratch_(group_ != nullptr ? group_->scratch() : own_scratch_) {
+    activation_ = config_.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu;
     const int64_t matrix_bytes = layout_.matrix_flat_size() * dtype_bytes(weights);
     const int64_t vector_count = layout_.flat_size() - layout_.matrix_flat_size();
     vectors_ = device_.allocate(vector_count * 4, "biases and norms");
@@ -32,6 +38,11 @@ class OptInference : public InferenceModel {
     checkpoint_->read_vectors(vectors.data());
     device_.copy_to_device(vectors_.data(), vectors.data(), vector_count * 4);
     weight_bytes_ = matrix_bytes + vector_count * 4;
+    if (group_ != nullptr) {
+      number_ = group_->add(*this, vector_count * 4);
+      checkpoint_.reset();
+      return;
+    }
 
     const void* mapped = checkpoint_->mapped_flat(weights);
     void* matrices = mapped != nullptr ? device_.use_host_memory(mapped) : nullptr;
@@ -48,7 +59,23 @@ class OptInference : public InferenceModel {
       checkpoint_.reset();
     }
     tensors_.emplace(config_, layout_, matrices, weights, vectors_.data());
-    activation_ = config_.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu;
+  }
+  OptInference(const OptInference&) = delete;
+  OptInference& operator=(const OptInference&) = delete;
+  ~OptInference() override {
+    if (group_ != nullptr) group_->remove(number_);
+  }
+
+  /// The group says anew where the matrices are whenever they are used.
+  void need_now() override {
+    if (group_ == nullptr) return;
+    void* matrices = group_->weights(number_);
+    if (matrices == bound_) return;
+    tensors_.emplace(config_, layout_, matrices, weights_, vectors_.data());
+    bound_ = matrices;
+  }
+  void need_next() override {
+    if (group_ != nullptr) group_->prefetch(number_);
   }
 
   const OptConfig& config() const override { return config_; }
@@ -83,9 +110,9 @@ class OptInference : public InferenceModel {
     for_chunks(tokens, [&](const PackedTokens& chunk, int64_t first_row) {
       const int64_t rows = chunk.rows();
       const TensorView hidden = output_hidden(forward(chunk, {}), rows);
-      reserve(losses_, 2 * rows * 4);
-      const TensorView target_view = losses_.view(DType::i32, 1, rows, rows * 4);
-      const TensorView losses = losses_.view(DType::f32, 1, rows);
+      reserve(scratch_.losses, 2 * rows * 4);
+      const TensorView target_view = scratch_.losses.view(DType::i32, 1, rows, rows * 4);
+      const TensorView losses = scratch_.losses.view(DType::f32, 1, rows);
       device_.copy_to_device(target_view.data, targets.data() + first_row, rows * 4);
       device_.output_loss({.hidden = hidden,
                            .table = tensors_->tokens,
@@ -111,8 +138,8 @@ class OptInference : public InferenceModel {
     CBTM_ASSERT(tokens.sequences() == count, "a run of tokens for each sequence");
     check(tokens, handles);
     const TensorView hidden = forward(tokens, handles);
-    reserve(last_rows_, count * config_.hidden_size * dtype_bytes(dtype_));
-    const TensorView last = last_rows_.view(dtype_, count, config_.hidden_size);
+    reserve(scratch_.last_rows, count * config_.hidden_size * dtype_bytes(dtype_));
+    const TensorView last = scratch_.last_rows.view(dtype_, count, config_.hidden_size);
     for (int64_t s = 0; s < count; ++s)
       device_.copy(last.row_range(s, 1), hidden.row_range(tokens.offsets[static_cast<size_t>(s) + 1] - 1, 1));
     const TensorView projected = output_hidden(last, count);
@@ -127,6 +154,17 @@ class OptInference : public InferenceModel {
   [[noreturn]] void fail_id(int32_t id) const {
     fail("{}: token id {} is outside its vocabulary of {}; the tokenizer belongs to another model", name_, id,
          config_.vocab_size);
+  }
+
+  // Of a model in a group the matrices are the image.
+  const std::string& name() const override { return name_; }
+  int64_t image_bytes() const override { return layout_.flat_size() * dtype_bytes(weights_); }
+  void read_image(void* image) override { opened().read_parameters(weights_, image); }
+  const void* map_image() override { return opened().mapped_flat(weights_); }
+  void unmap_image() override { checkpoint_.reset(); }
+  const OptCheckpoint& opened() {
+    if (!checkpoint_) checkpoint_.emplace(OptCheckpoint::open(name_));
+    return *checkpoint_;
   }
 
   void check(const PackedTokens& tokens, std::span<const int64_t> handles) const {
@@ -170,6 +208,7 @@ class OptInference : public InferenceModel {
 
   /// The last hidden states [rows, hidden_size], after the final norm. With handles the tokens extend those sequences.
   TensorView forward(const PackedTokens& tokens, std::span<const int64_t> handles) {
+    need_now();
     const int64_t rows = tokens.rows();
     const int64_t hidden = config_.hidden_size;
     constexpr int64_t kAlignment = 64;  // bytes: vectors of any width
@@ -178,19 +217,20 @@ class OptInference : public InferenceModel {
       return (rows * columns * dtype_bytes(dtype) + kAlignment - 1) / kAlignment * kAlignment;
     };
     const auto take = [&](int64_t columns) {
-      const TensorView view = activations_.view(dtype_, rows, columns, place);
+      const TensorView view = scratch_.activations.view(dtype_, rows, columns, place);
       place += bytes_of(dtype_, columns);
       return view;
     };
-    reserve(activations_, 4 * bytes_of(dtype_, hidden) + bytes_of(dtype_, 3 * hidden) +
-                              bytes_of(dtype_, config_.ffn_dim) + bytes_of(DType::i32, 2));
+    reserve(scratch_.activations, 4 * bytes_of(dtype_, hidden) + bytes_of(dtype_, 3 * hidden) +
+                                      bytes_of(dtype_, config_.ffn_dim) + bytes_of(DType::i32, 2));
     const TensorView residual = take(hidden), normalized = take(hidden), branch = take(hidden), qkv = take(3 * hidden),
                      attention = take(hidden), ffn = take(config_.ffn_dim);
-    const TensorView id_view = activations_.view(DType::i32, 1, rows, place);
-    const TensorView position_view = activations_.view(DType::i32, 1, rows, place + rows * 4);
+    const TensorView id_view = scratch_.activations.view(DType::i32, 1, rows, place);
+    const TensorView position_view = scratch_.activations.view(DType::i32, 1, rows, place + rows * 4);
 
     std::vector<int32_t> positions(static_cast<size_t>(rows));
     std::vector<int32_t> cached;
+    if (!handles.empty()) pages_.reserve(handles, tokens.offsets);
     for (int64_t s = 0; s < tokens.sequences(); ++s) {
       const auto at = static_cast<size_t>(s);
       const int64_t before = handles.empty() ? 0 : pages_.length(handles[at]);
@@ -206,8 +246,8 @@ class OptInference : public InferenceModel {
     if (!handles.empty()) {
       int64_t pages_max = 0;
       const std::vector<int32_t> table = pages_.block_table(handles, pages_max);
-      reserve(block_table_, static_cast<int64_t>(table.size()) * 4);
-      table_view = block_table_.view(DType::i32, static_cast<int64_t>(handles.size()), pages_max);
+      reserve(scratch_.block_table, static_cast<int64_t>(table.size()) * 4);
+      table_view = scratch_.block_table.view(DType::i32, static_cast<int64_t>(handles.size()), pages_max);
       device_.copy_to_device(table_view.data, table.data(), static_cast<int64_t>(table.size()) * 4);
     }
     embed(id_view, position_view, residual);
@@ -278,8 +318,8 @@ class OptInference : public InferenceModel {
                                  .out = out});
       return;
     }
-    reserve(narrow_, out.rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
-    const TensorView narrow = narrow_.view(dtype_, out.rows, config_.word_embed_proj_dim);
+    reserve(scratch_.narrow, out.rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
+    const TensorView narrow = scratch_.narrow.view(dtype_, out.rows, config_.word_embed_proj_dim);
     device_.embedding_forward(
         {.ids = ids, .token_table = tensors_->tokens, .positions = {}, .position_table = {}, .out = narrow});
     device_.linear_forward(
@@ -295,8 +335,8 @@ class OptInference : public InferenceModel {
   /// What the output matrix multiplies: the hidden states, or their projection.
   TensorView output_hidden(TensorView hidden, int64_t rows) {
     if (!config_.has_projections()) return hidden;
-    reserve(narrow_, rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
-    const TensorView projected = narrow_.view(dtype_, rows, config_.word_embed_proj_dim);
+    reserve(scratch_.narrow, rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
+    const TensorView projected = scratch_.narrow.view(dtype_, rows, config_.word_embed_proj_dim);
     device_.linear_forward(
         {.input = hidden, .weight = tensors_->project_out, .bias = {}, .output = projected, .pre_activation = {}});
     return projected;
@@ -328,13 +368,20 @@ class OptInference : public InferenceModel {
   OptConfig config_;
   ParameterLayout layout_;
   std::string name_;
-  DType dtype_;  ///< of activations and cache: the weights', where the device computes in it
-  KeyValuePages pages_;
+  DType weights_;
+  DType dtype_;                        ///< of activations and cache: the weights', where the device computes in it
+  std::shared_ptr<ModelGroup> group_;  ///< or null: then all that follows is its own
+  int64_t number_ = 0;                 ///< in the group
+  KeyValuePages own_pages_;
+  KeyValuePages& pages_;
+  ModelScratch own_scratch_;
+  ModelScratch& scratch_;
+  const void* bound_ = nullptr;  ///< where `tensors_` are views of
   DeviceBuffer matrices_, vectors_;
   std::optional<ModelTensors> tensors_;
   Activation activation_ = Activation::relu;
   int64_t weight_bytes_ = 0;
-  DeviceBuffer activations_, narrow_, logits_, losses_, last_rows_, block_table_;
+  DeviceBuffer logits_;
 };
 
 }  // namespace
@@ -348,9 +395,9 @@ void InferenceModel::extend(std::span<const int64_t> handles, const PackedTokens
 }
 
 std::unique_ptr<InferenceModel> InferenceModel::load(Device& device, const std::filesystem::path& directory,
-                                                     DType weights) {
+                                                     DType weights, std::shared_ptr<ModelGroup> group) {
   CBTM_ASSERT(weights == DType::f32 || weights == DType::bf16, "the command line offers f32 and bf16");
-  return std::make_unique<OptInference>(device, directory, weights);
+  return std::make_unique<OptInference>(device, directory, weights, std::move(group));
 }
 
 }  // namespace cbtm

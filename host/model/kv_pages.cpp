@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "cbtm/base/error.h"
+#include "cbtm/base/memory.h"
+
 namespace cbtm {
 
 int64_t KeyValuePages::open() {
@@ -18,28 +21,61 @@ void KeyValuePages::close(int64_t handle) {
 
 int64_t KeyValuePages::length(int64_t handle) const { return sequences_.at(handle).length; }
 
+/// Buffer by buffer, so that beside the larger ones there is only one old one at a time.
 void KeyValuePages::grow(int64_t pages) {
   const int64_t row_bytes = width_ * dtype_bytes(dtype_);
-  std::vector<DeviceBuffer> larger;
-  for (int64_t i = 0; i < 2 * layers_; ++i) {
-    larger.push_back(device_.allocate(pages * kPageTokens * row_bytes, "key-value cache"));
+  buffers_.resize(static_cast<size_t>(2 * layers_));
+  for (DeviceBuffer& buffer : buffers_) {
+    DeviceBuffer larger = device_.allocate(pages * kPageTokens * row_bytes, "key-value cache");
     if (page_count_ > 0)
-      device_.copy(larger.back().view(dtype_, page_count_ * kPageTokens, width_),
-                   buffers_[static_cast<size_t>(i)].view(dtype_, page_count_ * kPageTokens, width_));
+      device_.copy(larger.view(dtype_, page_count_ * kPageTokens, width_),
+                   buffer.view(dtype_, page_count_ * kPageTokens, width_));
+    buffer = std::move(larger);
   }
-  buffers_ = std::move(larger);
   for (int64_t page = pages; page-- > page_count_;) free_pages_.push_back(static_cast<int32_t>(page));
   page_count_ = pages;
 }
 
+void KeyValuePages::make_free(int64_t pages) {
+  while (static_cast<int64_t>(free_pages_.size()) < pages) {
+    const int64_t least = page_count_ + pages - static_cast<int64_t>(free_pages_.size());
+    const int64_t doubled = std::max({int64_t{16}, 2 * page_count_, least});
+    const int64_t old_buffer = bytes() / (2 * layers_);  // one is there twice while it is copied
+    CacheRoom room = CacheRoom::refused;
+    int64_t wanted = doubled;
+    for (const int64_t count : {doubled, least}) {
+      wanted = count;
+      room = room_ ? room_((count - page_count_) * page_bytes() + old_buffer) : CacheRoom::granted;
+      if (room != CacheRoom::refused) break;
+    }
+    if (room == CacheRoom::refused)
+      fail(
+          "key-value caches need {} beside the weights, more than is left of the memory that both may take; raise "
+          "--memory, or ask for fewer or shorter texts at once",
+          format_bytes(least * page_bytes()));
+    if (room == CacheRoom::granted) grow(wanted);
+  }
+}
+
+int64_t KeyValuePages::missing_pages(const Sequence& sequence, int64_t count) const {
+  return (sequence.length + count + kPageTokens - 1) / kPageTokens - static_cast<int64_t>(sequence.pages.size());
+}
+
+void KeyValuePages::reserve(std::span<const int64_t> handles, std::span<const int32_t> offsets) {
+  int64_t missing = 0;
+  for (size_t i = 0; i < handles.size(); ++i)
+    missing += missing_pages(sequences_.at(handles[i]), offsets[i + 1] - offsets[i]);
+  make_free(missing);
+}
+
 void KeyValuePages::extend(int64_t handle, int64_t count) {
   Sequence& sequence = sequences_.at(handle);
-  sequence.length += count;
-  while (static_cast<int64_t>(sequence.pages.size()) * kPageTokens < sequence.length) {
-    if (free_pages_.empty()) grow(std::max<int64_t>(16, 2 * page_count_));
+  for (int64_t missing = missing_pages(sequence, count); missing > 0; --missing) {
+    CBTM_ASSERT(!free_pages_.empty(), "room is made before sequences grow");
     sequence.pages.push_back(free_pages_.back());
     free_pages_.pop_back();
   }
+  sequence.length += count;
 }
 
 KeyValueCache KeyValuePages::layer(int64_t layer, ConstTensorView block_table) {

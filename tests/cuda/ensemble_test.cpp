@@ -3,18 +3,16 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <fstream>
 
-#include "cbtm/base/json.h"
 #include "cbtm/ensemble/evaluate.h"
 #include "cbtm/ensemble/generate.h"
 #include "cuda_device.h"
+#include "tests/ensemble/golden_ensemble.h"
 
 namespace cbtm {
 namespace {
 
-const std::filesystem::path kData = CBTM_TEST_DATA;
-const std::filesystem::path kGolden = kData / "ensemble";
+const std::filesystem::path kModels = std::filesystem::path(CBTM_TEST_DATA) / "opt/models";
 
 /// A log-probability comes from logits below 10 after some 300 float32 roundings on either device:
 /// sqrt(300) * 2^-24 * 10 = 1e-5 each, twice; largest of thousands, so twice that again.
@@ -32,22 +30,6 @@ Device& cuda() {
 Device& cpu() {
   static const std::unique_ptr<Device> device = make_cpu_device();
   return *device;
-}
-
-ExpertSet golden_experts(DType weights = DType::f32) {
-  return ExpertSet::open({.experts = kGolden / "experts",
-                          .router = kGolden / "router",
-                          .tokenizer = kData / "tokenizer/opt-tiny",
-                          .weights = weights});
-}
-
-std::vector<EvaluationDocument> golden_documents() {
-  std::ifstream file(kGolden / "documents.jsonl");
-  std::vector<EvaluationDocument> documents;
-  for (std::string line; std::getline(file, line);)
-    documents.push_back({std::to_string(documents.size()), Json::parse(line)["ids"].get<std::vector<int32_t>>()});
-  REQUIRE(documents.size() == 3);
-  return documents;
 }
 
 void check_close(std::span<const float> got, std::span<const float> want) {
@@ -93,8 +75,8 @@ TEST_CASE("evaluation: log-probability of every target, perplexity and matrix") 
 TEST_CASE("one model: logits of whole sequences, and of the same sequences in the cache, piece by piece") {
   for (const char* name : {"tiny-preln/safetensors-f32", "tiny-postln-proj/safetensors-f32"}) {
     CAPTURE(name);
-    const auto on_cpu = InferenceModel::load(cpu(), kData / "opt/models" / name);
-    const auto on_cuda = InferenceModel::load(cuda(), kData / "opt/models" / name);
+    const auto on_cpu = InferenceModel::load(cpu(), kModels / name);
+    const auto on_cuda = InferenceModel::load(cuda(), kModels / name);
     std::vector<int32_t> ids;
     for (int32_t i = 0; i < 23; ++i) ids.push_back(4 + i * i % 500);
     const std::vector<int32_t> offsets = {0, 1, 14, 23};
@@ -120,23 +102,21 @@ TEST_CASE("one model: logits of whole sequences, and of the same sequences in th
   }
 }
 
-TEST_CASE("generation: the CPU's tokens, greedy and drawn, all experts in memory or one at a time") {
+TEST_CASE("generation: the CPU's tokens, greedy and drawn") {
   const ExpertSet experts = golden_experts();
   const std::vector<std::vector<int32_t>> prompts = {{896}, {524, 421, 453, 539}, {43, 40, 36}};
-  for (const bool greedy : {true, false})
-    for (const int64_t memory : {int64_t{0}, int64_t{1}}) {
-      CAPTURE(greedy);
-      CAPTURE(memory);
-      const auto run = [&](Device& device) {
-        return generate(*ensemble_scorer(device, experts, {2, 0.1, 2}, {}, memory), &experts.tokenizer(), prompts,
-                        {.new_tokens_max = 10,
-                         .sampling = {.greedy = greedy, .temperature = 0.8, .top_k = 20, .top_p = 0.9},
-                         .ignore_eos = true,
-                         .seed = 5});
-      };
-      const auto want = run(cpu()), got = run(cuda());
-      for (size_t p = 0; p < prompts.size(); ++p) CHECK(got[p].ids == want[p].ids);
-    }
+  for (const bool greedy : {true, false}) {
+    CAPTURE(greedy);
+    const auto run = [&](Device& device) {
+      return generate(*ensemble_scorer(device, experts, {2, 0.1, 2}, {}), &experts.tokenizer(), prompts,
+                      {.new_tokens_max = 10,
+                       .sampling = {.greedy = greedy, .temperature = 0.8, .top_k = 20, .top_p = 0.9},
+                       .ignore_eos = true,
+                       .seed = 5});
+    };
+    const auto want = run(cpu()), got = run(cuda());
+    for (size_t p = 0; p < prompts.size(); ++p) CHECK(got[p].ids == want[p].ids);
+  }
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <fstream>
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/json.h"
@@ -12,32 +11,15 @@
 #include "cbtm/ensemble/evaluate.h"
 #include "cbtm/ensemble/expert_set.h"
 #include "cbtm/ensemble/generate.h"
+#include "tests/ensemble/golden_ensemble.h"
 #include "tests/temporary_directory.h"
 
 namespace cbtm {
 namespace {
 
-const std::filesystem::path kGolden = std::filesystem::path(CBTM_TEST_DATA) / "ensemble";
-const std::filesystem::path kTokenizer = std::filesystem::path(CBTM_TEST_DATA) / "tokenizer/opt-tiny";
-
 Device& device() {
   static const std::unique_ptr<Device> cpu = make_cpu_device();
   return *cpu;
-}
-
-ExpertSet golden_experts() {
-  return ExpertSet::open({.experts = kGolden / "experts", .router = kGolden / "router", .tokenizer = kTokenizer});
-}
-
-std::vector<EvaluationDocument> golden_documents() {
-  std::ifstream file(kGolden / "documents.jsonl");
-  std::vector<EvaluationDocument> documents;
-  for (std::string line; std::getline(file, line);) {
-    const Json json = Json::parse(line);
-    documents.push_back({std::to_string(documents.size()), json["ids"].get<std::vector<int32_t>>()});
-  }
-  REQUIRE(documents.size() == 3);
-  return documents;
 }
 
 TEST_CASE("perplexities of every schedule, power and top-k") {
@@ -67,27 +49,26 @@ TEST_CASE("perplexities of every schedule, power and top-k") {
   }
 }
 
-TEST_CASE("every token's weights and log-probability, whatever the memory") {
+TEST_CASE("every token's weights and log-probability") {
   const ExpertSet experts = golden_experts();
   const auto documents = golden_documents();
-  for (const int64_t memory : {int64_t{0}, int64_t{1}})  // 1 byte: one expert at a time
-    for (const int top : {1, 2, 4}) {
-      EvaluationOptions options{.mixtures = {{top, 0.1, 2}}, .memory_bytes = memory};
-      size_t d = 0;
-      options.token_details = [&](const EvaluationDocument&, const std::vector<double>& log_probabilities,
-                                  const std::vector<double>& weights) {
-        const TensorFile golden = TensorFile::open(kGolden / ("document_" + std::to_string(d++) + ".safetensors"));
-        const std::string suffix = ".power2.top" + std::to_string(top);
-        const auto want = golden.at("mixed_target_log_probability" + suffix).values<double>();
-        const auto want_weights = golden.at("weights" + suffix).values<double>();
-        REQUIRE(log_probabilities.size() == want.size());
-        for (size_t t = 0; t < want.size(); ++t) CHECK(std::abs(log_probabilities[t] - want[t]) <= 1e-4);
-        for (size_t i = 0; i < weights.size(); ++i)
-          CHECK(std::abs(weights[i] - want_weights[i + 4]) <= 1e-5);  // row n = 1 first
-      };
-      evaluate_ensemble(device(), experts, documents, options);
-      CHECK(d == 3);
-    }
+  for (const int top : {1, 2, 4}) {
+    EvaluationOptions options{.mixtures = {{top, 0.1, 2}}};
+    size_t d = 0;
+    options.token_details = [&](const EvaluationDocument&, const std::vector<double>& log_probabilities,
+                                const std::vector<double>& weights) {
+      const TensorFile golden = TensorFile::open(kGolden / ("document_" + std::to_string(d++) + ".safetensors"));
+      const std::string suffix = ".power2.top" + std::to_string(top);
+      const auto want = golden.at("mixed_target_log_probability" + suffix).values<double>();
+      const auto want_weights = golden.at("weights" + suffix).values<double>();
+      REQUIRE(log_probabilities.size() == want.size());
+      for (size_t t = 0; t < want.size(); ++t) CHECK(std::abs(log_probabilities[t] - want[t]) <= 1e-4);
+      for (size_t i = 0; i < weights.size(); ++i)
+        CHECK(std::abs(weights[i] - want_weights[i + 4]) <= 1e-5);  // row n = 1 first
+    };
+    evaluate_ensemble(device(), experts, documents, options);
+    CHECK(d == 3);
+  }
 }
 
 TEST_CASE("one model and the matrix give each expert's own perplexity") {
@@ -166,10 +147,6 @@ TEST_CASE("several prompts at once give what each gives alone; seeds repeat; sto
   GenerationOptions greedy{.new_tokens_max = 12, .sampling = {.greedy = true}, .ignore_eos = true};
   const auto batch = run(prompts, greedy);
   for (size_t p = 0; p < 3; ++p) CHECK(run({prompts[p]}, greedy)[0].ids == batch[p].ids);
-  // With memory for one expert at a time each is loaded, and reads the context, again and again.
-  const auto short_of_memory = ensemble_scorer(device(), experts, {2, 0.1, 2}, {}, /*memory_bytes=*/1);
-  const auto slow = generate(*short_of_memory, &experts.tokenizer(), prompts, greedy);
-  for (size_t p = 0; p < 3; ++p) CHECK(slow[p].ids == batch[p].ids);
   std::string streamed;
   greedy.stream = [&](const std::string& piece) { streamed += piece; };
   const std::string text = run({prompts[0]}, greedy)[0].text;

@@ -16,6 +16,7 @@
 namespace cbtm {
 
 class Device;
+class UploadStream;
 
 /// Memory of a device; freed with the object. Movable, not copyable: a copy is a named call of Device.
 class DeviceBuffer {
@@ -317,6 +318,8 @@ class Device {
   /// Makes memory of the host (a mapped file) usable as the device's own without copying: returns it, or null if this
   /// device cannot.
   virtual void* use_host_memory(const void* data) const = 0;
+  /// Copies that run beside the operators (cbtm/device/upload.h), or null where the host's memory is the device's.
+  virtual UploadStream* uploads() { return nullptr; }
 
   /// Whether record() works here.
   virtual bool records() const { return false; }

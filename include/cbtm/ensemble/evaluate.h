@@ -73,7 +73,7 @@ struct EvaluationOptions {
   RoutingMode routing;
   int64_t length_max = 0;    ///< tokens of a document that are read; 0: what the experts were trained on
   bool matrix = false;       ///< every expert on every document
-  int64_t memory_bytes = 0;  ///< may be used for loaded experts; 0: what is free. At least one is loaded at a time
+  int64_t memory_bytes = 0;  ///< may be used for experts' weights; 0: half of what is free (see ExpertPool)
   /// Told for every document of the first mixture: id, targets' log-probabilities, weights [targets, clusters].
   std::function<void(const EvaluationDocument&, const std::vector<double>&, const std::vector<double>&)> token_details;
 };

@@ -46,8 +46,9 @@ class ExpertSet {
   int64_t trained_length() const { return trained_length_; }
   /// By cluster: 1 if its expert is there.
   const std::vector<uint8_t>& present() const { return present_; }
-  /// The expert of a cluster that is present, loaded (memory-mapped where its file allows).
-  std::unique_ptr<InferenceModel> load(Device& device, int64_t cluster) const;
+  /// The expert of a cluster that is present, loaded (memory-mapped where its file allows), or as one of a group.
+  std::unique_ptr<InferenceModel> load(Device& device, int64_t cluster,
+                                       std::shared_ptr<ModelGroup> group = nullptr) const;
   const Expert& expert_of(int64_t cluster) const;
 
  private:

@@ -8,6 +8,7 @@
 
 #include "cbtm/device/device.h"
 #include "cbtm/ensemble/evaluate.h"
+#include "cbtm/ensemble/expert_pool.h"
 #include "cbtm/ensemble/expert_set.h"
 #include "cbtm/model/inference.h"
 #include "cbtm/model/sampling.h"
@@ -36,10 +37,14 @@ class NextTokenScorer {
 
 std::unique_ptr<NextTokenScorer> model_scorer(std::unique_ptr<InferenceModel> model);
 /// Each expert keeps a key-value cache of each sequence that has called it; one newly called in reads the context once.
-/// Experts' weights take at most `memory_bytes` (0: most of what is free), but for one expert: others are loaded again
-/// when they are called again, and then read the context again.
+/// One scorer of a pool at a time.
+std::unique_ptr<NextTokenScorer> ensemble_scorer(std::shared_ptr<ExpertPool> pool, const Mixture& mixture,
+                                                 const RoutingMode& routing);
+/// The same with a pool of its own.
 std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet& experts, const Mixture& mixture,
                                                  const RoutingMode& routing, int64_t memory_bytes = 0);
+/// For several answers one after another. `memory_bytes`: of weights and caches; 0: most of what is free.
+std::shared_ptr<ExpertPool> generation_pool(Device& device, const ExpertSet& experts, int64_t memory_bytes = 0);
 
 struct GenerationOptions {
   int64_t new_tokens_max = 128;

@@ -20,18 +20,25 @@ struct PackedTokens {
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }
 };
 
+class ModelGroup;
+
 /// One model ready to run forward: weights on the device (mapped from the file where the file allows it).
 /// Not thread-safe. Ids outside the vocabulary, and sequences longer than max_position_embeddings, are Errors.
 class InferenceModel {
  public:
-  /// Loads a checkpoint directory. `weights` is the dtype that the matrices are kept in (f32, bf16).
+  /// Loads a checkpoint directory. `weights` is the dtype that the matrices are kept in (f32, bf16). A model of a group
+  /// (cbtm/model/model_group.h) shares its memory with the others; its weights come when they are first used.
   static std::unique_ptr<InferenceModel> load(Device& device, const std::filesystem::path& directory,
-                                              DType weights = DType::f32);
+                                              DType weights = DType::f32, std::shared_ptr<ModelGroup> group = nullptr);
   virtual ~InferenceModel() = default;
 
   virtual const OptConfig& config() const = 0;
   /// Bytes of memory the weights take (mapped ones included).
   virtual int64_t weight_bytes() const = 0;
+  // Of a model in a group: its weights are needed now (said or not), or after those of the one that is needed now, so
+  // that the group starts bringing them to the device while that one computes.
+  virtual void need_now() = 0;
+  virtual void need_next() = 0;
 
   /// out [rows, vocab_size] host float32: logits after every token.
   virtual void logits(const PackedTokens& tokens, std::span<float> out) = 0;

@@ -1,0 +1,124 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cbtm/device/device.h"
+#include "cbtm/device/upload.h"
+
+namespace cbtm {
+
+class KeyValuePages;
+enum class CacheRoom : uint8_t;
+
+/// Weights of a model as one run of bytes, its image, which goes to the device whole.
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+  virtual const std::string& name() const = 0;  ///< for errors
+  virtual int64_t image_bytes() const = 0;
+  /// Writes the image into memory of the host. On any thread, but one at a time.
+  virtual void read_image(void* image) = 0;
+  /// The image within a mapped file, or null where no file holds it as it is; valid until unmap_image().
+  virtual const void* map_image() = 0;
+  virtual void unmap_image() = 0;
+};
+
+/// Memory that operators of all models of a group use in turn.
+struct ModelScratch {
+  DeviceBuffer activations, narrow, losses, last_rows, block_table;
+};
+
+struct ModelGroupStatistics {
+  int64_t loads = 0;       ///< times that weights were brought to the device
+  int64_t file_reads = 0;  ///< of those, from a file
+  int64_t bytes = 0;       ///< weights and caches now
+  int64_t bytes_max = 0;
+};
+
+/// Models of one device, used by turns, whose weights and key-value caches take at most `memory_bytes` of it. Weights
+/// lie in slots; when there is no room for another slot the model longest out of use gives up its own. Where the device
+/// has an UploadStream, the weights of the next model are copied while another computes, and those that have been on
+/// the device stay in pinned memory of the host as far as half of what is free there holds them, so that a return reads
+/// no file. What that comes to is said once on stderr. Throws Error if not even one model's weights fit.
+class ModelGroup {
+ public:
+  /// `model_count`: models that will be added; `memory_bytes` must be positive.
+  ModelGroup(Device& device, int64_t memory_bytes, int64_t model_count);
+  ~ModelGroup();
+  ModelGroup(const ModelGroup&) = delete;
+  ModelGroup& operator=(const ModelGroup&) = delete;
+
+  // For the models.
+  /// `resident_bytes`: of its weights outside of the image, which stay. The source lives until remove().
+  int64_t add(WeightSource& source, int64_t resident_bytes);
+  void remove(int64_t model);
+  /// The image on the device, for the operators called from now on until another model's weights are asked for.
+  void* weights(int64_t model);
+  /// Starts bringing the image there, if that can go on beside the operators and takes no slot in use.
+  void prefetch(int64_t model);
+  /// The one cache of all models of this shape.
+  KeyValuePages& pages(int64_t layers, int64_t width, DType dtype);
+  ModelScratch& scratch() { return scratch_; }
+
+  // For whoever uses the models.
+  /// Called when caches can grow no further: closes sequences that are not needed now (if they are later, their models
+  /// read them again), and says whether there were any.
+  void set_reclaim(std::function<bool()> reclaim) { reclaim_ = std::move(reclaim); }
+  const ModelGroupStatistics& statistics() const { return statistics_; }
+
+ private:
+  struct Slot;
+  struct Model {
+    WeightSource* source = nullptr;
+    int64_t resident_bytes = 0;
+    std::shared_ptr<void> host_image;  ///< pinned and filled; null while not read or not kept
+  };
+  using Reading = std::shared_future<std::shared_ptr<void>>;
+
+  void plan(const WeightSource& source, int64_t resident_bytes);
+  void start_streaming(const std::string& why);
+  void give_way();
+  Slot* slot_of(int64_t model);
+  Slot* least_recently_used();
+  Slot* claim(int64_t bytes, bool for_now);
+  void fill(Slot& slot, int64_t model);
+  void fill_now(Slot& slot, WeightSource& source);
+  void fill_beside(Slot& slot, Model& model);
+  void settle(Slot& slot);
+  bool empty(Slot& slot);
+  void drop(Slot& slot);
+  void leave_current();
+  CacheRoom room_for_caches(int64_t bytes);
+  int64_t used_bytes() const;
+  void count_bytes();
+
+  Device& device_;
+  UploadStream* uploads_;
+  int64_t memory_bytes_;
+  int64_t model_count_;
+  bool planned_ = false;
+  bool streamed_ = false;    ///< not all fit
+  int64_t image_bytes_ = 0;  ///< of the first model
+  int64_t kept_max_ = 0;     ///< images that may stay in pinned memory
+  int64_t kept_ = 0;         ///< those that do, or will once they are read
+  std::vector<Model> models_;
+  std::vector<std::unique_ptr<Slot>> slots_;
+  Slot* current_ = nullptr;
+  int64_t clock_ = 0;
+  std::shared_ptr<void> staging_;  ///< pinned: the way of the images that are not kept
+  int64_t staging_bytes_ = 0;
+  Reading last_read_;  ///< reads of files follow one another
+  ModelScratch scratch_;
+  std::map<std::tuple<int64_t, int64_t, DType>, std::unique_ptr<KeyValuePages>> pages_;
+  std::function<bool()> reclaim_;
+  ModelGroupStatistics statistics_;
+};
+
+}  // namespace cbtm

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+#include <vector>
+
+#include "cbtm/ensemble/generate.h"
+#include "tests/ensemble/golden_ensemble.h"
+
+namespace cbtm {
+
+/// Log-probabilities of every document's tokens, then the matrix: to compare bit for bit.
+inline std::vector<std::vector<double>> evaluate_golden(Device& device, const ExpertSet& experts, int64_t memory) {
+  std::vector<std::vector<double>> all;
+  EvaluationOptions options{.mixtures = {{2, 0.1, 2}}, .matrix = true, .memory_bytes = memory};
+  options.token_details = [&](const EvaluationDocument&, const std::vector<double>& log_probabilities,
+                              const std::vector<double>&) { all.push_back(log_probabilities); };
+  const Evaluation evaluation = evaluate_ensemble(device, experts, golden_documents(), options);
+  for (std::vector<double> row : evaluation.matrix) {
+    std::erase_if(row, [](double value) { return std::isnan(value); });
+    all.push_back(std::move(row));
+  }
+  return all;
+}
+
+/// Generated from prompts of which each goes through several experts.
+struct GoldenGeneration {
+  std::vector<std::vector<int32_t>> ids;
+  std::vector<float> scores;  ///< of the token after all of it
+  ModelGroupStatistics statistics;
+};
+
+inline GoldenGeneration generate_golden(Device& device, const ExpertSet& experts, int64_t memory, bool greedy,
+                                        int64_t new_tokens = 24) {
+  const std::vector<std::vector<int32_t>> prompts = {{896}, {524, 421, 453, 539}, {43, 40, 36}};
+  const auto pool = generation_pool(device, experts, memory);
+  const auto scorer = ensemble_scorer(pool, {3, 0.3, 2}, {});
+  GoldenGeneration result;
+  for (const Generated& one : generate(*scorer, &experts.tokenizer(), prompts,
+                                       {.new_tokens_max = new_tokens,
+                                       .sampling = {.greedy = greedy, .temperature = 0.8, .top_k = 20, .top_p = 0.9},
+                                       .ignore_eos = true,
+                                       .seed = 5}))
+    result.ids.push_back(one.ids);
+  scorer->score({0, 1, 2}, result.scores);
+  result.statistics = pool->statistics();
+  return result;
+}
+
+}  // namespace cbtm
