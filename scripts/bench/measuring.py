@@ -19,6 +19,7 @@ def common_arguments(description, examples):
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cbtm", default=str(PROJECT / "cbtm"), metavar="PATH", help="the binary to measure (%(default)s)")
     parser.add_argument("--torch", metavar="PYTHON", help="a Python that has PyTorch: measures it beside cbtm, run by run")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda or cuda:N (%(default)s)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), metavar="N",
                         help="threads of either side (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="alternating runs; the median counts (%(default)s)")
@@ -39,7 +40,7 @@ def cbtm_json(arguments, *command):
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         finished = subprocess.run([arguments.cbtm, *map(str, command), "--threads", str(arguments.threads), "--device",
-                                   "cpu", "--quiet", "--json", str(result)], capture_output=True, text=True)
+                                   arguments.device, "--quiet", "--json", str(result)], capture_output=True, text=True)
         if finished.returncode != 0:
             sys.exit(f"cbtm {' '.join(map(str, command))}\n{finished.stderr}")
         return json.loads(result.read_text())
