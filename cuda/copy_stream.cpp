@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "check.h"
+#include "phases.h"
 
 namespace cbtm::cuda {
 namespace {
@@ -50,6 +51,7 @@ class StreamUpload final : public Upload {
 
 CopyStream::CopyStream(int device_index, cudaStream_t operators) : device_index_(device_index), operators_(operators) {
   CBTM_CUDA(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking));
+  Phases::name_stream(copies_, "weights of experts");
 }
 CopyStream::~CopyStream() {
   cudaStreamSynchronize(copies_);

@@ -15,12 +15,15 @@
 #include "device_context.h"
 #include "embedding.h"
 #include "finite.h"
+#include "gpu_peaks.h"
 #include "gram.h"
+#include "host_copies.h"
 #include "layernorm.h"
 #include "linear.h"
 #include "mixture.h"
 #include "optimizer.h"
 #include "output_loss.h"
+#include "phases.h"
 #include "sparse.h"
 
 namespace cbtm {
@@ -35,7 +38,8 @@ class CudaDevice final : public Device {
     return fmt::format("cuda:{} ({}, {} multiprocessors, {})", info_.index, info_.name, info_.multiprocessors,
                        format_bytes(info_.memory_bytes));
   }
-  double peak_flops() override { return 0; }
+  double peak_flops() override { return cuda::datasheet_flops(info_.name); }
+  double peak_bytes_per_second() const override { return cuda::memory_bytes_per_second(info_.index); }
   bool computes_in(DType dtype) const override {
     return dtype == DType::f32 || dtype == DType::f16 || (dtype == DType::bf16 && info_.compute_capability >= 80);
   }
@@ -73,6 +77,14 @@ class CudaDevice final : public Device {
                                 static_cast<size_t>(destination.columns) * item, static_cast<size_t>(destination.rows),
                                 context_.stream));
   }
+  std::unique_ptr<HostCopy> start_copy_to_host(std::vector<HostCopyPiece> pieces) override {
+    if (host_copies_ == nullptr) host_copies_ = std::make_unique<cuda::HostCopies>(info_.index, context_.stream);
+    return host_copies_->start(std::move(pieces));
+  }
+  void reserve(int64_t bytes, std::string_view purpose) override { context_.reserve(bytes, purpose); }
+  void begin_phase(const char* name) override { phases_.begin(name, context_.stream); }
+  void end_phase() override { phases_.end(); }
+  void profile(const ProfileRange& range) override { phases_.profile(range); }
   bool records() const override { return true; }
   std::unique_ptr<RecordedOperators> record(const std::function<void()>& calls) override {
     return context_.record(calls);
@@ -85,47 +97,106 @@ class CudaDevice final : public Device {
     return copy_stream_.get();
   }
 
-  void embedding_forward(const EmbeddingForward& a) override { cuda::embedding_forward(context_, a); }
-  void embedding_backward(const EmbeddingBackward& a) override { cuda::embedding_backward(context_, a); }
+  void embedding_forward(const EmbeddingForward& a) override {
+    const cuda::OperatorRange range("embedding_forward");
+    cuda::embedding_forward(context_, a);
+  }
+  void embedding_backward(const EmbeddingBackward& a) override {
+    const cuda::OperatorRange range("embedding_backward");
+    cuda::embedding_backward(context_, a);
+  }
   void residual_layernorm_forward(const ResidualLayerNormForward& a) override {
+    const cuda::OperatorRange range("residual_layernorm_forward");
     cuda::residual_layernorm_forward(context_, a);
   }
   void residual_layernorm_backward(const ResidualLayerNormBackward& a) override {
+    const cuda::OperatorRange range("residual_layernorm_backward");
     cuda::residual_layernorm_backward(context_, a);
   }
-  void linear_forward(const LinearForward& a) override { cuda::linear_forward(context_, a); }
-  void linear_backward(const LinearBackward& a) override { cuda::linear_backward(context_, a); }
-  void attention_forward(const AttentionForward& a) override { cuda::attention_forward(context_, a); }
-  void attention_backward(const AttentionBackward& a) override { cuda::attention_backward(context_, a); }
-  void attention_cached(const AttentionCached& a) override { cuda::attention_cached(context_, a); }
-  void output_loss(const OutputLoss& a) override { cuda::output_loss(context_, a); }
+  void linear_forward(const LinearForward& a) override {
+    const cuda::OperatorRange range("linear_forward");
+    cuda::linear_forward(context_, a);
+  }
+  void linear_backward(const LinearBackward& a) override {
+    const cuda::OperatorRange range("linear_backward");
+    cuda::linear_backward(context_, a);
+  }
+  void attention_forward(const AttentionForward& a) override {
+    const cuda::OperatorRange range("attention_forward");
+    cuda::attention_forward(context_, a);
+  }
+  void attention_backward(const AttentionBackward& a) override {
+    const cuda::OperatorRange range("attention_backward");
+    cuda::attention_backward(context_, a);
+  }
+  void attention_cached(const AttentionCached& a) override {
+    const cuda::OperatorRange range("attention_cached");
+    cuda::attention_cached(context_, a);
+  }
+  void output_loss(const OutputLoss& a) override {
+    const cuda::OperatorRange range("output_loss");
+    cuda::output_loss(context_, a);
+  }
   void mixture_log_probabilities(const MixtureLogProbabilities& a) override {
+    const cuda::OperatorRange range("mixture_log_probabilities");
     cuda::mixture_log_probabilities(context_, a);
   }
-  void sample_mixture(const SampleMixture& a) override { cuda::sample_mixture(context_, a); }
+  void sample_mixture(const SampleMixture& a) override {
+    const cuda::OperatorRange range("sample_mixture");
+    cuda::sample_mixture(context_, a);
+  }
   void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
+    const cuda::OperatorRange range("gradient_square_sum");
     cuda::gradient_square_sum(context_, gradients, square_sum);
   }
-  void adamw(const AdamW& a) override { cuda::adamw(context_, a); }
+  void adamw(const AdamW& a) override {
+    const cuda::OperatorRange range("adamw");
+    cuda::adamw(context_, a);
+  }
   void require_finite(ConstTensorView values, TensorView result) override {
+    const cuda::OperatorRange range("require_finite");
     cuda::require_finite(context_, values, result);
   }
-  void tfidf_rows(const TfIdfRows& a) override { cuda::tfidf_rows(context_, a); }
+  void tfidf_rows(const TfIdfRows& a) override {
+    const cuda::OperatorRange range("tfidf_rows");
+    cuda::tfidf_rows(context_, a);
+  }
   void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) override {
+    const cuda::OperatorRange range("sparse_transpose");
     cuda::sparse_transpose(context_, a, transposed);
   }
   void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) override {
+    const cuda::OperatorRange range("sparse_times_dense");
     cuda::sparse_times_dense(context_, a, x, y);
   }
-  void gram(ConstTensorView x, TensorView product) override { cuda::gram(context_, x, product); }
-  void solve_upper(ConstTensorView upper, TensorView y) override { cuda::solve_upper(context_, upper, y); }
+  void gram(ConstTensorView x, TensorView product) override {
+    const cuda::OperatorRange range("gram");
+    cuda::gram(context_, x, product);
+  }
+  void solve_upper(ConstTensorView upper, TensorView y) override {
+    const cuda::OperatorRange range("solve_upper");
+    cuda::solve_upper(context_, upper, y);
+  }
   void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView distances) override {
+    const cuda::OperatorRange range("squared_distances");
     cuda::squared_distances(context_, rows, centroids, distances);
   }
-  void nearest_centres(const NearestCentres& a) override { cuda::nearest_centres(context_, a); }
-  void cluster_sums(const ClusterSums& a) override { cuda::cluster_sums(context_, a); }
-  void price_sweep(const PriceSweep& a) override { cuda::price_sweep(context_, a); }
-  void assign_at_prices(const AssignAtPrices& a) override { cuda::assign_at_prices(context_, a); }
+  void nearest_centres(const NearestCentres& a) override {
+    const cuda::OperatorRange range("nearest_centres");
+    cuda::nearest_centres(context_, a);
+  }
+  void cluster_sums(const ClusterSums& a) override {
+    const cuda::OperatorRange range("cluster_sums");
+    cuda::cluster_sums(context_, a);
+  }
+  void price_sweep(const PriceSweep& a) override {
+    const cuda::OperatorRange range("price_sweep");
+    cuda::price_sweep(context_, a);
+  }
+  void assign_at_prices(const AssignAtPrices& a) override {
+    const cuda::OperatorRange range("assign_at_prices");
+    cuda::assign_at_prices(context_, a);
+  }
 
   int64_t relu_mask_columns(int64_t columns) const override { return cuda::relu_mask_columns(columns); }
   int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const override {
@@ -135,11 +206,13 @@ class CudaDevice final : public Device {
 
  protected:
   void* allocate_bytes(int64_t bytes, std::string_view purpose) override { return context_.allocate(bytes, purpose); }
-  void release_bytes(void* data, int64_t) noexcept override { cudaFree(data); }
+  void release_bytes(void* data, int64_t) noexcept override { context_.release(data); }
 
  private:
   CudaDeviceInfo info_;
   cuda::DeviceContext context_;
+  cuda::Phases phases_;
+  std::unique_ptr<cuda::HostCopies> host_copies_;  ///< made when first asked for
   std::unique_ptr<cuda::CopyStream> copy_stream_;  ///< made when first asked for
 };
 

@@ -9,6 +9,7 @@
 #include "cbtm/base/memory.h"
 #include "check.h"
 #include "cublaslt.h"
+#include "phases.h"
 #include "recorded_graph.h"
 
 namespace cbtm::cuda {
@@ -38,6 +39,7 @@ DeviceContext::DeviceContext(int index) {
   compute_capability = properties.major * 10 + properties.minor;
   shared_bytes_per_block_max = static_cast<int>(properties.sharedMemPerBlockOptin);
   CBTM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  Phases::name_stream(stream, "operators");
   staging_ = std::make_unique<StagingRing>();
   landing_ = std::make_unique<LandingMemory>();
   uploads_ = std::make_unique<UploadCache>();
@@ -51,6 +53,20 @@ DeviceContext::~DeviceContext() {
 }
 
 void* DeviceContext::allocate(int64_t bytes, std::string_view purpose) {
+  if (void* data = reserved_.take(bytes); data != nullptr) return data;
+  return allocate_from_driver(bytes, purpose);
+}
+
+void DeviceContext::release(void* data) noexcept {
+  if (!reserved_.give_back(data)) cudaFree(data);
+}
+
+void DeviceContext::reserve(int64_t bytes, std::string_view purpose) {
+  if (!reserved_.empty()) return;  // another run's: allocations come one by one
+  reserved_.own(allocate_from_driver(bytes, purpose), bytes);
+}
+
+void* DeviceContext::allocate_from_driver(int64_t bytes, std::string_view purpose) {
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
   if (status == cudaErrorMemoryAllocation) {
@@ -73,7 +89,7 @@ void* DeviceContext::workspace(int64_t bytes) {
     CBTM_CUDA(cudaFree(workspace_));
     workspace_ = nullptr;
     workspace_bytes_ = 0;
-    workspace_ = static_cast<char*>(allocate(rounded_up(bytes, int64_t{2} << 20), "scratch memory"));
+    workspace_ = static_cast<char*>(allocate_from_driver(rounded_up(bytes, int64_t{2} << 20), "scratch memory"));
     workspace_bytes_ = rounded_up(bytes, int64_t{2} << 20);
   }
   return workspace_;

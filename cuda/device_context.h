@@ -10,6 +10,7 @@
 #include "context.h"
 #include "matmul.h"
 #include "pinned_memory.h"
+#include "reserved_memory.h"
 #include "upload_cache.h"
 
 namespace cbtm::cuda {
@@ -31,6 +32,9 @@ class DeviceContext final : public Context {
 
   /// Throws Error that says what was asked for and what is free.
   void* allocate(int64_t bytes, std::string_view purpose);
+  void release(void* data) noexcept;
+  /// As Device::reserve.
+  void reserve(int64_t bytes, std::string_view purpose);
   /// Takes scratch memory (that of matrix products, too) now.
   void reserve_workspace(int64_t bytes);
   void copy_to_device(void* destination, const void* host_source, int64_t bytes);
@@ -43,6 +47,9 @@ class DeviceContext final : public Context {
   static int64_t planned_workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size);
 
  private:
+  void* allocate_from_driver(int64_t bytes, std::string_view purpose);
+
+  ReservedMemory reserved_;
   char* workspace_ = nullptr;
   int64_t workspace_bytes_ = 0;
   std::unique_ptr<StagingRing> staging_;

@@ -7,8 +7,10 @@
 #include "cbtm/base/memory.h"
 #include "cbtm/base/philox.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/device/open_device.h"
 #include "cbtm/model/inference.h"
 #include "cbtm/model/training_model.h"
+#include "cbtm/train/trainer.h"
 #include "commands/command_line.h"
 #include "commands/commands.h"
 #include "commands/weights_flag.h"
@@ -42,32 +44,36 @@ Json bench_train(Device& device, const CommandLine& line, const std::filesystem:
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   const int64_t rows = sequence * micro_batch;
-  const TrainingMemory memory = plan_training_memory(device, config, rows, device.free_bytes());
-  TrainingModel model(device, config, flat, rows, memory.recompute);
+  const DType dtype = resolve_precision(line.text("precision"), device);
+  const TrainingMemory memory = plan_training_memory(device, config, rows, device.free_bytes(), dtype);
+  TrainingModel model(device, config, flat, rows, memory.recompute, dtype);
+  model.record_passes(!line.get<bool>("no-cuda-graph"));
   flat = {};
 
   std::vector<int32_t> offsets;
   for (int64_t s = 0; s <= micro_batch; ++s) offsets.push_back(static_cast<int32_t>(s * sequence));
   std::vector<double> rates;
-  for (int64_t step = 0; step <= steps; ++step) {
+  const int64_t warm_up = device.records() ? 3 : 1;  // the second one is recorded
+  for (int64_t step = 0; step < warm_up + steps; ++step) {
+    const Device::Phase phase(device, "step");
     const std::vector<int32_t> ids =
         random_ids(rows + 1, config.vocab_size, line.common().seed + static_cast<uint64_t>(step));
     const auto start = Clock::now();
-    model.accumulate_gradients({std::span(ids).first(static_cast<size_t>(rows)), offsets}, std::span(ids).subspan(1),
-                               {.gradient_scale = 1 / static_cast<float>(rows),
-                                .dropout = static_cast<float>(dropout),
-                                .seed = line.common().seed,
-                                .step = static_cast<uint32_t>(step),
-                                .dropout_columns = (sequence + 3) / 4 * 4});
+    model.add_gradients({std::span(ids).first(static_cast<size_t>(rows)), offsets}, std::span(ids).subspan(1),
+                        {.gradient_scale = 1 / static_cast<float>(rows),
+                         .dropout = static_cast<float>(dropout),
+                         .seed = line.common().seed,
+                         .step = static_cast<uint32_t>(step),
+                         .dropout_columns = (sequence + 3) / 4 * 4});
     model.optimizer_step({.step = step + 1, .learning_rate = 1e-5f, .clip_norm = 1});
-    if (step > 0) rates.push_back(static_cast<double>(rows) / seconds_since(start));  // the first step warms up
+    if (step >= warm_up) rates.push_back(static_cast<double>(rows) / seconds_since(start));
   }
   const double rate = median(rates);
   const double flops = 3 * rate * config.forward_flops_per_token(sequence);
   Json result = {{"tokens_per_second", rate}, {"steps", steps},
                  {"sequence", sequence},      {"micro_batch", micro_batch},
                  {"dropout", dropout},        {"planned_bytes", memory.total()},
-                 {"flops_per_second", flops}};
+                 {"flops_per_second", flops}, {"precision", dtype_name(dtype)}};
   if (const double peak = device.peak_flops(); peak > 0) result["fraction_of_peak"] = flops / peak;
   return result;
 }
@@ -99,12 +105,24 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
         logits);
     rates.push_back(static_cast<double>(batch) / seconds_since(start));
   }
-  return {{"tokens_per_second", median(rates)},
-          {"prompt_tokens_per_second", static_cast<double>(batch * sequence) / prompt_seconds},
-          {"steps", steps},
-          {"sequence", sequence},
-          {"micro_batch", batch},
-          {"weight_bytes", model->weight_bytes()}};
+  // What a step cannot but read: the weights once, and the caches of all sequences as they are half way.
+  const OptConfig& config = model->config();
+  const double cached_tokens =
+      static_cast<double>(batch) * (static_cast<double>(sequence) + static_cast<double>(steps) / 2);
+  const double bytes = static_cast<double>(model->weight_bytes()) +
+                       cached_tokens * 2 * static_cast<double>(config.num_hidden_layers * config.hidden_size) *
+                           static_cast<double>(dtype_bytes(device.training_type()));
+  const double bytes_per_second = bytes * median(rates) / static_cast<double>(batch);
+  Json result = {{"tokens_per_second", median(rates)},
+                 {"bytes_per_second", bytes_per_second},
+                 {"prompt_tokens_per_second", static_cast<double>(batch * sequence) / prompt_seconds},
+                 {"steps", steps},
+                 {"sequence", sequence},
+                 {"micro_batch", batch},
+                 {"weight_bytes", model->weight_bytes()}};
+  if (const double peak = device.peak_bytes_per_second(); peak > 0)
+    result["fraction_of_bandwidth"] = bytes_per_second / peak;
+  return result;
 }
 
 }  // namespace
@@ -118,13 +136,15 @@ int run_bench(int argc, char** argv) {
   line.group("Size")("sequence", "tokens of a sequence (decode: of the prompt)", integer_flag(256), "N")(
       "micro-batch", "sequences at a time", integer_flag(8), "N")(
       "steps", "steps to time, after one to warm up", integer_flag(10), "N")("dropout", "train: dropout probability",
-                                                                             number_flag("0.1"), "P");
+                                                                             number_flag("0.1"), "P")(
+      "precision", "train: float32, bf16, fp16 or auto (bf16 on a GPU that has it)", text_flag("auto"), "TYPE")(
+      "no-cuda-graph", "train: launch kernels one by one", switch_flag());
   add_weights_flag(line);
   line.positional({"what"}, "train|decode");
   if (!line.parse(argc, argv)) return kExitSuccess;
   const std::string what = line.text("what");
   if (what != "train" && what != "decode") fail_usage("bench: '{}' cannot be measured; use train or decode", what);
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   Json result = what == "train" ? bench_train(*device, line, line.path("model"))
                                 : bench_decode(*device, line, line.path("model"));
   result["what"] = what;
@@ -132,6 +152,12 @@ int run_bench(int argc, char** argv) {
   result["peak_resident_bytes"] = peak_resident_bytes();
   fmt::print("{:.1f} tokens/s (median of {} steps)\n", result["tokens_per_second"].get<double>(),
              result["steps"].get<int64_t>());
+  if (result.contains("fraction_of_peak"))
+    fmt::print("model flops utilisation {:.1f} %: 3 x forward flops a token x tokens/s, of {:.0f} TFLOP/s\n",
+               100 * result["fraction_of_peak"].get<double>(), device->peak_flops() / 1e12);
+  if (result.contains("fraction_of_bandwidth"))
+    fmt::print("{:.1f} % of {:.0f} GB/s: weights and caches read once a step\n",
+               100 * result["fraction_of_bandwidth"].get<double>(), device->peak_bytes_per_second() / 1e9);
   line.write_json(result);
   return kExitSuccess;
 }

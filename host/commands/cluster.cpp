@@ -1,5 +1,6 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
+#include "cbtm/device/open_device.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
 #include "commands/stages.h"
@@ -20,7 +21,7 @@ int run_cluster(int argc, char** argv) {
   const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
   const ClusterOptions options = cluster_options(line, corpus);
   corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const bool redo = line.get<bool>("redo");
   if (!line.given("tokenizer") && find_stage(run, "tokenizer").is_null())
     say("no --tokenizer: learning one from the corpus");

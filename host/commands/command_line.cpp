@@ -108,8 +108,11 @@ bool CommandLine::parse(int argc, char** argv) {
                                   "N")("seed", "seed of everything random",
                                        cxxopts::value<uint64_t>()->default_value("1234"),
                                        "N")("json", "write the result here, machine-readable", text_flag(), "FILE")(
-      "quiet", "print results, warnings and errors only", switch_flag())(
-      "device", "auto, cpu, cuda or cuda:N", text_flag("auto"), "NAME")("help", "show this", switch_flag());
+      "quiet", "print results, warnings and errors only", switch_flag())("device", "auto, cpu, cuda or cuda:N",
+                                                                         text_flag("auto"), "NAME")(
+      "profile",
+      "a profiler captures these phases only: step, layer, checkpoint, validation, prompt, token (see scripts/profile)",
+      text_flag(""), "PHASE[:FIRST[:COUNT]]")("help", "show this", switch_flag());
 
   // Lists: --corpus A B C becomes --corpus=A<delimiter>B<delimiter>C.
   std::set<std::string> lists;
@@ -176,6 +179,7 @@ bool CommandLine::parse(int argc, char** argv) {
   }
   common_.quiet = get<bool>("quiet");
   common_.device = text("device");
+  common_.profile = text("profile");
   set_thread_count(common_.threads);
   set_quiet(common_.quiet);
   return true;

@@ -13,13 +13,14 @@
 
 namespace cbtm {
 
-/// The flags every command has: --threads, --seed, --json FILE, --quiet, --device, --help.
+/// The flags every command has: --threads, --seed, --json FILE, --quiet, --device, --profile, --help.
 struct CommonFlags {
   int threads = 1;
   uint64_t seed = 1234;
   std::optional<std::filesystem::path> json;  ///< where the machine-readable result goes
   bool quiet = false;
   std::string device = "auto";
+  std::string profile;  ///< phases for a profiler, or empty
 };
 
 /// One command's flags over cxxopts, with what cxxopts lacks: lists of values after one flag (--corpus A B C),

@@ -2,7 +2,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
-#include "cbtm/device/device.h"
+#include "cbtm/device/open_device.h"
 #include "commands/command_line.h"
 #include "commands/commands.h"
 

@@ -9,6 +9,7 @@
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/device/open_device.h"
 #include "cbtm/ensemble/generate.h"
 #include "commands/commands.h"
 #include "commands/evaluation_flags.h"
@@ -89,7 +90,7 @@ int64_t memory_flag(const CommandLine& line) {
 
 int evaluate(const CommandLine& line) {
   const ExpertSet experts = open_experts(line);
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   EvaluationOptions options{.routing = parse_routing_mode(line.text("routing"))};
   for (const int64_t top_k : parse_top_k(line.text("topk"), experts.router().clusters()))
     options.mixtures.push_back({top_k, 0.1, power_flag(line, experts)});
@@ -165,7 +166,7 @@ void print_routing(const Generated& result, const Tokenizer& tokenizer) {
 
 int generate_text(const CommandLine& line) {
   const ExpertSet experts = open_experts(line);
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const std::vector<int64_t> top_k = parse_top_k(line.text("topk"), experts.router().clusters());
   if (top_k.size() != 1)
     fail_usage("--topk {}: several values are for evaluate; give one to generate", line.text("topk"));

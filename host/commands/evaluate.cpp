@@ -3,6 +3,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/device/open_device.h"
 #include "commands/commands.h"
 #include "commands/evaluation_flags.h"
 #include "commands/weights_flag.h"
@@ -20,7 +21,7 @@ int run_evaluate(int argc, char** argv) {
   if (!line.parse(argc, argv)) return kExitSuccess;
   const std::filesystem::path directory = line.path("model");
   OptCheckpoint::open(directory);  // what is wrong with the files is said first
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const auto model = InferenceModel::load(*device, directory, weights_flag(line));
   const Tokenizer tokenizer = Tokenizer::load(line.given("tokenizer") ? line.path("tokenizer") : directory);
   int64_t length = model->config().max_position_embeddings;

@@ -47,7 +47,8 @@ Json gain_curve(Device& device, const RunDirectory& run, const std::vector<Evalu
     }
     EvaluationOptions options{.length_max = length};
     const double power = experts.router().parts().distance_power;
-    for (const int64_t top_k : {int64_t{1}, std::min<int64_t>(2, experts.router().clusters()), experts.router().clusters()})
+    for (const int64_t top_k :
+         {int64_t{1}, std::min<int64_t>(2, experts.router().clusters()), experts.router().clusters()})
       options.mixtures.push_back({top_k, temperature, power});
     const Evaluation ensemble = evaluate_ensemble(device, experts, documents, options);
     const int64_t step = number * steps / (count + 1);
@@ -111,9 +112,12 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
   const Evaluation ensemble = evaluate_ensemble(device, experts, documents, options);
   summary["tokens"] = ensemble.scores[0].tokens;
   for (const Score& score : ensemble.scores) summary["top_k"].push_back({score.mixture.top_k, score.perplexity()});
-  const Json settings = {{"experts", run.experts().string()}, {"top_k", sweep},
-                         {"router_temperature", temperature}, {"distance_power", power},
-                         {"routing", "token"},                {"max_tokens", length},
+  const Json settings = {{"experts", run.experts().string()},
+                         {"top_k", sweep},
+                         {"router_temperature", temperature},
+                         {"distance_power", power},
+                         {"routing", "token"},
+                         {"max_tokens", length},
                          {"router_hash", experts.router().content_hash()}};
   const Json end = {{"dense", summary["dense"]},
                     {"top_1", ensemble.scores[0].perplexity()},

@@ -7,6 +7,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/device/open_device.h"
 #include "commands/commands.h"
 #include "commands/generation_flags.h"
 #include "commands/weights_flag.h"
@@ -33,7 +34,7 @@ int run_generate(int argc, char** argv) {
   const Tokenizer* known = tokenizer ? &*tokenizer : nullptr;
 
   OptCheckpoint::open(directory);  // what is wrong with the files is said first
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   std::unique_ptr<InferenceModel> model = InferenceModel::load(*device, directory, weights);
   GenerationOptions options = generation_options(line, model->config());
   const auto prompts = read_prompts(line, known);

@@ -4,6 +4,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/device/open_device.h"
 #include "cbtm/model/inference.h"
 #include "commands/commands.h"
 #include "commands/generation_flags.h"
@@ -29,7 +30,7 @@ int run_logits(int argc, char** argv) {
     offsets.push_back(static_cast<int32_t>(ids.size()));
   }
   OptCheckpoint::open(line.path("model"));  // what is wrong with the files is said first
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const auto model = InferenceModel::load(*device, line.path("model"), weights_flag(line));
   const int64_t vocab_size = model->config().vocab_size;
   std::vector<float> logits(ids.size() * static_cast<size_t>(vocab_size));

@@ -6,6 +6,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/device/open_device.h"
 #include "cbtm/report/report.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
@@ -25,8 +26,8 @@ void add_run_flags(CommandLine& line) {
   add_tokenizer_flags(line);
   add_model_source_flags(line);
   line.group("Seed")("seed-tokens", "tokens that a new seed is trained on (default: half the corpus; --init: none)",
-                     integer_flag(), "N")("seed-batch-tokens", "tokens of one of its steps (default: half --batch-tokens)",
-                                          integer_flag(), "N")(
+                     integer_flag(), "N")(
+      "seed-batch-tokens", "tokens of one of its steps (default: half --batch-tokens)", integer_flag(), "N")(
       "seed-learning-rate", "its peak (default: by the model's width)", number_flag(), "R");
   add_training_flags(line);
   add_match_flag(line);
@@ -44,12 +45,11 @@ TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& 
                                int64_t corpus_tokens) {
   TrainingSettings seed = dense;
   seed.snapshots = 0;
-  const int64_t batch = line.given("seed-batch-tokens")
-                            ? line.integer("seed-batch-tokens", dense.sequence_length)
-                            : dense.batch_sequences * dense.sequence_length / 2;
+  const int64_t batch = line.given("seed-batch-tokens") ? line.integer("seed-batch-tokens", dense.sequence_length)
+                                                        : dense.batch_sequences * dense.sequence_length / 2;
   seed.batch_sequences = std::max<int64_t>(1, batch / dense.sequence_length);
-  const int64_t tokens = line.given("seed-tokens") ? line.integer("seed-tokens", 0)
-                                                   : (source.init.empty() ? corpus_tokens / 2 : 0);
+  const int64_t tokens =
+      line.given("seed-tokens") ? line.integer("seed-tokens", 0) : (source.init.empty() ? corpus_tokens / 2 : 0);
   seed.steps = tokens / (seed.batch_sequences * seed.sequence_length);
   seed.learning_rate = line.given("seed-learning-rate") ? line.number("seed-learning-rate", 0, 10)
                                                         : default_learning_rate(source_config(source).hidden_size);
@@ -72,7 +72,7 @@ int run_run(int argc, char** argv) {
   const ClusterOptions options = cluster_options(line, corpus);
   corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
   const bool redo = line.get<bool>("redo");
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   install_stop_signals();
 
   run_tokenizer_stage(run, line, corpus, redo);

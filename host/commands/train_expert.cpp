@@ -1,6 +1,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/device/open_device.h"
 #include "commands/commands.h"
 #include "commands/training_flags.h"
 
@@ -32,7 +33,7 @@ int run_train_expert(int argc, char** argv) {
   const TrainingSettings dense =
       dense_settings(line, OptCheckpoint::open(run.seed()).config(), train_tokens(clusters), count);
   const TrainingSettings expert = expert_settings(dense, count, match_batch(line));
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   install_stop_signals();
   const bool redo = line.get<bool>("redo");
   Json result = Json::object();

@@ -1,5 +1,6 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/signals.h"
+#include "cbtm/device/open_device.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "commands/commands.h"
 #include "commands/training_flags.h"
@@ -19,7 +20,7 @@ int run_train_seed(int argc, char** argv) {
   const SeedSource source = seed_source(line, clusters["vocab_size"]);
   TrainingSettings settings = dense_settings(line, source_config(source), train_tokens(clusters), 1);
   if (!source.init.empty() && !line.given("steps") && !line.given("tokens")) settings.steps = 0;
-  const std::unique_ptr<Device> device = open_device(line.common().device);
+  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   install_stop_signals();
   train_run_seed(*device, run, source, settings, line.get<bool>("redo"), line.as_typed());
   line.write_json(find_stage(run, "seed"));

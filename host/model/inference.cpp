@@ -134,6 +134,7 @@ class OptInference : public InferenceModel, private WeightSource {
   Device& device() override { return device_; }
 
   ConstTensorView extend_on_device(std::span<const int64_t> handles, const PackedTokens& tokens) override {
+    const Device::Phase phase(device_, tokens.rows() == tokens.sequences() ? "token" : "prompt");
     const int64_t count = static_cast<int64_t>(handles.size());
     CBTM_ASSERT(tokens.sequences() == count, "a run of tokens for each sequence");
     check(tokens, handles);

@@ -17,6 +17,7 @@ enum Site : uint32_t { kAttentionProbabilities = 0, kAttentionOutput = 1, kFfnOu
 
 /// Micro-batches of a step at most: the loss of each stays on the device until the step is finished.
 constexpr int64_t kMicroBatchesMax = 65'536;
+constexpr int64_t kResultBytes = (2 + kMicroBatchesMax) * 8;
 
 /// Shapes of micro-batches that are kept recorded: a step has two, if its last one is smaller.
 constexpr size_t kRecordedMax = 4;
@@ -31,18 +32,29 @@ struct TrainingModel::State {
         rows(rows_),
         recompute(recompute_),
         dtype(dtype_),
-        flat(device_.allocate(4 * layout.flat_size() * 4, "weights, gradients and moments")),
+        flat((reserve(), device_.allocate(4 * layout.flat_size() * 4, "weights, gradients and moments"))),
         working(dtype_ == DType::f32
                     ? DeviceBuffer()
                     : device_.allocate(layout.flat_size() * dtype_bytes(dtype_), "the working copy of the weights")),
         weight_tensors(working_tensors()),
         gradient_tensors(config, layout, flat_view(1).data, DType::f32, vectors_of(1)),
         activations(Activations::allocate(device_, config_, rows_, recompute_, dtype_)),
-        results(device_.allocate((2 + kMicroBatchesMax) * 8, "losses and gradient norm")),
+        results(device_.allocate(kResultBytes, "losses and gradient norm")),
         token_buffer(device_.allocate(token_words(rows_) * 4, "token ids")) {
     device.reserve_workspace(device.workspace_bytes(rows, config.hidden_size, config.ffn_dim, config.vocab_size));
     activation = config.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu;
     scale = 1 / std::sqrt(static_cast<float>(config.head_dim()));
+  }
+
+  /// All memory of the training in one piece; the buffers below are carved from it.
+  void reserve() {
+    constexpr int64_t kAlignment = 256;
+    int64_t bytes = 0;
+    for (const int64_t buffer :
+         {4 * layout.flat_size() * 4, dtype == DType::f32 ? 0 : layout.flat_size() * dtype_bytes(dtype),
+          activation_bytes(device, config, rows, recompute, dtype), kResultBytes, token_words(rows) * 4})
+      bytes += (buffer + kAlignment - 1) / kAlignment * kAlignment;
+    device.reserve(bytes, "training");
   }
 
   TensorView flat_view(int64_t part) {
@@ -94,6 +106,7 @@ struct TrainingModel::State {
     PassKey key;
     std::unique_ptr<RecordedOperators> operators;  ///< null when it has run only once yet
   };
+  std::shared_ptr<HostCopy> snapshot;  ///< under way; weights and moments must not change before it is complete
   bool recording = false;              ///< whether passes are recorded
   std::vector<RecordedPass> recorded;  ///< the last used first
 
@@ -239,6 +252,7 @@ void TrainingModel::State::ffn_hidden(int64_t layer, ConstTensorView input) {
 
 /// `again`: within the backward pass, from the layer's kept input; what follows the layer is left as it is.
 void TrainingModel::State::layer_forward(int64_t layer, bool again) {
+  const Device::Phase phase(device, "layer");
   const LayerTensors& w = weight_tensors.layers[static_cast<size_t>(layer)];
   const LayerActivations& a = activations.layers[static_cast<size_t>(layer)];
   const ConstTensorView input = layer_input(layer);
@@ -341,6 +355,7 @@ double TrainingModel::State::read_loss(int64_t micro_batch) {
 /// In: norm_gradient = gradient of the layer's normalized output (of what its last norm writes), and, pre-norm,
 /// sum_gradient = gradient of its output by the residual path after it. Out: the same of the layer before.
 void TrainingModel::State::layer_backward(int64_t layer) {
+  const Device::Phase phase(device, "layer backward");
   const LayerTensors& w = weight_tensors.layers[static_cast<size_t>(layer)];
   const LayerTensors& g = gradient_tensors.layers[static_cast<size_t>(layer)];
   const LayerActivations& a = activations.layers[static_cast<size_t>(layer)];
@@ -571,6 +586,11 @@ double TrainingModel::loss_sum(const PackedTokens& tokens, std::span<const int32
 StepResult TrainingModel::finish_step(const OptimizerOptions& options) {
   State& s = *state_;
   const TensorView square_sum = s.square_sum();
+  const Device::Phase phase(s.device, "optimizer");
+  if (s.snapshot != nullptr) {
+    s.snapshot->release_sources();
+    s.snapshot.reset();
+  }
   s.device.gradient_square_sum(gradients(), square_sum);
   if (s.micro_batches > 0) s.device.require_finite(s.results.view(DType::f64, 1, s.micro_batches, 8), square_sum);
   s.device.adamw({.weights = weights(),
@@ -597,6 +617,20 @@ StepResult TrainingModel::finish_step(const OptimizerOptions& options) {
 }
 
 double TrainingModel::optimizer_step(const OptimizerOptions& options) { return finish_step(options).gradient_norm; }
+
+std::shared_ptr<HostCopy> TrainingModel::start_snapshot(std::span<float> weights_copy,
+                                                        std::span<float> first_moments_copy,
+                                                        std::span<float> second_moments_copy) {
+  std::vector<HostCopyPiece> pieces;
+  for (const auto& [copy, view] : {std::pair{weights_copy, weights()},
+                                   {first_moments_copy, first_moments()},
+                                   {second_moments_copy, second_moments()}}) {
+    CBTM_ASSERT(static_cast<int64_t>(copy.size()) == view.size(), "a snapshot holds every parameter");
+    pieces.push_back({copy.data(), view.data, view.size() * 4});
+  }
+  state_->snapshot = state_->device.start_copy_to_host(std::move(pieces));
+  return state_->snapshot;
+}
 
 void TrainingModel::record_passes(bool wanted) {
   state_->recording = wanted && state_->device.records();

@@ -15,6 +15,7 @@
 #include "cbtm/train/token_stream.h"
 #include "train/loss_scale.h"
 #include "train/metrics_log.h"
+#include "train/state_writer.h"
 #include "train/training_state.h"
 
 namespace cbtm {
@@ -112,6 +113,7 @@ class Training {
       counters_ = *resumed;
       say(fmt::format("{}: goes on after step {} of {}", job_.name, counters_.step, settings_.steps));
     }
+    writer_.emplace(device_, *model_, job_.work_directory, identity_, settings_.keep);
     MetricsLog metrics(job_.work_directory / "metrics.jsonl", counters_.step);
     for (const Json& line : metrics.earlier()) remember(line);
     Progress progress(job_.name);
@@ -159,6 +161,7 @@ class Training {
       if (counters_.step % settings_.save_every == 0 || counters_.step == settings_.steps) save();
       if (stop_requested() != 0 && counters_.step < settings_.steps) stop();
     }
+    writer_->finish();
     return result();
   }
 
@@ -177,6 +180,7 @@ class Training {
 
   /// One optimizer step; its line for metrics.jsonl, or null if a stop was asked for before it was complete.
   Json step() {
+    const Device::Phase phase(device_, "step");
     const int64_t length = settings_.sequence_length;
     const int64_t number = counters_.step + 1;
     std::vector<int32_t> ids, targets, offsets, starts;
@@ -264,6 +268,7 @@ class Training {
   /// Mean loss over held-out documents, without dropout: all of them, or as many, evenly spread over the shards and
   /// within them, as hold about kValidationTokens.
   double validate() {
+    const Device::Phase phase(device_, "validation");
     const auto length_max = static_cast<size_t>(settings_.sequence_length) + 1;
     int64_t tokens = 0;
     for (const IndexedDataset& dataset : held_out_)
@@ -304,10 +309,11 @@ class Training {
     return flat;
   }
 
-  void save() { save_training_state(device_, job_.work_directory, *model_, counters_, identity_, settings_.keep); }
+  void save() { writer_->save(counters_); }
 
   [[noreturn]] void stop() {
     save();
+    writer_->finish();
     throw Error(
         fmt::format(
             "{}: stopped by signal {} after step {} of {}; the state is saved, the same command goes on from it",
@@ -339,6 +345,7 @@ class Training {
   int64_t micro_ = 1;
   TrainingMemory memory_;
   std::optional<TrainingModel> model_;
+  std::optional<StateWriter> writer_;
   TrainingCounters counters_;
   int64_t failures_ = 0;
   std::deque<double> recent_losses_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include "cbtm/base/error.h"
@@ -13,15 +14,15 @@ namespace cbtm {
 namespace {
 
 constexpr const char* kTensorNames[] = {"weights", "first_moments", "second_moments"};
-constexpr const char* kCounterNames[] = {"identity",   "step",             "optimizer_steps", "skipped_steps",
-                                         "loss_scale", "loss_scale_steps", "seconds"};
+constexpr const char* kCounterNames[] = {"identity",         "step",   "optimizer_steps", "skipped_steps", "loss_scale",
+                                         "loss_scale_steps", "seconds"};
 
 std::vector<TensorView> tensors_of(const TrainingModel& model) {
   return {model.weights(), model.first_moments(), model.second_moments()};
 }
 
 /// Hash of the tensors' bytes and of the text that belongs to them.
-std::string state_hash(const std::vector<const void*>& data, size_t bytes, const std::string& text) {
+std::string state_hash(std::span<const void* const> data, size_t bytes, const std::string& text) {
   StreamingHash hash;
   for (const void* part : data) hash.update(part, bytes);
   hash.update(text);
@@ -60,20 +61,8 @@ void remove_partial_files(const std::filesystem::path& directory) {
 
 }  // namespace
 
-void save_training_state(Device& device, const std::filesystem::path& work_directory, const TrainingModel& model,
-                         const TrainingCounters& counters, const Json& identity, int64_t keep) {
-  std::vector<std::vector<float>> copies;
-  std::vector<const void*> data;
-  const int64_t count = model.layout().flat_size();
-  for (const TensorView& view : tensors_of(model)) {
-    const void* readable = device.host_readable(view.data);
-    if (readable == nullptr) {
-      copies.emplace_back(static_cast<size_t>(count));
-      device.copy_to_host(copies.back().data(), view.data, count * 4);
-      readable = copies.back().data();
-    }
-    data.push_back(readable);
-  }
+void write_training_state(const std::filesystem::path& work_directory, const std::array<const float*, 3>& data,
+                          int64_t count, const TrainingCounters& counters, const Json& identity, int64_t keep) {
   const std::string text = Json{
       {"identity", identity},
       {"step", counters.step},
@@ -83,10 +72,11 @@ void save_training_state(Device& device, const std::filesystem::path& work_direc
       {"loss_scale_steps", counters.loss_scale.steps_since_change},
       {"seconds",
        counters.seconds}}.dump();
+  const std::array<const void*, 3> parts = {data[0], data[1], data[2]};
   std::vector<OutputTensor> tensors;
   for (size_t i = 0; i < data.size(); ++i) tensors.push_back({kTensorNames[i], StoredType::f32, {count}, data[i]});
   write_safetensors(work_directory / fmt::format("state-{:08}.safetensors", counters.step), tensors,
-                    {{"training", text}, {"hash", state_hash(data, static_cast<size_t>(count) * 4, text)}});
+                    {{"training", text}, {"hash", state_hash(parts, static_cast<size_t>(count) * 4, text)}});
   std::vector<std::filesystem::path> states = states_in(work_directory);
   for (size_t i = static_cast<size_t>(keep); i < states.size(); ++i) std::filesystem::remove(states[i]);
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -20,9 +21,9 @@ struct TrainingCounters {
 };
 
 /// Writes work_directory/state-STEP.safetensors (weights, moments, counters, identity, hash) and removes all but the
-/// last `keep`.
-void save_training_state(Device& device, const std::filesystem::path& work_directory, const TrainingModel& model,
-                         const TrainingCounters& counters, const Json& identity, int64_t keep);
+/// last `keep`. `tensors`: weights, first and second moments in memory of the host, `count` floats each.
+void write_training_state(const std::filesystem::path& work_directory, const std::array<const float*, 3>& tensors,
+                          int64_t count, const TrainingCounters& counters, const Json& identity, int64_t keep);
 
 /// True if the last state that can be read belongs to another training.
 bool has_other_training_state(const std::filesystem::path& work_directory, const Json& identity);

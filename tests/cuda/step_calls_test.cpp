@@ -1,6 +1,7 @@
 // What a training step asks of the CUDA runtime: the program puts counting functions before those of the runtime
 // (which is a shared library here), and trains as `train_expert` does.
 
+#include <cuda_profiler_api.h>
 #include <cuda_runtime.h>
 #include <dlfcn.h>
 #include <doctest/doctest.h>
@@ -9,6 +10,8 @@
 #include <map>
 #include <string>
 
+#include "cbtm/base/error.h"
+#include "cbtm/device/profile_range.h"
 #include "cbtm/model/training_model.h"
 #include "cuda_device.h"
 
@@ -60,6 +63,8 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void*
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
   return next<decltype(cudaGraphLaunch)>("cudaGraphLaunch")(graph, stream);
 }
+cudaError_t cudaProfilerStart() { return next<cudaError_t()>("cudaProfilerStart")(); }
+cudaError_t cudaProfilerStop() { return next<cudaError_t()>("cudaProfilerStop")(); }
 cudaError_t cudaDeviceSynchronize() { return next<decltype(cudaDeviceSynchronize)>("cudaDeviceSynchronize")(); }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   return next<decltype(cudaStreamSynchronize)>("cudaStreamSynchronize")(stream);
@@ -216,6 +221,59 @@ TEST_CASE("a step: nothing allocated, one wait at its end, graphs with the same 
     // Without those of cuBLASLt: 14 a layer, and those of embedding, loss, last norm and optimizer.
     CHECK(launched.last_step["__cudaLaunchKernel"] <= 3 * (14 * kLayers + 14) + 6);
   }
+}
+
+TEST_CASE("a training takes its memory in one piece, and gives it back") {
+  const std::unique_ptr<Device> device = make_cuda_device(0);
+  { train(*device, DType::bf16, true, 1); }  // what the device itself keeps is there
+  const int64_t before = device->free_bytes();
+  const OptConfig config = shape();
+  const std::vector<float> parameters = initial_parameters(config, 5);
+  for (int round = 0; round < 2; ++round) {
+    calls.clear();
+    TrainingModel model(*device, config, parameters, kRows, Recompute::nothing, DType::bf16);
+    CHECK(calls["cudaMalloc"] == 1);
+    CHECK(calls["cudaFree"] == 0);
+    CHECK(device->free_bytes() < before);
+  }
+  CHECK(device->free_bytes() == before);
+}
+
+TEST_CASE("a snapshot holds what was there when it was started, whatever the next step does") {
+  const std::unique_ptr<Device> device = make_cuda_device(0);
+  const OptConfig config = shape();
+  const std::vector<float> parameters = initial_parameters(config, 5);
+  TrainingModel model(*device, config, parameters, kRows, Recompute::nothing, DType::f32);
+  std::vector<float> weights(parameters.size()), first(parameters.size()), second(parameters.size());
+  const std::shared_ptr<HostCopy> snapshot = model.start_snapshot(weights, first, second);
+  std::vector<int32_t> ids(kRows);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 37 % 307);
+  const int32_t offsets[] = {0, static_cast<int32_t>(kRows)};
+  model.add_gradients({ids, offsets}, ids, {.gradient_scale = 1.0f / kRows, .dropout_columns = kRows});
+  model.finish_step({.step = 1, .learning_rate = 1e-3f});
+  snapshot->wait();
+  CHECK(weights == parameters);
+  CHECK(first == std::vector<float>(parameters.size()));
+  std::vector<float> now(parameters.size());
+  device->copy_to_host(now.data(), model.weights().data, static_cast<int64_t>(now.size()) * 4);
+  CHECK(now != parameters);
+}
+
+TEST_CASE("a profiler captures the phases asked for") {
+  const std::unique_ptr<Device> device = make_cuda_device(0);
+  device->profile(parse_profile_range("step:2:2"));
+  for (int step = 1; step <= 5; ++step) {
+    CAPTURE(step);
+    calls.clear();
+    {
+      const Device::Phase phase(*device, "step");
+      const Device::Phase inner(*device, "layer");
+    }
+    CHECK(calls["cudaProfilerStart"] == (step == 2 ? 1 : 0));
+    CHECK(calls["cudaProfilerStop"] == (step == 3 ? 1 : 0));
+  }
+  for (const std::string text : {"", "steps", "step:0", "step:1:", "step:x"})
+    CHECK_THROWS_AS(parse_profile_range(text), Error);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ namespace cbtm {
 
 class Device;
 class UploadStream;
+struct ProfileRange;
 
 /// Memory of a device; freed with the object. Movable, not copyable: a copy is a named call of Device.
 class DeviceBuffer {
@@ -276,6 +277,21 @@ struct SampleMixture {
   TensorView tokens;  ///< int32 [1, sequences]
 };
 
+/// A copy to the host that runs beside the operators.
+class HostCopy {
+ public:
+  virtual ~HostCopy() = default;
+  /// Until it is complete; throws Error if it failed. On any thread.
+  virtual void wait() = 0;
+  /// The same, and the operators called from now on may write to the sources. On the thread that calls operators.
+  virtual void release_sources() { wait(); }
+};
+struct HostCopyPiece {
+  void* destination;   ///< memory of the host
+  const void* source;  ///< of the device
+  int64_t bytes;
+};
+
 /// Operators kept as they were called, to be run again with the same views and numbers (on a GPU: a CUDA graph).
 class RecordedOperators {
  public:
@@ -296,8 +312,11 @@ class Device {
 
   /// "cpu (16 threads, AVX-512)", for people.
   virtual std::string description() const = 0;
-  /// Multiply-adds count as two; 0 when unknown. Measured once a process, by a product of matrices.
+  /// Multiply-adds count as two; 0 when unknown. The CPU's are measured once a process, by a product of matrices; a
+  /// GPU's are those of its tensor cores with 16-bit numbers, from its datasheet.
   virtual double peak_flops() = 0;
+  /// Of the memory, from the driver; 0 when unknown.
+  virtual double peak_bytes_per_second() const { return 0; }
   /// Bytes that could still be allocated.
   virtual int64_t free_bytes() const = 0;
 
@@ -320,6 +339,32 @@ class Device {
   virtual void* use_host_memory(const void* data) const = 0;
   /// Copies that run beside the operators (cbtm/device/upload.h), or null where the host's memory is the device's.
   virtual UploadStream* uploads() { return nullptr; }
+
+  /// Starts copies that read what the operators called so far write. Operators may write to the sources again after
+  /// HostCopy::release_sources(). By default the copies are complete on return.
+  virtual std::unique_ptr<HostCopy> start_copy_to_host(std::vector<HostCopyPiece> pieces);
+  /// Takes memory for the following allocations now, in one piece, so that they cannot fail; freed with the last of
+  /// them. Throws Error like allocate. Where memory comes by the page this does nothing.
+  virtual void reserve(int64_t bytes, std::string_view purpose) {
+    static_cast<void>(bytes);
+    static_cast<void>(purpose);
+  }
+
+  /// What the operators called up to end_phase() belong to, for a profiler's timeline. Phases nest.
+  virtual void begin_phase(const char* name) { static_cast<void>(name); }
+  virtual void end_phase() {}
+  /// Has a profiler that waits for it (cudaProfilerStart) capture only these phases.
+  virtual void profile(const ProfileRange& range);
+  class Phase {
+   public:
+    Phase(Device& device, const char* name) : device_(device) { device_.begin_phase(name); }
+    Phase(const Phase&) = delete;
+    Phase& operator=(const Phase&) = delete;
+    ~Phase() { device_.end_phase(); }
+
+   private:
+    Device& device_;
+  };
 
   /// Whether record() works here.
   virtual bool records() const { return false; }
@@ -383,21 +428,7 @@ class Device {
   virtual void release_bytes(void* data, int64_t bytes) noexcept = 0;
 };
 
-/// "cpu", "cuda", "cuda:1" or "auto" (the best there is; the choice is named on stderr). Throws Error if the device is
-/// not there: never another one instead.
-std::unique_ptr<Device> open_device(std::string_view name);
-
-/// A device of this machine as `cbtm devices` shows it.
-struct DeviceInfo {
-  std::string name;         ///< as --device takes it: "cpu", "cuda:1"
-  std::string description;  ///< what it is, for people
-  int64_t free_bytes = 0;
-  std::string problem;  ///< why it cannot be used; empty if it can
-};
-/// All there are, and a line that says why there is no GPU where there is none.
-std::vector<DeviceInfo> list_devices();
-
-/// The CPU device (host/cpu).
+/// The CPU device (host/cpu). open_device.h opens any by its name.
 std::unique_ptr<Device> make_cpu_device();
 
 }  // namespace cbtm

@@ -91,6 +91,10 @@ class TrainingModel {
   double loss_sum(const PackedTokens& tokens, std::span<const int32_t> targets);
   /// finish_step for those who have the losses: returns the norm.
   double optimizer_step(const OptimizerOptions& options);
+  /// Starts to copy weights and moments (flat_size each) to the host, beside what is called next; the next optimizer
+  /// step waits for it.
+  std::shared_ptr<HostCopy> start_snapshot(std::span<float> weights, std::span<float> first_moments,
+                                           std::span<float> second_moments);
   /// Whether add_gradients records its operators at the second micro-batch of a shape and runs the record from then on
   /// (a CUDA graph: one launch a micro-batch). Does nothing on a device that cannot. The results are the same bits.
   void record_passes(bool wanted);

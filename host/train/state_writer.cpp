@@ -1,0 +1,40 @@
+#include "train/state_writer.h"
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
+
+namespace cbtm {
+
+StateWriter::~StateWriter() {
+  try {
+    finish();
+  } catch (const std::exception& error) {
+    warn(error.what());
+  }
+}
+
+void StateWriter::finish() {
+  if (writing_.valid()) writing_.get();
+}
+
+void StateWriter::save(const TrainingCounters& counters) {
+  finish();
+  const Device::Phase phase(device_, "checkpoint");
+  const int64_t count = model_.layout().flat_size();
+  if (device_.host_readable(model_.weights().data) != nullptr) {
+    std::array<const float*, 3> tensors{};
+    size_t i = 0;
+    for (const TensorView& view : {model_.weights(), model_.first_moments(), model_.second_moments()})
+      tensors[i++] = static_cast<const float*>(device_.host_readable(view.data));
+    return write_training_state(work_directory_, tensors, count, counters, identity_, keep_);
+  }
+  for (std::vector<float>& copy : copies_) copy.resize(static_cast<size_t>(count));
+  std::shared_ptr<HostCopy> copy = model_.start_snapshot(copies_[0], copies_[1], copies_[2]);
+  writing_ = std::async(std::launch::async, [this, copy = std::move(copy), count, counters] {
+    copy->wait();
+    write_training_state(work_directory_, {copies_[0].data(), copies_[1].data(), copies_[2].data()}, count, counters,
+                         identity_, keep_);
+  });
+}
+
+}  // namespace cbtm

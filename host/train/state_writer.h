@@ -1,0 +1,42 @@
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <future>
+#include <vector>
+
+#include "train/training_state.h"
+
+namespace cbtm {
+
+/// Saves the states of a training. Where the host can read the device's memory a state is written at once; else it is
+/// copied and written beside the steps that follow, one at a time.
+class StateWriter {
+ public:
+  StateWriter(Device& device, TrainingModel& model, std::filesystem::path work_directory, Json identity, int64_t keep)
+      : device_(device),
+        model_(model),
+        work_directory_(std::move(work_directory)),
+        identity_(std::move(identity)),
+        keep_(keep) {}
+  StateWriter(const StateWriter&) = delete;
+  StateWriter& operator=(const StateWriter&) = delete;
+  /// Waits; what goes wrong is a warning.
+  ~StateWriter();
+
+  /// Begins to save the state after the last step. Waits for the state before it; throws its Error.
+  void save(const TrainingCounters& counters);
+  /// Until the last state is on disk; throws its Error.
+  void finish();
+
+ private:
+  Device& device_;
+  TrainingModel& model_;
+  std::filesystem::path work_directory_;
+  Json identity_;
+  int64_t keep_;
+  std::array<std::vector<float>, 3> copies_;
+  std::future<void> writing_;
+};
+
+}  // namespace cbtm
