@@ -22,6 +22,7 @@ struct OptCheckpoint::State {
 OptCheckpoint::OptCheckpoint(std::unique_ptr<State> state) : state_(std::move(state)) {}
 OptCheckpoint::OptCheckpoint(OptCheckpoint&&) noexcept = default;
 OptCheckpoint::~OptCheckpoint() = default;
+const std::filesystem::path& OptCheckpoint::path() const { return state_->path; }
 const OptConfig& OptCheckpoint::config() const { return state_->config; }
 const ParameterLayout& OptCheckpoint::layout() const { return state_->layout; }
 
@@ -148,12 +149,15 @@ void OptCheckpoint::read_parameters(DType dtype, void* flat) const {
   zero_gap(state_->layout.flat_size());
 }
 
+void OptCheckpoint::read_parameter(const Parameter& parameter, float* out) const {
+  read_tensor(state_->tensors.by_name.at(parameter.name), out);
+}
+
 void OptCheckpoint::read_vectors(float* vectors) const {
   const int64_t first = state_->layout.matrix_flat_size();
   std::fill_n(vectors, state_->layout.flat_size() - first, 0.0f);
   for (const Parameter& parameter : state_->layout.parameters())
-    if (!parameter.is_matrix)
-      read_tensor(state_->tensors.by_name.at(parameter.name), vectors + (parameter.offset - first));
+    if (!parameter.is_matrix) read_parameter(parameter, vectors + (parameter.offset - first));
 }
 
 const void* OptCheckpoint::mapped_flat(DType dtype) const {

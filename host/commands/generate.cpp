@@ -25,7 +25,7 @@ int run_generate(int argc, char** argv) {
   add_weights_flag(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
   const std::filesystem::path directory = line.path("model");
-  const DType weights = weights_flag(line);
+  const WeightFormat weights = weights_flag(line);
   std::optional<Tokenizer> tokenizer;
   if (line.given("tokenizer"))
     tokenizer = Tokenizer::load(line.path("tokenizer"));

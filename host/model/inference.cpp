@@ -9,6 +9,7 @@
 #include "cbtm/model/model_group.h"
 #include "model/kv_pages.h"
 #include "model/model_weights.h"
+#include "model/weight_image.h"
 
 namespace cbtm {
 namespace {
@@ -18,47 +19,47 @@ constexpr int64_t kRowsAtOnce = 4096;
 
 class OptInference : public InferenceModel, private WeightSource {
  public:
-  OptInference(Device& device, const std::filesystem::path& directory, DType weights, std::shared_ptr<ModelGroup> group)
+  OptInference(Device& device, const std::filesystem::path& directory, WeightFormat weights,
+               std::shared_ptr<ModelGroup> group)
       : device_(device),
         checkpoint_(OptCheckpoint::open(directory)),
         config_(checkpoint_->config()),
         layout_(checkpoint_->layout()),
         name_(directory.string()),
-        weights_(weights),
-        dtype_(device.computes_in(weights) ? weights : DType::f32),
+        image_(config_, layout_, weights),
+        dtype_(weights != WeightFormat::f32 && device.computes_in(DType::bf16) ? DType::bf16 : DType::f32),
         group_(std::move(group)),
         own_pages_(device, config_.num_hidden_layers, config_.hidden_size, dtype_),
         pages_(group_ != nullptr ? group_->pages(config_.num_hidden_layers, config_.hidden_size, dtype_) : own_pages_),
         scratch_(group_ != nullptr ? group_->scratch() : own_scratch_) {
     activation_ = config_.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu;
-    const int64_t matrix_bytes = layout_.matrix_flat_size() * dtype_bytes(weights);
     const int64_t vector_count = layout_.flat_size() - layout_.matrix_flat_size();
     vectors_ = device_.allocate(vector_count * 4, "biases and norms");
     std::vector<float> vectors(static_cast<size_t>(vector_count));
     checkpoint_->read_vectors(vectors.data());
     device_.copy_to_device(vectors_.data(), vectors.data(), vector_count * 4);
-    weight_bytes_ = matrix_bytes + vector_count * 4;
+    weight_bytes_ = image_.bytes() + vector_count * 4;
     if (group_ != nullptr) {
       number_ = group_->add(*this, vector_count * 4);
       checkpoint_.reset();
       return;
     }
 
-    const void* mapped = checkpoint_->mapped_flat(weights);
+    const void* mapped = image_.mapped(*checkpoint_);
     void* matrices = mapped != nullptr ? device_.use_host_memory(mapped) : nullptr;
     if (matrices == nullptr) {
-      matrices_ = device_.allocate(layout_.flat_size() * dtype_bytes(weights), name_ + ": weights");
+      matrices_ = device_.allocate(image_.bytes(), name_ + ": weights");
       matrices = matrices_.data();
       if (device_.use_host_memory(matrices) != nullptr) {
-        checkpoint_->read_parameters(weights, matrices);
+        image_.write(*checkpoint_, matrices);
       } else {
-        std::vector<char> staging(static_cast<size_t>(layout_.flat_size() * dtype_bytes(weights)));
-        checkpoint_->read_parameters(weights, staging.data());
+        std::vector<char> staging(static_cast<size_t>(image_.bytes()));
+        image_.write(*checkpoint_, staging.data());
         device_.copy_to_device(matrices, staging.data(), static_cast<int64_t>(staging.size()));
       }
       checkpoint_.reset();
     }
-    tensors_.emplace(config_, layout_, matrices, weights, vectors_.data());
+    tensors_.emplace(image_.tensors(matrices, vectors_.data()));
   }
   OptInference(const OptInference&) = delete;
   OptInference& operator=(const OptInference&) = delete;
@@ -71,7 +72,7 @@ class OptInference : public InferenceModel, private WeightSource {
     if (group_ == nullptr) return;
     void* matrices = group_->weights(number_);
     if (matrices == bound_) return;
-    tensors_.emplace(config_, layout_, matrices, weights_, vectors_.data());
+    tensors_.emplace(image_.tensors(matrices, vectors_.data()));
     bound_ = matrices;
   }
   void need_next() override {
@@ -91,11 +92,7 @@ class OptInference : public InferenceModel, private WeightSource {
       for (int64_t row = 0; row < chunk.rows(); row += kSlice) {
         const int64_t count = std::min(kSlice, chunk.rows() - row);
         const TensorView slice = logits_.view(DType::f32, count, config_.vocab_size);
-        device_.linear_forward({.input = hidden.row_range(row, count),
-                                .weight = tensors_->tokens,
-                                .bias = {},
-                                .output = slice,
-                                .pre_activation = {}});
+        vocabulary_logits(hidden.row_range(row, count), slice);
         device_.copy_to_host(out.data() + (first_row + row) * config_.vocab_size, slice.data,
                              count * config_.vocab_size * 4);
       }
@@ -120,7 +117,8 @@ class OptInference : public InferenceModel, private WeightSource {
                            .losses = losses,
                            .loss_sum = {},
                            .hidden_gradient = {},
-                           .table_gradient = {}});
+                           .table_gradient = {},
+                           .table_scales = tensors_->token_scales});
       device_.copy_to_host(out.data() + first_row, losses.data, rows * 4);
       for (int64_t row = first_row; row < first_row + rows; ++row)
         out[static_cast<size_t>(row)] = -out[static_cast<size_t>(row)];
@@ -146,8 +144,7 @@ class OptInference : public InferenceModel, private WeightSource {
     const TensorView projected = output_hidden(last, count);
     reserve(logits_, count * config_.vocab_size * 4);
     const TensorView out = logits_.view(DType::f32, count, config_.vocab_size);
-    device_.linear_forward(
-        {.input = projected, .weight = tensors_->tokens, .bias = {}, .output = out, .pre_activation = {}});
+    vocabulary_logits(projected, out);
     return out;
   }
 
@@ -159,9 +156,9 @@ class OptInference : public InferenceModel, private WeightSource {
 
   // Of a model in a group the matrices are the image.
   const std::string& name() const override { return name_; }
-  int64_t image_bytes() const override { return layout_.flat_size() * dtype_bytes(weights_); }
-  void read_image(void* image) override { opened().read_parameters(weights_, image); }
-  const void* map_image() override { return opened().mapped_flat(weights_); }
+  int64_t image_bytes() const override { return image_.bytes(); }
+  void read_image(void* image) override { image_.write(opened(), image); }
+  const void* map_image() override { return image_.mapped(opened()); }
   void unmap_image() override { checkpoint_.reset(); }
   const OptCheckpoint& opened() {
     if (!checkpoint_) checkpoint_.emplace(OptCheckpoint::open(name_));
@@ -311,7 +308,8 @@ class OptInference : public InferenceModel, private WeightSource {
   }
 
   void embed(ConstTensorView ids, ConstTensorView positions, TensorView out) {
-    if (!config_.has_projections()) {
+    const bool quantised = static_cast<bool>(tensors_->token_scales);
+    if (!config_.has_projections() && !quantised) {
       device_.embedding_forward({.ids = ids,
                                  .token_table = tensors_->tokens,
                                  .positions = positions,
@@ -319,12 +317,18 @@ class OptInference : public InferenceModel, private WeightSource {
                                  .out = out});
       return;
     }
-    reserve(scratch_.narrow, out.rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
-    const TensorView narrow = scratch_.narrow.view(dtype_, out.rows, config_.word_embed_proj_dim);
-    device_.embedding_forward(
-        {.ids = ids, .token_table = tensors_->tokens, .positions = {}, .position_table = {}, .out = narrow});
-    device_.linear_forward(
-        {.input = narrow, .weight = tensors_->project_in, .bias = {}, .output = out, .pre_activation = {}});
+    TensorView rows_of_tokens = out;
+    if (config_.has_projections()) {
+      reserve(scratch_.narrow, out.rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
+      rows_of_tokens = scratch_.narrow.view(dtype_, out.rows, config_.word_embed_proj_dim);
+    }
+    device_.embedding_forward({.ids = ids,
+                               .token_table = tensors_->tokens,
+                               .positions = {},
+                               .position_table = {},
+                               .out = rows_of_tokens,
+                               .token_table_scales = tensors_->token_scales});
+    if (config_.has_projections()) linear(rows_of_tokens, tensors_->project_in, Activation::none, out);
     device_.embedding_forward({.ids = {},
                                .token_table = {},
                                .positions = positions,
@@ -338,9 +342,12 @@ class OptInference : public InferenceModel, private WeightSource {
     if (!config_.has_projections()) return hidden;
     reserve(scratch_.narrow, rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
     const TensorView projected = scratch_.narrow.view(dtype_, rows, config_.word_embed_proj_dim);
-    device_.linear_forward(
-        {.input = hidden, .weight = tensors_->project_out, .bias = {}, .output = projected, .pre_activation = {}});
+    linear(hidden, tensors_->project_out, Activation::none, projected);
     return projected;
+  }
+
+  void vocabulary_logits(ConstTensorView hidden, TensorView logits) {
+    linear(hidden, {tensors_->tokens, {}, tensors_->token_scales}, Activation::none, logits);
   }
 
   void linear(ConstTensorView input, const LinearTensors& tensors, Activation activation, TensorView output) {
@@ -349,7 +356,8 @@ class OptInference : public InferenceModel, private WeightSource {
                             .bias = tensors.bias,
                             .activation = activation,
                             .output = output,
-                            .pre_activation = {}});
+                            .pre_activation = {},
+                            .weight_scales = tensors.weight_scales});
   }
   void normalize(ConstTensorView residual, ConstTensorView branch, const NormTensors& norm, TensorView sum,
                  TensorView normalized) {
@@ -369,8 +377,8 @@ class OptInference : public InferenceModel, private WeightSource {
   OptConfig config_;
   ParameterLayout layout_;
   std::string name_;
-  DType weights_;
-  DType dtype_;                        ///< of activations and cache: the weights', where the device computes in it
+  WeightImage image_;
+  DType dtype_;                        ///< of activations and cache: narrow with narrow weights, if the device can
   std::shared_ptr<ModelGroup> group_;  ///< or null: then all that follows is its own
   int64_t number_ = 0;                 ///< in the group
   KeyValuePages own_pages_;
@@ -396,8 +404,7 @@ void InferenceModel::extend(std::span<const int64_t> handles, const PackedTokens
 }
 
 std::unique_ptr<InferenceModel> InferenceModel::load(Device& device, const std::filesystem::path& directory,
-                                                     DType weights, std::shared_ptr<ModelGroup> group) {
-  CBTM_ASSERT(weights == DType::f32 || weights == DType::bf16, "the command line offers f32 and bf16");
+                                                     WeightFormat weights, std::shared_ptr<ModelGroup> group) {
   return std::make_unique<OptInference>(device, directory, weights, std::move(group));
 }
 

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+#include <string>
 #include <vector>
 
 #include "cbtm/device/tensor.h"
@@ -8,9 +10,14 @@
 
 namespace cbtm {
 
-/// One linear layer's or norm's tensors; a view is empty where the model has no such tensor.
+// A view is empty where the model has no such tensor.
+
+/// A matrix, and its scales if it is quantised (LinearForward in cbtm/device/device.h).
+struct MatrixTensors {
+  TensorView values, scales;
+};
 struct LinearTensors {
-  TensorView weight, bias;
+  TensorView weight, bias, weight_scales;
 };
 struct NormTensors {
   TensorView gamma, beta;
@@ -23,11 +30,12 @@ struct LayerTensors {
   NormTensors ffn_norm;        ///< the layer's final_layer_norm
 };
 
-/// The tensors of a model (or of their gradients) as views into its flat buffers.
+/// The tensors of a model (or of their gradients) as views into its buffers.
 struct ModelTensors {
-  TensorView tokens;     ///< [vocab_size, word_embed_proj_dim]; input and output matrix
+  TensorView tokens;  ///< [vocab_size, word_embed_proj_dim]; input and output matrix
+  TensorView token_scales;
   TensorView positions;  ///< [max_position_embeddings + 2, hidden_size]
-  TensorView project_in, project_out;
+  LinearTensors project_in, project_out;
   NormTensors final_norm;
   std::vector<LayerTensors> layers;
 
@@ -35,6 +43,10 @@ struct ModelTensors {
   /// given: the linear layers' biases lie there instead of in `vectors`, at the same places but of `dtype`.
   ModelTensors(const OptConfig& config, const ParameterLayout& layout, void* matrices, DType dtype, void* vectors,
                void* biases = nullptr);
+  /// `matrix` says where one lies, by its name; that of q_proj stands for q, k and v together.
+  using MatrixPlace = std::function<MatrixTensors(const std::string& name)>;
+  ModelTensors(const OptConfig& config, const ParameterLayout& layout, void* vectors, const MatrixPlace& matrix,
+               void* biases = nullptr, DType bias_dtype = DType::f32);
 };
 
 inline constexpr int64_t kPositionOffset = 2;  ///< first row of embed_positions that is used

@@ -202,7 +202,7 @@ void TrainingModel::State::embed() {
     device.embedding_forward(
         {.ids = ids, .token_table = weight_tensors.tokens, .positions = {}, .position_table = {}, .out = narrow});
     device.linear_forward(
-        {.input = narrow, .weight = weight_tensors.project_in, .bias = {}, .output = out, .pre_activation = {}});
+        {.input = narrow, .weight = weight_tensors.project_in.weight, .bias = {}, .output = out, .pre_activation = {}});
     device.embedding_forward({.ids = {},
                               .token_table = {},
                               .positions = positions,
@@ -317,7 +317,7 @@ void TrainingModel::State::loss(bool gradients) {
   TensorView hidden = final_hidden();
   if (config.has_projections()) {
     device.linear_forward({.input = hidden,
-                           .weight = weight_tensors.project_out,
+                           .weight = weight_tensors.project_out.weight,
                            .bias = {},
                            .output = cut(activations.projected),
                            .pre_activation = {}});
@@ -338,11 +338,11 @@ void TrainingModel::State::loss(bool gradients) {
                       .table_gradient = gradients ? gradient_tensors.tokens : TensorView()});
   if (gradients && config.has_projections())
     device.linear_backward({.input = final_hidden(),
-                            .weight = weight_tensors.project_out,
+                            .weight = weight_tensors.project_out.weight,
                             .output_gradient = hidden_gradient,
                             .input_gradient = cut(activations.norm_gradient),
                             .input_pre_activation = {},
-                            .weight_gradient = gradient_tensors.project_out,
+                            .weight_gradient = gradient_tensors.project_out.weight,
                             .bias_gradient = {}});
 }
 
@@ -488,11 +488,11 @@ void TrainingModel::State::embed_backward() {
                              .token_table_gradient = {},
                              .position_table_gradient = gradient_tensors.positions});
   device.linear_backward({.input = cut(activations.token_embedding),
-                          .weight = weight_tensors.project_in,
+                          .weight = weight_tensors.project_in.weight,
                           .output_gradient = gradient,
                           .input_gradient = cut(activations.token_embedding_gradient),
                           .input_pre_activation = {},
-                          .weight_gradient = gradient_tensors.project_in,
+                          .weight_gradient = gradient_tensors.project_in.weight,
                           .bias_gradient = {}});
   device.embedding_backward({.ids = ids,
                              .positions = {},

@@ -42,9 +42,9 @@ void check_close(std::span<const float> got, std::span<const float> want) {
 
 TEST_CASE("evaluation: log-probability of every target, perplexity and matrix") {
   const auto documents = golden_documents();
-  for (const DType weights : {DType::f32, DType::bf16}) {
-    CAPTURE(dtype_name(weights));
-    const double tolerance = weights == DType::f32 ? kLogTolerance : kBf16Tolerance;
+  for (const WeightFormat weights : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+    CAPTURE(weight_format_name(weights));
+    const double tolerance = weights == WeightFormat::f32 ? kLogTolerance : kBf16Tolerance;
     const ExpertSet experts = golden_experts(weights);
     double largest = 0;
     std::vector<std::vector<double>> of_device[2];

@@ -17,7 +17,7 @@
 
 namespace {
 
-constexpr size_t kWeightsAtLeast = 100'000;  // nothing else that is copied or allocated here in one piece is so large
+constexpr size_t kWeightsAtLeast = 30'000;  // nothing else that is copied or allocated here in one piece is so large
 
 struct Calls {
   std::mutex lock;
@@ -129,8 +129,8 @@ int64_t peak_bytes(const Work& work) {
 }
 
 TEST_CASE("evaluation with two of four experts in memory: the same bits, within the bound") {
-  for (const DType weights : {DType::f32, DType::bf16}) {
-    CAPTURE(dtype_name(weights));
+  for (const WeightFormat weights : {WeightFormat::f32, WeightFormat::bf16, WeightFormat::int8, WeightFormat::int4}) {
+    CAPTURE(weight_format_name(weights));
     const ExpertSet experts = golden_experts(weights);
     const GoldenBytes golden(weights);
     std::vector<std::vector<double>> want, got;
@@ -147,11 +147,11 @@ TEST_CASE("evaluation with two of four experts in memory: the same bits, within 
 
 TEST_CASE(
     "generation with two of four experts in memory: the same bits, within the bound, copied while others compute") {
-  for (const auto& [weights, greedy] : {std::pair{DType::f32, true}, {DType::bf16, false}}) {
-    CAPTURE(dtype_name(weights));
+  for (const auto& [weights, greedy] : {std::pair{WeightFormat::f32, true}, {WeightFormat::int4, false}}) {
+    CAPTURE(weight_format_name(weights));
     const ExpertSet experts = golden_experts(weights);
     const GoldenBytes golden(weights);
-    const int64_t cache_bytes = 40 * int64_t{2} * 2 * 16 * 32 * dtype_bytes(weights);
+    const int64_t cache_bytes = 40 * int64_t{2} * 2 * 16 * 32 * (weights == WeightFormat::f32 ? 4 : 2);
     GoldenGeneration want, got;
     const int64_t all = peak_bytes([&] { want = generate_golden(cuda(), experts, 0, greedy, /*new_tokens=*/5); });
     const int64_t two = peak_bytes(

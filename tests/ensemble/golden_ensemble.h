@@ -18,7 +18,7 @@ namespace cbtm {
 inline const std::filesystem::path kGolden = std::filesystem::path(CBTM_TEST_DATA) / "ensemble";
 inline const std::filesystem::path kTokenizer = std::filesystem::path(CBTM_TEST_DATA) / "tokenizer/opt-tiny";
 
-inline ExpertSet golden_experts(DType weights = DType::f32) {
+inline ExpertSet golden_experts(WeightFormat weights = WeightFormat::f32) {
   return ExpertSet::open(
       {.experts = kGolden / "experts", .router = kGolden / "router", .tokenizer = kTokenizer, .weights = weights});
 }
@@ -34,10 +34,12 @@ inline std::vector<EvaluationDocument> golden_documents() {
 
 /// What one of the experts takes of a slot, and all four keep outside of slots, in bytes.
 struct GoldenBytes {
-  explicit GoldenBytes(DType weights = DType::f32) {
+  explicit GoldenBytes(WeightFormat weights = WeightFormat::f32) {
     const ParameterLayout layout(read_opt_config(kGolden / "experts/000/config.json"));
-    slot = layout.flat_size() * dtype_bytes(weights);
-    resident = 4 * (layout.flat_size() - layout.matrix_flat_size()) * 4;
+    const int64_t vectors = (layout.flat_size() - layout.matrix_flat_size()) * 4;
+    const std::unique_ptr<Device> device = make_cpu_device();
+    slot = InferenceModel::load(*device, kGolden / "experts/000", weights)->weight_bytes() - vectors;
+    resident = 4 * vectors;
   }
   /// Memory for so many experts' weights and for so many bytes of caches.
   int64_t memory(int64_t experts, int64_t cache_bytes = 0) const { return experts * slot + resident + cache_bytes; }

@@ -66,7 +66,7 @@ TEST_CASE("bf16 weights give the logits of the rounded weights") {
     sequences.add(
         std::span(ids).subspan(static_cast<size_t>(row * tensor.shape[1]), static_cast<size_t>(tensor.shape[1])));
   const auto model =
-      InferenceModel::load(test_device(), kGoldenModels / "tiny-postln-proj/safetensors-f32", DType::bf16);
+      InferenceModel::load(test_device(), kGoldenModels / "tiny-postln-proj/safetensors-f32", WeightFormat::bf16);
   // Norms and biases stay float32 here, so they are not rounded as in the golden.
   CHECK(largest_difference(logits_of(*model, sequences.packed()), golden.at("bf16.logits").values<float>()) <= 0.3);
 }

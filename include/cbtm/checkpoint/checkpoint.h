@@ -24,6 +24,7 @@ class OptCheckpoint {
   OptCheckpoint(OptCheckpoint&&) noexcept;
   ~OptCheckpoint();
 
+  const std::filesystem::path& path() const;
   const OptConfig& config() const;
   const ParameterLayout& layout() const;
   /// The dtype most of its tensors have.
@@ -31,6 +32,8 @@ class OptCheckpoint {
   /// Fills a flat buffer of layout().flat_size() elements of `dtype` (f32, bf16 or f16; widening exact, narrowing to
   /// nearest even); gaps become zero.
   void read_parameters(DType dtype, void* flat) const;
+  /// One tensor of layout(), float32: parameter.size() elements.
+  void read_parameter(const Parameter& parameter, float* out) const;
   /// The biases and norms alone, float32: layout().flat_size() - layout().matrix_flat_size() elements.
   void read_vectors(float* vectors) const;
   /// The file's own bytes as a flat buffer, if they lie exactly as the layout wants them (our own files do): f32, bf16

@@ -27,7 +27,7 @@ struct ExpertSetOptions {
   std::filesystem::path router;     ///< "": EXPERTS/router, else the run's that they lie in, else that of `run`
   std::filesystem::path tokenizer;  ///< "": the experts' own files, else as the router
   std::filesystem::path run;        ///< "": no other run than the one they lie in
-  DType weights = DType::f32;
+  WeightFormat weights = WeightFormat::f32;
 };
 
 /// A directory of experts with the router that chooses among them. Experts of ours know their cluster and the router's
@@ -59,7 +59,7 @@ class ExpertSet {
   int64_t vocab_size_ = 0;
   int64_t max_position_embeddings_ = 0;
   int64_t trained_length_ = 0;
-  DType weights_ = DType::f32;
+  WeightFormat weights_ = WeightFormat::f32;
 };
 
 /// Σ weights[j] θ_j over all parameters of the experts present, by cluster (cbtm-method.md 8.4). All must have one

@@ -8,6 +8,7 @@
 
 #include "cbtm/device/device.h"
 #include "cbtm/model/opt_config.h"
+#include "cbtm/model/weight_format.h"
 
 namespace cbtm {
 
@@ -26,10 +27,11 @@ class ModelGroup;
 /// Not thread-safe. Ids outside the vocabulary, and sequences longer than max_position_embeddings, are Errors.
 class InferenceModel {
  public:
-  /// Loads a checkpoint directory. `weights` is the dtype that the matrices are kept in (f32, bf16). A model of a group
+  /// Loads a checkpoint directory; int8 and int4 weights are made from it while it is read. A model of a group
   /// (cbtm/model/model_group.h) shares its memory with the others; its weights come when they are first used.
   static std::unique_ptr<InferenceModel> load(Device& device, const std::filesystem::path& directory,
-                                              DType weights = DType::f32, std::shared_ptr<ModelGroup> group = nullptr);
+                                              WeightFormat weights = WeightFormat::f32,
+                                              std::shared_ptr<ModelGroup> group = nullptr);
   virtual ~InferenceModel() = default;
 
   virtual const OptConfig& config() const = 0;

@@ -1,0 +1,113 @@
+// Models with int8 and int4 weights, beside float32 models of the values that those weights stand for.
+
+#include <cstring>
+
+#include "cbtm/base/error.h"
+#include "cbtm/device/quantise.h"
+#include "cbtm/model/inference.h"
+#include "tests/model/golden_model.h"
+#include "tests/temporary_directory.h"
+
+namespace cbtm {
+namespace {
+
+bool int4_by_rule(const Parameter& parameter, WeightFormat format) {
+  return format == WeightFormat::int4 && parameter.name != "embed_tokens.weight";
+}
+
+/// The checkpoint with every matrix but the positions rounded to what `format` can say.
+void write_rounded(const std::filesystem::path& from, const std::filesystem::path& to, WeightFormat format) {
+  const OptCheckpoint checkpoint = OptCheckpoint::open(from);
+  std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
+  checkpoint.read_parameters(DType::f32, flat.data());
+  for (const Parameter& parameter : checkpoint.layout().parameters()) {
+    if (!parameter.is_matrix || parameter.name == "embed_positions.weight") continue;
+    const int64_t columns = parameter.columns;
+    for (int64_t row = 0; row < parameter.rows; ++row) {
+      float* values = flat.data() + parameter.offset + row * columns;
+      if (int4_by_rule(parameter, format)) {
+        std::vector<uint8_t> codes(static_cast<size_t>(int4_groups(columns) * kInt4GroupBytes));
+        std::vector<f16> scales(static_cast<size_t>(int4_groups(columns)));
+        REQUIRE(quantise_int4(values, columns, codes.data(), scales.data()));
+        dequantise_int4(codes.data(), scales.data(), columns, values);
+      } else {
+        std::vector<int8_t> codes(static_cast<size_t>(columns));
+        float scale = 0;
+        REQUIRE(quantise_int8(values, columns, codes.data(), scale));
+        for (int64_t i = 0; i < columns; ++i) values[i] = scale * static_cast<float>(codes[static_cast<size_t>(i)]);
+      }
+    }
+  }
+  std::filesystem::create_directories(to);
+  write_opt_checkpoint(to, checkpoint.config(), flat);
+}
+
+struct Outputs {
+  std::vector<float> logits, log_probabilities, next;
+};
+
+Outputs outputs_of(InferenceModel& model) {
+  const auto vocab = static_cast<int32_t>(model.config().vocab_size);
+  std::vector<int32_t> ids, targets;
+  for (int32_t i = 0; i < 40; ++i) {
+    ids.push_back((i * 37 + 5) % vocab);
+    targets.push_back((i * 91 + 3) % vocab);
+  }
+  const std::vector<int32_t> offsets = {0, 1, 17, 40};
+  const PackedTokens tokens{ids, offsets};
+  Outputs out{.logits = std::vector<float>(ids.size() * static_cast<size_t>(vocab)),
+              .log_probabilities = std::vector<float>(ids.size()),
+              .next = std::vector<float>(2 * static_cast<size_t>(vocab))};
+  model.logits(tokens, out.logits);
+  model.target_log_probabilities(tokens, targets, out.log_probabilities);
+  const std::vector<int64_t> handles = {model.open_sequence(), model.open_sequence()};
+  const std::vector<int32_t> prompts = {0, 11, 30}, singles = {0, 1, 2};
+  model.extend(handles, {std::span(ids).first(30), prompts}, out.next);
+  model.extend(handles, {std::span(ids).subspan(30, 2), singles}, out.next);
+  for (const int64_t handle : handles) model.close_sequence(handle);
+  return out;
+}
+
+TEST_CASE("int8 and int4 weights give what the values they stand for give") {
+  for (const char* name : {"tiny-preln", "tiny-postln-proj"}) {
+    for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4}) {
+      CAPTURE(name);
+      CAPTURE(format == WeightFormat::int8);
+      const TemporaryDirectory directory;
+      const std::filesystem::path original = kGoldenModels / name / "safetensors-f32";
+      write_rounded(original, directory.path() / "rounded", format);
+      const auto quantised = InferenceModel::load(test_device(), original, format);
+      const auto rounded = InferenceModel::load(test_device(), directory.path() / "rounded");
+      const Outputs got = outputs_of(*quantised), want = outputs_of(*rounded);
+      CHECK(largest_difference(got.logits, want.logits) <= 1e-4);
+      CHECK(largest_difference(got.log_probabilities, want.log_probabilities) <= 1e-4);
+      CHECK(largest_difference(got.next, want.next) <= 1e-4);
+      const auto exact = InferenceModel::load(test_device(), original);
+      CHECK(largest_difference(got.logits, outputs_of(*exact).logits) > 1e-3);  // they are rounded indeed
+      CHECK(quantised->weight_bytes() < exact->weight_bytes() / 2);
+    }
+  }
+}
+
+TEST_CASE("a value that is not finite is not quantised") {
+  const TemporaryDirectory directory;
+  const OptCheckpoint checkpoint = OptCheckpoint::open(kGoldenModels / "tiny-preln/safetensors-f32");
+  std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
+  checkpoint.read_parameters(DType::f32, flat.data());
+  const Parameter& parameter = *checkpoint.layout().find("layers.0.fc1.weight");
+  flat[static_cast<size_t>(parameter.offset + 3 * parameter.columns + 1)] = INFINITY;
+  std::filesystem::create_directories(directory.path() / "model");
+  write_opt_checkpoint(directory.path() / "model", checkpoint.config(), flat);
+  for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4}) {
+    std::string message;
+    try {
+      InferenceModel::load(test_device(), directory.path() / "model", format);
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    CHECK(message.find("model: tensor 'layers.0.fc1.weight', row 3") != std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace cbtm
