@@ -7,12 +7,11 @@
 namespace cbtm::cuda {
 namespace {
 
-template <typename Function>
-void find(void* library, const char* name, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  if (function == nullptr)
-    fail("cuBLASLt: the library found has no {}; install cuBLAS {} or later", name, CUBLAS_VER_MAJOR);
-}
+#if CBTM_LINKED_CUBLAS_LT
+
+#define CBTM_FIND(name) name
+
+#else
 
 void* open_library() {
   const std::string name = fmt::format("libcublasLt.so.{}", CUBLAS_VER_MAJOR);
@@ -24,27 +23,43 @@ void* open_library() {
       name, CUBLAS_VER_MAJOR);
 }
 
-CublasLt load() {
-  void* library = open_library();
-  CublasLt lt{};
-  find(library, "cublasLtCreate", lt.create);
-  find(library, "cublasLtDestroy", lt.destroy);
-  find(library, "cublasLtGetVersion", lt.get_version);
-  find(library, "cublasLtGetStatusString", lt.get_status_string);
-  find(library, "cublasLtMatmulDescCreate", lt.matmul_desc_create);
-  find(library, "cublasLtMatmulDescDestroy", lt.matmul_desc_destroy);
-  find(library, "cublasLtMatmulDescSetAttribute", lt.matmul_desc_set_attribute);
-  find(library, "cublasLtMatrixLayoutCreate", lt.matrix_layout_create);
-  find(library, "cublasLtMatrixLayoutDestroy", lt.matrix_layout_destroy);
-  find(library, "cublasLtMatrixLayoutSetAttribute", lt.matrix_layout_set_attribute);
-  find(library, "cublasLtMatmulPreferenceCreate", lt.matmul_preference_create);
-  find(library, "cublasLtMatmulPreferenceDestroy", lt.matmul_preference_destroy);
-  find(library, "cublasLtMatmulPreferenceSetAttribute", lt.matmul_preference_set_attribute);
-  find(library, "cublasLtMatmulAlgoGetHeuristic", lt.matmul_algo_get_heuristic);
-  find(library, "cublasLtMatmulAlgoCheck", lt.matmul_algo_check);
-  find(library, "cublasLtMatmul", lt.matmul);
-  return lt;
+template <typename Function>
+Function* find(void* library, const char* name) {
+  void* function = dlsym(library, name);
+  if (function == nullptr)
+    fail("cuBLASLt: the library found has no {}; install cuBLAS {} or later", name, CUBLAS_VER_MAJOR);
+  return reinterpret_cast<Function*>(function);
 }
+
+#define CBTM_FIND(name) find<decltype(name)>(library, #name)
+
+#endif
+
+CublasLt load() {
+#if !CBTM_LINKED_CUBLAS_LT
+  void* library = open_library();
+#endif
+  return {
+      .create = CBTM_FIND(cublasLtCreate),
+      .destroy = CBTM_FIND(cublasLtDestroy),
+      .get_version = CBTM_FIND(cublasLtGetVersion),
+      .get_status_string = CBTM_FIND(cublasLtGetStatusString),
+      .matmul_desc_create = CBTM_FIND(cublasLtMatmulDescCreate),
+      .matmul_desc_destroy = CBTM_FIND(cublasLtMatmulDescDestroy),
+      .matmul_desc_set_attribute = CBTM_FIND(cublasLtMatmulDescSetAttribute),
+      .matrix_layout_create = CBTM_FIND(cublasLtMatrixLayoutCreate),
+      .matrix_layout_destroy = CBTM_FIND(cublasLtMatrixLayoutDestroy),
+      .matrix_layout_set_attribute = CBTM_FIND(cublasLtMatrixLayoutSetAttribute),
+      .matmul_preference_create = CBTM_FIND(cublasLtMatmulPreferenceCreate),
+      .matmul_preference_destroy = CBTM_FIND(cublasLtMatmulPreferenceDestroy),
+      .matmul_preference_set_attribute = CBTM_FIND(cublasLtMatmulPreferenceSetAttribute),
+      .matmul_algo_get_heuristic = CBTM_FIND(cublasLtMatmulAlgoGetHeuristic),
+      .matmul_algo_check = CBTM_FIND(cublasLtMatmulAlgoCheck),
+      .matmul = CBTM_FIND(cublasLtMatmul),
+  };
+}
+
+#undef CBTM_FIND
 
 }  // namespace
 

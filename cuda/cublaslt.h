@@ -7,7 +7,8 @@
 namespace cbtm::cuda {
 
 /// The functions of cuBLASLt that we call, found in the library when it is first needed: the binary starts on machines
-/// that lack it.
+/// The functions of cuBLASLt that we call. They are found in the library when it is first needed, so that the binary
+/// starts on machines that lack it, or are linked (CBTM_STATIC).
 struct CublasLt {
   decltype(&::cublasLtCreate) create;
   decltype(&::cublasLtDestroy) destroy;

@@ -130,7 +130,7 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
 int run_bench(int argc, char** argv) {
   CommandLine line("bench", "measure training or decoding speed; random tokens, no files are written",
                    {"cbtm bench train --model run/seed --sequence 256 --micro-batch 8 --steps 20",
-                    "cbtm bench decode --model run/seed --sequence 128 --steps 64 --weights bf16"});
+                    "cbtm bench decode --model run/seed --sequence 128 --steps 64 --weights int8"});
   line.group("What")("what", "train or decode", text_flag(), "train|decode")("model", "a checkpoint directory",
                                                                              text_flag(), "DIR");
   line.group("Size")("sequence", "tokens of a sequence (decode: of the prompt)", integer_flag(256), "N")(
