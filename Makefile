@@ -44,6 +44,9 @@ test-cuda test-cuda-full:
 else
 test-cuda: build-cudasim
 	@ctest --test-dir $(BUILD)-cudasim -L cuda -j $(JOBS) --output-on-failure
+ifeq ($(CUDA_TESTS_RUN_ON),gpu)
+	@scripts/test-cuda-sanitizers $(BUILD)-cudasim
+endif
 
 test-cuda-full: build-cudasim
 	@scripts/test-cuda-full $(BUILD)-cudasim

@@ -1,9 +1,43 @@
 #include "check.h"
 
+#include <string_view>
+
+#include "cbtm/device/device_error.h"
+
 namespace cbtm::cuda {
+namespace {
+
+const char* advice(cudaError_t status) {
+  switch (status) {
+    case cudaErrorMemoryAllocation:
+      return "the GPU's memory is full: lower --micro-batch, --sequence or --memory, or see with nvidia-smi who else "
+             "uses it";
+    case cudaErrorLaunchOutOfResources:
+    case cudaErrorInvalidConfiguration:
+    case cudaErrorInvalidValue:
+    case cudaErrorInvalidDeviceFunction:
+      return "a mistake of this program for this GPU or this shape: please report it; --device cpu works";
+    case cudaErrorNoKernelImageForDevice:
+      return "this build has no code for this GPU: build with make cuda ARCH=... for it";
+    case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorLaunchFailure:
+    case cudaErrorAssert: return "run the same command once more; if it fails at the same place, please report it";
+    case cudaErrorECCUncorrectable:
+    case cudaErrorHardwareStackError:
+      return "the GPU's hardware failed: look for Xid in dmesg, and use another GPU (--device cuda:N)";
+    default: return "run the same command once more; nvidia-smi and dmesg may tell why it failed";
+  }
+}
+
+}  // namespace
 
 void fail_cuda(cudaError_t status, const char* what, const char* file, int line) {
-  fail("CUDA: {} ({}) in {}, {}:{}", cudaGetErrorString(status), cudaGetErrorName(status), what, file, line);
+  std::string_view call = what, place = file;
+  call = call.substr(0, call.find('('));
+  place.remove_prefix(place.rfind('/') + 1);  // all of it if there is no slash: npos + 1 is 0
+  fail_device("CUDA: {} ({}) at {}, {}:{}; {}", cudaGetErrorString(status), cudaGetErrorName(status), call, place, line,
+              advice(status));
 }
 
 }  // namespace cbtm::cuda

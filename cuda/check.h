@@ -6,7 +6,7 @@
 
 namespace cbtm::cuda {
 
-/// Throws Error naming the call, the status and what it was for.
+/// Throws DeviceError that names the call and its status, and says what to do.
 [[noreturn]] void fail_cuda(cudaError_t status, const char* what, const char* file, int line);
 
 inline void check(cudaError_t status, const char* what, const char* file, int line) {

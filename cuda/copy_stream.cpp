@@ -15,16 +15,7 @@ constexpr int64_t kPieceBytes = int64_t{8} << 20;
 class StreamUpload final : public Upload {
  public:
   StreamUpload(int device_index, cudaStream_t operators, cudaStream_t copies)
-      : device_index_(device_index), operators_(operators), copies_(copies) {
-    CBTM_CUDA(cudaEventCreateWithFlags(&released_, cudaEventDisableTiming));
-    CBTM_CUDA(cudaEventCreateWithFlags(&arrived_, cudaEventDisableTiming));
-  }
-  StreamUpload(const StreamUpload&) = delete;
-  StreamUpload& operator=(const StreamUpload&) = delete;
-  ~StreamUpload() override {
-    cudaEventDestroy(released_);
-    cudaEventDestroy(arrived_);
-  }
+      : device_index_(device_index), operators_(operators), copies_(copies) {}
 
   void release() override { CBTM_CUDA(cudaEventRecord(released_, operators_)); }
 
@@ -43,19 +34,14 @@ class StreamUpload final : public Upload {
  private:
   int device_index_;
   cudaStream_t operators_, copies_;
-  cudaEvent_t released_ = nullptr;  ///< on the stream of the operators
-  cudaEvent_t arrived_ = nullptr;   ///< on the stream of the copies
+  Event released_;  ///< on the stream of the operators
+  Event arrived_;   ///< on the stream of the copies
 };
 
 }  // namespace
 
 CopyStream::CopyStream(int device_index, cudaStream_t operators) : device_index_(device_index), operators_(operators) {
-  CBTM_CUDA(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking));
   Phases::name_stream(copies_, "weights of experts");
-}
-CopyStream::~CopyStream() {
-  cudaStreamSynchronize(copies_);
-  cudaStreamDestroy(copies_);
 }
 
 std::unique_ptr<Upload> CopyStream::make_upload() {

@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include "cbtm/device/upload.h"
+#include "handles.h"
 
 namespace cbtm::cuda {
 
@@ -10,9 +11,6 @@ namespace cbtm::cuda {
 class CopyStream final : public UploadStream {
  public:
   CopyStream(int device_index, cudaStream_t operators);
-  CopyStream(const CopyStream&) = delete;
-  CopyStream& operator=(const CopyStream&) = delete;
-  ~CopyStream() override;
 
   std::unique_ptr<Upload> make_upload() override;
   std::shared_ptr<void> allocate_host(int64_t bytes) override;
@@ -21,7 +19,7 @@ class CopyStream final : public UploadStream {
  private:
   int device_index_;
   cudaStream_t operators_;
-  cudaStream_t copies_ = nullptr;
+  Stream copies_;
 };
 
 }  // namespace cbtm::cuda

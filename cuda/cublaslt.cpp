@@ -3,6 +3,9 @@
 #include <dlfcn.h>
 
 #include <string>
+#include <string_view>
+
+#include "cbtm/device/device_error.h"
 
 namespace cbtm::cuda {
 namespace {
@@ -74,7 +77,11 @@ bool captured_products_run_once() {
 }
 
 void fail_cublas_lt(cublasStatus_t status, const char* what, const char* file, int line) {
-  fail("cuBLASLt: {} in {}, {}:{}", cublas_lt().get_status_string(status), what, file, line);
+  std::string_view call = what, place = file;
+  call = call.substr(0, call.find('('));
+  place.remove_prefix(place.rfind('/') + 1);
+  fail_device("cuBLASLt: {} at {}, {}:{}; run the same command once more, and report it if it fails again",
+              cublas_lt().get_status_string(status), call, place, line);
 }
 
 }  // namespace cbtm::cuda

@@ -6,7 +6,6 @@
 #include <cctype>
 #include <cstdlib>
 
-#include "cbtm/base/memory.h"
 #include "check.h"
 #include "cublaslt.h"
 #include "phases.h"
@@ -38,23 +37,19 @@ DeviceContext::DeviceContext(int index) {
   sm_count = properties.multiProcessorCount;
   compute_capability = properties.major * 10 + properties.minor;
   shared_bytes_per_block_max = static_cast<int>(properties.sharedMemPerBlockOptin);
-  CBTM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  operators_ = std::make_unique<Stream>();
+  stream = *operators_;
   Phases::name_stream(stream, "operators");
   staging_ = std::make_unique<StagingRing>();
   landing_ = std::make_unique<LandingMemory>();
   uploads_ = std::make_unique<UploadCache>();
 }
 
-DeviceContext::~DeviceContext() {
-  cudaStreamSynchronize(stream);
-  matmul_plans_.reset();
-  cudaFree(workspace_);
-  cudaStreamDestroy(stream);
-}
+DeviceContext::~DeviceContext() { cudaStreamSynchronize(stream); }
 
 void* DeviceContext::allocate(int64_t bytes, std::string_view purpose) {
   if (void* data = reserved_.take(bytes); data != nullptr) return data;
-  return allocate_from_driver(bytes, purpose);
+  return DeviceMemory(bytes, purpose).release();
 }
 
 void DeviceContext::release(void* data) noexcept {
@@ -63,36 +58,19 @@ void DeviceContext::release(void* data) noexcept {
 
 void DeviceContext::reserve(int64_t bytes, std::string_view purpose) {
   if (!reserved_.empty()) return;  // another run's: allocations come one by one
-  reserved_.own(allocate_from_driver(bytes, purpose), bytes);
-}
-
-void* DeviceContext::allocate_from_driver(int64_t bytes, std::string_view purpose) {
-  void* data = nullptr;
-  const cudaError_t status = cudaMalloc(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
-  if (status == cudaErrorMemoryAllocation) {
-    cudaGetLastError();  // the failed allocation is not an error of the next launch
-    size_t free = 0, total = 0;
-    CBTM_CUDA(cudaMemGetInfo(&free, &total));
-    fail("{} needs {} of GPU memory, but only {} of {} are free; lower --micro-batch, --sequence or --memory", purpose,
-         format_bytes(bytes), format_bytes(static_cast<int64_t>(free)), format_bytes(static_cast<int64_t>(total)));
-  }
-  CBTM_CUDA(status);
-  return data;
+  reserved_.own(DeviceMemory(bytes, purpose));
 }
 
 void* DeviceContext::workspace(int64_t bytes) {
-  if (bytes > workspace_bytes_) {
+  if (bytes > workspace_.bytes()) {
     cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
     CBTM_CUDA(cudaStreamIsCapturing(stream, &capture));
     CBTM_ASSERT(capture == cudaStreamCaptureStatusNone, "scratch memory grows outside of captured steps only");
     CBTM_CUDA(cudaStreamSynchronize(stream));
-    CBTM_CUDA(cudaFree(workspace_));
-    workspace_ = nullptr;
-    workspace_bytes_ = 0;
-    workspace_ = static_cast<char*>(allocate_from_driver(rounded_up(bytes, int64_t{2} << 20), "scratch memory"));
-    workspace_bytes_ = rounded_up(bytes, int64_t{2} << 20);
+    workspace_ = DeviceMemory();  // freed before the larger one is asked for
+    workspace_ = DeviceMemory(rounded_up(bytes, int64_t{2} << 20), "scratch memory");
   }
-  return workspace_;
+  return workspace_.data();
 }
 
 const int32_t* DeviceContext::upload(std::span<const int32_t> values) {

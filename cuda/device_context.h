@@ -8,6 +8,8 @@
 
 #include "cbtm/device/device.h"
 #include "context.h"
+#include "device_memory.h"
+#include "handles.h"
 #include "matmul.h"
 #include "pinned_memory.h"
 #include "reserved_memory.h"
@@ -30,7 +32,7 @@ class DeviceContext final : public Context {
   const int32_t* upload(std::span<const int32_t> values) override;
   MatmulPlans& matmul_plans() override;
 
-  /// Throws Error that says what was asked for and what is free.
+  /// Throws DeviceError that says what was asked for and what is free.
   void* allocate(int64_t bytes, std::string_view purpose);
   void release(void* data) noexcept;
   /// As Device::reserve.
@@ -47,11 +49,9 @@ class DeviceContext final : public Context {
   static int64_t planned_workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size);
 
  private:
-  void* allocate_from_driver(int64_t bytes, std::string_view purpose);
-
+  std::unique_ptr<Stream> operators_;  ///< behind `stream`; destroyed last
   ReservedMemory reserved_;
-  char* workspace_ = nullptr;
-  int64_t workspace_bytes_ = 0;
+  DeviceMemory workspace_;
   std::unique_ptr<StagingRing> staging_;
   std::unique_ptr<LandingMemory> landing_;
   std::unique_ptr<UploadCache> uploads_;

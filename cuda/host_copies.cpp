@@ -30,17 +30,7 @@ class RunningCopy final : public HostCopy {
 }  // namespace
 
 HostCopies::HostCopies(int device_index, cudaStream_t operators) : device_index_(device_index), operators_(operators) {
-  CBTM_CUDA(cudaStreamCreateWithFlags(&copies_, cudaStreamNonBlocking));
-  CBTM_CUDA(cudaEventCreateWithFlags(&written_, cudaEventDisableTiming));
-  CBTM_CUDA(cudaEventCreateWithFlags(&read_, cudaEventDisableTiming));
   Phases::name_stream(copies_, "copies to the host");
-}
-HostCopies::~HostCopies() {
-  last_.reset();
-  cudaStreamSynchronize(copies_);
-  cudaEventDestroy(written_);
-  cudaEventDestroy(read_);
-  cudaStreamDestroy(copies_);
 }
 
 std::unique_ptr<HostCopy> HostCopies::start(std::vector<HostCopyPiece> pieces) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cbtm/device/device.h"
+#include "handles.h"
 #include "pinned_memory.h"
 
 namespace cbtm::cuda {
@@ -17,7 +18,7 @@ class HostCopies {
   HostCopies(int device_index, cudaStream_t operators);
   HostCopies(const HostCopies&) = delete;
   HostCopies& operator=(const HostCopies&) = delete;
-  ~HostCopies();
+  ~HostCopies() { last_.reset(); }  // waits, before anything that its thread uses goes
 
   /// After what `operators` holds now. The copy must end before this object does.
   std::unique_ptr<HostCopy> start(std::vector<HostCopyPiece> pieces);
@@ -25,9 +26,9 @@ class HostCopies {
  private:
   int device_index_;
   cudaStream_t operators_;
-  cudaStream_t copies_ = nullptr;
-  cudaEvent_t written_ = nullptr;  ///< the sources, by the operators
-  cudaEvent_t read_ = nullptr;     ///< the sources, by the last copy
+  Stream copies_;
+  Event written_;  ///< the sources, by the operators
+  Event read_;     ///< the sources, by the last copy
   LandingMemory landing_;
   std::shared_ptr<void> last_;  ///< the running copy's thread
 };

@@ -7,8 +7,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cbtm/base/progress.h"
 #include "check.h"
 #include "cublaslt.h"
+#include "device_memory.h"
+#include "handles.h"
 #include "matmul_choices.h"
 
 namespace cbtm::cuda {
@@ -179,13 +182,11 @@ Plan::~Plan() {
 struct MatmulPlans::State {
   State(const std::string& cache_file, cudaStream_t stream_) : stream(stream_), choices(cache_file) {
     CBTM_CUBLASLT(cublas_lt().create(&handle));
-    CBTM_CUDA(cudaMalloc(&workspace, kWorkspaceBytes));
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
     plans.clear();
-    cudaFree(workspace);
     cublas_lt().destroy(handle);
   }
 
@@ -199,7 +200,7 @@ struct MatmulPlans::State {
   cudaStream_t stream;
   MatmulChoices choices;
   cublasLtHandle_t handle = nullptr;
-  void* workspace = nullptr;
+  DeviceMemory workspace{kWorkspaceBytes, "scratch memory of matrix products"};
   int64_t products = 0;  ///< asked for
   std::unordered_map<Shape, std::unique_ptr<Plan>, ShapeHash> plans;
 };
@@ -239,7 +240,7 @@ void MatmulPlans::State::set_pointers(Plan& plan, const MatmulArguments& m) {
 cublasStatus_t MatmulPlans::State::run(Plan& plan, const MatmulArguments& m, void* output,
                                        const cublasLtMatmulAlgo_t& algorithm) {
   return cublas_lt().matmul(handle, plan.description, &m.alpha, m.b.data, plan.a, m.a.data, plan.b, &m.beta, m.c.data,
-                            plan.c, output, plan.c, &algorithm, workspace, static_cast<size_t>(kWorkspaceBytes),
+                            plan.c, output, plan.c, &algorithm, workspace.data(), static_cast<size_t>(kWorkspaceBytes),
                             stream);
 }
 
@@ -247,9 +248,7 @@ cublasStatus_t MatmulPlans::State::run(Plan& plan, const MatmulArguments& m, voi
 double MatmulPlans::State::time_ms(Plan& plan, const MatmulArguments& arguments, void* output,
                                    const cublasLtMatmulAlgo_t& algorithm) {
   if (run(plan, arguments, output, algorithm) != CUBLAS_STATUS_SUCCESS) return INFINITY;
-  cudaEvent_t begin = nullptr, end = nullptr;
-  CBTM_CUDA(cudaEventCreate(&begin));
-  CBTM_CUDA(cudaEventCreate(&end));
+  const Event begin(cudaEventDefault), end(cudaEventDefault);
   float best = INFINITY;
   for (int i = 0; i < kTimedRuns; ++i) {
     CBTM_CUDA(cudaEventRecord(begin, stream));
@@ -260,8 +259,6 @@ double MatmulPlans::State::time_ms(Plan& plan, const MatmulArguments& arguments,
     CBTM_CUDA(cudaEventElapsedTime(&taken, begin, end));
     best = std::min(best, taken);
   }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
   return best;
 }
 
@@ -289,20 +286,20 @@ void MatmulPlans::State::choose(const Shape& shape, Plan& plan, const MatmulArgu
   CBTM_ASSERT(capture == cudaStreamCaptureStatusNone, "a step is captured after its shapes have been met");
   if (!timed || proposed.size() < 2) return;
   // Into memory of its own: with beta the true output would be added to. Freed again: this happens once a shape.
-  void* output = nullptr;
   const auto last_batch = static_cast<int64_t>(shape.batch_count - 1) * shape.c_batch_stride;
   const int64_t bytes = (last_batch + (shape.m - 1) * shape.c_stride + shape.n) * dtype_bytes(shape.out);
-  if (cudaMalloc(&output, static_cast<size_t>(bytes)) != cudaSuccess) {
-    cudaGetLastError();  // no room for trials: the first proposal stays, and is not kept in the file
+  const DeviceMemory output = DeviceMemory::if_there_is_room(bytes);
+  if (!output) {  // the first proposal stays, and is not kept in the file
+    warn(fmt::format("cuBLASLt's algorithms for {} are not timed: there is no room for the result; the first is taken",
+                     shape.text()));
     return;
   }
   double best = INFINITY;
   for (const cublasLtMatmulHeuristicResult_t& result : proposed)
-    if (const double taken = time_ms(plan, arguments, output, result.algo); taken < best) {
+    if (const double taken = time_ms(plan, arguments, output.data(), result.algo); taken < best) {
       best = taken;
       plan.algorithm = result.algo;
     }
-  CBTM_CUDA(cudaFree(output));
   choices.add(shape.text(), plan.algorithm);
 }
 

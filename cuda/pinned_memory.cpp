@@ -3,23 +3,24 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cbtm/base/memory.h"
+#include "cbtm/device/device_error.h"
 #include "check.h"
 
 namespace cbtm::cuda {
 
 PinnedMemory::PinnedMemory(int64_t bytes) : bytes_(bytes) {
   void* data = nullptr;
-  CBTM_CUDA(cudaMallocHost(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1))));
+  const cudaError_t status = cudaMallocHost(&data, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // the failed allocation is not an error of the next launch
+    fail_device("{} of pinned host memory cannot be had; close other programs, or use --device cpu",
+                format_bytes(bytes));
+  }
+  check(status, "cudaMallocHost", __FILE__, __LINE__);
   data_ = static_cast<char*>(data);
 }
 PinnedMemory::~PinnedMemory() { cudaFreeHost(data_); }
-
-StagingRing::StagingRing() : memory_(kSlots * kSlotBytes) {
-  for (cudaEvent_t& event : copied_) CBTM_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-}
-StagingRing::~StagingRing() {
-  for (const cudaEvent_t event : copied_) cudaEventDestroy(event);
-}
 
 void StagingRing::copy(void* device_destination, const void* host_source, int64_t bytes, cudaStream_t stream) {
   for (int64_t done = 0; done < bytes; done += kSlotBytes) {
@@ -37,13 +38,6 @@ void StagingRing::copy(void* device_destination, const void* host_source, int64_
     CBTM_CUDA(cudaEventRecord(copied, stream));
     next_ = (next_ + 1) % kSlots;
   }
-}
-
-LandingMemory::LandingMemory() : memory_(2 * kHalfBytes) {
-  for (cudaEvent_t& event : landed_) CBTM_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
-}
-LandingMemory::~LandingMemory() {
-  for (const cudaEvent_t event : landed_) cudaEventDestroy(event);
 }
 
 void LandingMemory::copy(void* host_destination, const void* device_source, int64_t bytes, cudaStream_t stream) {

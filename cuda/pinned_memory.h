@@ -5,9 +5,11 @@
 #include <array>
 #include <cstdint>
 
+#include "handles.h"
+
 namespace cbtm::cuda {
 
-/// Pinned memory of the host, freed with the object.
+/// Pinned memory of the host, freed with the object. Throws DeviceError if it cannot be had.
 class PinnedMemory {
  public:
   explicit PinnedMemory(int64_t bytes);
@@ -27,19 +29,14 @@ class PinnedMemory {
 /// returns, and the copy itself happens in stream order. The host waits only when all slots are still on their way.
 class StagingRing {
  public:
-  StagingRing();
-  StagingRing(const StagingRing&) = delete;
-  StagingRing& operator=(const StagingRing&) = delete;
-  ~StagingRing();
-
   void copy(void* device_destination, const void* host_source, int64_t bytes, cudaStream_t stream);
 
   static constexpr int kSlots = 64;
   static constexpr int64_t kSlotBytes = int64_t{256} << 10;
 
  private:
-  PinnedMemory memory_;
-  std::array<cudaEvent_t, kSlots> copied_{};
+  PinnedMemory memory_{kSlots * kSlotBytes};
+  std::array<Event, kSlots> copied_;
   int next_ = 0;
 };
 
@@ -47,18 +44,13 @@ class StagingRing {
 /// the stream.
 class LandingMemory {
  public:
-  LandingMemory();
-  LandingMemory(const LandingMemory&) = delete;
-  LandingMemory& operator=(const LandingMemory&) = delete;
-  ~LandingMemory();
-
   void copy(void* host_destination, const void* device_source, int64_t bytes, cudaStream_t stream);
 
   static constexpr int64_t kHalfBytes = int64_t{4} << 20;
 
  private:
-  PinnedMemory memory_;
-  std::array<cudaEvent_t, 2> landed_{};
+  PinnedMemory memory_{2 * kHalfBytes};
+  std::array<Event, 2> landed_;
 };
 
 }  // namespace cbtm::cuda

@@ -4,13 +4,6 @@
 
 namespace cbtm::cuda {
 
-UploadCache::UploadCache() {
-  void* memory = nullptr;
-  CBTM_CUDA(cudaMalloc(&memory, kBytes));
-  memory_ = static_cast<char*>(memory);
-}
-UploadCache::~UploadCache() { cudaFree(memory_); }
-
 const int32_t* UploadCache::upload(std::span<const int32_t> values, StagingRing& staging, cudaStream_t stream) {
   const std::vector<int32_t> key(values.begin(), values.end());
   if (const auto found = places_.find(key); found != places_.end()) return found->second;
@@ -25,7 +18,7 @@ const int32_t* UploadCache::upload(std::span<const int32_t> values, StagingRing&
     used_ = 0;
     ++generation_;
   }
-  auto* place = reinterpret_cast<int32_t*>(memory_ + used_);
+  auto* place = reinterpret_cast<int32_t*>(memory_.data() + used_);
   used_ += room;
   staging.copy(place, values.data(), bytes, stream);
   places_.emplace(key, place);

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "device_memory.h"
 #include "pinned_memory.h"
 
 namespace cbtm::cuda {
@@ -16,11 +17,6 @@ namespace cbtm::cuda {
 /// what they were given) and `generation` grows.
 class UploadCache {
  public:
-  UploadCache();
-  UploadCache(const UploadCache&) = delete;
-  UploadCache& operator=(const UploadCache&) = delete;
-  ~UploadCache();
-
   /// Null during a capture of the stream if the numbers are not there: a copy would be captured, too.
   const int32_t* upload(std::span<const int32_t> values, StagingRing& staging, cudaStream_t stream);
   int64_t generation() const { return generation_; }
@@ -28,7 +24,7 @@ class UploadCache {
   static constexpr int64_t kBytes = int64_t{16} << 20;
 
  private:
-  char* memory_ = nullptr;
+  DeviceMemory memory_{kBytes, "sequence offsets"};
   int64_t used_ = 0;
   int64_t generation_ = 0;
   std::map<std::vector<int32_t>, const int32_t*> places_;

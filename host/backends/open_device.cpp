@@ -28,10 +28,14 @@ int cuda_index(std::string_view name) {
   return index;
 }
 
-/// The first GPU that can be used, or null.
-std::unique_ptr<Device> best_cuda_device() {
-  for (const CudaDeviceInfo& info : cuda_system().devices)
+/// The first GPU that can be used; or null, and why there is none.
+std::unique_ptr<Device> best_cuda_device(std::string& why_not) {
+  const CudaSystem system = cuda_system();
+  why_not = system.problem;
+  for (const CudaDeviceInfo& info : system.devices) {
     if (info.problem.empty()) return make_cuda_device(info.index);
+    if (why_not.empty()) why_not = fmt::format("cuda:{} ({}) cannot be used: {}", info.index, info.name, info.problem);
+  }
   return nullptr;
 }
 #endif
@@ -40,11 +44,12 @@ std::unique_ptr<Device> open_named(std::string_view name) {
   if (name == "cpu") return make_cpu_device();
   if (name == "auto") {
     std::unique_ptr<Device> device;
+    std::string why_not;
 #ifdef CBTM_HAS_CUDA
-    device = best_cuda_device();
+    device = best_cuda_device(why_not);
 #endif
     if (device == nullptr) device = make_cpu_device();
-    say("device: " + device->description());
+    say("device: " + device->description() + (why_not.empty() ? "" : "; " + why_not));
     return device;
   }
   if (name == "cuda" || name.starts_with("cuda:")) {

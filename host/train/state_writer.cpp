@@ -14,7 +14,9 @@ StateWriter::~StateWriter() {
 }
 
 void StateWriter::finish() {
-  if (writing_.valid()) writing_.get();
+  if (!writing_.valid()) return;
+  writing_.get();
+  saved_step_ = writing_step_;
 }
 
 void StateWriter::save(const TrainingCounters& counters) {
@@ -26,10 +28,13 @@ void StateWriter::save(const TrainingCounters& counters) {
     size_t i = 0;
     for (const TensorView& view : {model_.weights(), model_.first_moments(), model_.second_moments()})
       tensors[i++] = static_cast<const float*>(device_.host_readable(view.data));
-    return write_training_state(work_directory_, tensors, count, counters, identity_, keep_);
+    write_training_state(work_directory_, tensors, count, counters, identity_, keep_);
+    saved_step_ = counters.step;
+    return;
   }
   for (std::vector<float>& copy : copies_) copy.resize(static_cast<size_t>(count));
   std::shared_ptr<HostCopy> copy = model_.start_snapshot(copies_[0], copies_[1], copies_[2]);
+  writing_step_ = counters.step;
   writing_ = std::async(std::launch::async, [this, copy = std::move(copy), count, counters] {
     copy->wait();
     write_training_state(work_directory_, {copies_[0].data(), copies_[1].data(), copies_[2].data()}, count, counters,

@@ -28,6 +28,9 @@ class StateWriter {
   void save(const TrainingCounters& counters);
   /// Until the last state is on disk; throws its Error.
   void finish();
+  /// The last step whose state is on disk, of what finish() waited for; or what was given here.
+  int64_t saved_step() const { return saved_step_; }
+  void set_saved_step(int64_t step) { saved_step_ = step; }
 
  private:
   Device& device_;
@@ -37,6 +40,8 @@ class StateWriter {
   int64_t keep_;
   std::array<std::vector<float>, 3> copies_;
   std::future<void> writing_;
+  int64_t writing_step_ = 0;
+  int64_t saved_step_ = 0;
 };
 
 }  // namespace cbtm

@@ -11,6 +11,7 @@
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
+#include "cbtm/device/device_error.h"
 #include "cbtm/model/training_model.h"
 #include "cbtm/train/token_stream.h"
 #include "train/loss_scale.h"
@@ -114,6 +115,17 @@ class Training {
       say(fmt::format("{}: goes on after step {} of {}", job_.name, counters_.step, settings_.steps));
     }
     writer_.emplace(device_, *model_, job_.work_directory, identity_, settings_.keep);
+    writer_->set_saved_step(counters_.step);
+    try {
+      train_to_the_end();
+      return result();
+    } catch (const DeviceError& error) {
+      fail_with_progress(error);
+    }
+  }
+
+ private:
+  void train_to_the_end() {
     MetricsLog metrics(job_.work_directory / "metrics.jsonl", counters_.step);
     for (const Json& line : metrics.earlier()) remember(line);
     Progress progress(job_.name);
@@ -162,10 +174,20 @@ class Training {
       if (stop_requested() != 0 && counters_.step < settings_.steps) stop();
     }
     writer_->finish();
-    return result();
   }
 
- private:
+  /// A failure of the device, with how far the training came and what of it is kept.
+  [[noreturn]] void fail_with_progress(const DeviceError& failure) {
+    try {
+      writer_->finish();
+    } catch (const Error&) {  // of the same device, most likely; the state before it is there
+    }
+    const int64_t saved = writer_->saved_step();
+    fail_device("{}: after step {} of {}: {}; {}", job_.name, counters_.step, settings_.steps, failure.what(),
+                saved > 0 ? fmt::format("the state after step {} is saved, the same command goes on from it", saved)
+                          : "no state was saved yet (--save-every)");
+  }
+
   int64_t batch_tokens() const { return settings_.batch_sequences * settings_.sequence_length; }
 
   void plan_memory() {
