@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <mutex>
 #include <utility>
 
 #include "cbtm/base/error.h"
@@ -12,6 +13,7 @@ namespace cbtm {
 namespace {
 
 bool quiet_flag = false;
+std::mutex line_lock;  // threads that read and write files warn, too
 bool live_line_open = false;
 
 bool terminal() {
@@ -20,6 +22,7 @@ bool terminal() {
 }
 
 void print_line(std::string_view line, bool live) {
+  const std::lock_guard guard(line_lock);
   const std::string text = fmt::format("{}{}{}", live_line_open ? "\r\x1b[K" : "", line, live ? "" : "\n");
   std::fwrite(text.data(), 1, text.size(), stderr);
   std::fflush(stderr);

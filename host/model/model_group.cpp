@@ -234,7 +234,11 @@ void ModelGroup::fill_beside(Slot& slot, Model& model) {
       if (staging_bytes_ < bytes) {
         staging_.reset();
         staging_ = uploads_->allocate_host(bytes);
-        if (staging_ == nullptr) staging_ = ordinary_memory(bytes);  // slower, but the host has no more to give
+        if (staging_ == nullptr) {
+          warn(fmt::format("{} of pinned memory cannot be had: weights come from ordinary memory, which is slower",
+                           format_bytes(bytes)));
+          staging_ = ordinary_memory(bytes);
+        }
         staging_bytes_ = bytes;
       }
       image = staging_;

@@ -75,8 +75,7 @@ TEST_CASE("a driver that cannot be used: devices says why, cuda is refused, auto
   const Words logits = {"logits", "--model", "run/seed", "--ids", "ids.json", "--out", "nothing.safetensors"};
   for (const auto& [status, reason] : {std::pair{cudaErrorInsufficientDriver, "the NVIDIA driver is too old"},
                                        {cudaErrorNoDevice, "no CUDA-capable device is detected"},
-                                       {cudaErrorInitializationError, "initialization error"},
-                                       {cudaErrorSystemDriverMismatch, "unsupported display driver"}}) {
+                                       {cudaErrorInitializationError, "initialization error"}}) {
     const std::string none = fault("cudaGetDeviceCount:1+", status);
     CAPTURE(reason);
     const std::string listed = succeed(run({"devices"}, none)).output;
@@ -122,20 +121,23 @@ TEST_CASE("logits, evaluate, generate, ensemble: no output, and the one that was
   const Words generation = {"--prompt", "oven dough", "--max-new-tokens", "4"};
   const Words logits = Words{"logits"} + model + Words{"--ids", "ids.json", "--out", "logits.safetensors"};
   check_fault(logits, fault("launch=layernorm:2", cudaErrorLaunchOutOfResources), "launch of residual_layernorm");
-  check_fault(logits, "free:17000000", "of GPU memory, but only");
+  check_fault(logits, "free:16800000", "of GPU memory, but only");
   CHECK_FALSE(fs::exists(place() / "logits.safetensors"));
   check_fault(Words{"evaluate", "--run", "run"} + model + json,
-              fault("cudaEventSynchronize:2+", cudaErrorECCUncorrectable), "another GPU (--device cuda:N)");
+              fault("cudaEventSynchronize:1+", cudaErrorECCUncorrectable), "another GPU (--device cuda:N)");
   check_fault(Words{"generate"} + model + generation + json, fault("launch=attention:1", cudaErrorLaunchFailure),
               "CUDA: unspecified launch failure");
   check_fault(Words{"ensemble", "generate"} + experts + generation + json,
-              fault("launch=mix_experts:2", cudaErrorLaunchFailure), "CUDA: unspecified launch failure");
+              fault("launch=mix_experts:1", cudaErrorLaunchFailure), "CUDA: unspecified launch failure");
   const Words evaluate = Words{"ensemble", "evaluate", "--topk", "1,2"} + experts + json;
-  check_fault(evaluate, fault("cudaMemcpyAsync:40", cudaErrorIllegalAddress), "CUDA: an illegal memory access");
-  check_fault(evaluate, "free:17000000", "of GPU memory, but only");
+  check_fault(evaluate, fault("cudaMemcpyAsync:12", cudaErrorIllegalAddress), "CUDA: an illegal memory access");
+  check_fault(evaluate, "free:17000000", "its weights take");
   // Streamed experts: the pinned memory they come from, and their copies.
   const Words streamed = evaluate + Words{"--memory", "150K"};
-  check_fault(streamed, fault("cudaMallocHost:3+", cudaErrorMemoryAllocation), "pinned");
+  const Outcome slower = succeed(
+      run(streamed + Words{"--device", "cuda", "--quiet"}, fault("cudaMallocHost:3+", cudaErrorMemoryAllocation)));
+  CHECK(slower.errors.find("of pinned memory cannot be had") != std::string::npos);
+  std::ofstream(out) << "{}";
   check_fault(streamed, fault("cudaStreamWaitEvent:3+", cudaErrorLaunchFailure), "CUDA: unspecified launch failure");
   CHECK(file_contents(out) == "{}");
 }

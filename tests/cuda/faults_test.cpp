@@ -111,7 +111,7 @@ TEST_CASE("memory of the GPU that is too small: refused before the first step, w
     const Faults injected("free:1000000");
     const std::string error = training.error();
     CHECK(holds(error, "training needs "));
-    CHECK(holds(error, "but only 976.6 KiB may be used; lower --micro-batch or --sequence"));
+    CHECK(holds(error, "but only 977 KiB may be used; lower --micro-batch or --sequence"));
   }
   {
     const Faults injected(fault("cudaMalloc:1+", cudaErrorMemoryAllocation));
