@@ -109,6 +109,11 @@ def launch_workloads(folder):
         yield layers, train(write_checkpoint(folder / f"narrow-{layers}", shape), f"launches, {layers} layers", 64)
 
 
+def where():
+    """gpu, simulator or nowhere."""
+    return subprocess.run([str(RUNNER), "--where"], capture_output=True, text=True).stdout.strip()
+
+
 def run_command(cbtm, command, environment=None, runner=(str(RUNNER),)):
     """Runs cbtm on the CUDA device and returns what it wrote with --json."""
     words = [*runner, str(cbtm), *map(str, command), "--device", "cuda", "--quiet"]
