@@ -16,12 +16,14 @@ namespace cbtm::cuda {
 //           warp owns 32 (16) queries; it skips tiles of keys that none of them sees.
 // shared    queries; keys and values [64 or 32, D] in two stages: cp.async fills one while the other is used.
 // registers a lane holds 4 * D / 4 sums of the output and the scores of a tile, which become the left operand of the
-//           second product where they are. exp in base 2; the output is rescaled only when a maximum has grown.
+//           second product where they are. exp in base 2; the output is rescaled only when a maximum has grown. Where
+//           dropout is drawn for D = 128, three blocks a multiprocessor would spill: two are asked for.
 // bytes     2 * rows * heads * D * (q, o once; k, v once for each 128 queries, mostly from the L2) + 4 * rows * heads.
 // numerics  scores, maxima, sums and output float32; probabilities rounded to 16 bits for the product; keys ascending.
 // dropout   neighbouring lanes share a call of Philox for 4 keys of 2 rows; 1 / (1 - p) is applied at the end.
 template <typename Element, int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(mma::kThreads) attention_forward_mma(const AttentionParams params) {
+__global__ void __launch_bounds__(mma::kThreads, kHeadDim > 96 && kDropout ? 2 : 0)
+    attention_forward_mma(const AttentionParams params) {
   using Tiles = AttentionMmaTiles<kHeadDim>;
   constexpr int kRowTiles = Tiles::kForwardRowTiles;
   constexpr int kKeys = Tiles::forward_keys(kDropout);

@@ -38,26 +38,27 @@ __device__ int digit_of(uint32_t key) {
 }
 
 /// The bin that holds the element of `rank`, the largest first, of `bins` (2048, 8 a thread); `rank` becomes its rank
-/// within the bin. All threads of a block call it and get the same.
-__device__ int select_bin(const uint32_t* __restrict__ bins, int64_t& rank) {
+/// within the bin. All threads of a block call it and get the same. `staged` (kBins, 16-byte aligned) is where the
+/// block brings the bins, neighbouring threads neighbouring ones; it is free again when the call returns.
+__device__ int select_bin(const uint32_t* __restrict__ bins, int64_t& rank, uint32_t* staged) {
   __shared__ int64_t warp_sums[kThreads / 32];
   __shared__ int chosen;
   __shared__ int64_t rank_inside;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  for (int bin = threadIdx.x; bin < kBins; bin += kThreads) staged[bin] = bins[bin];
+  __syncthreads();
   // Thread t holds bins 2047 - 8 t, 2046 - 8 t, ...
-  uint32_t counts[8];
+  const uint4* vectors = reinterpret_cast<const uint4*>(staged + kBins - 8 * (threadIdx.x + 1));
+  const uint4 low = vectors[0], high = vectors[1];
+  const uint32_t counts[8] = {high.w, high.z, high.y, high.x, low.w, low.z, low.y, low.x};
   int64_t own = 0;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    counts[i] = bins[kBins - 1 - (threadIdx.x * 8 + i)];
-    own += counts[i];
-  }
+  for (int i = 0; i < 8; ++i) own += counts[i];
   int64_t before = own;
   for (int offset = 1; offset < 32; offset *= 2) {
     const int64_t other = __shfl_up_sync(~0u, before, offset);
     if (lane >= offset) before += other;
   }
-  __syncthreads();  // what an earlier call left in shared memory has been read
   if (lane == 31) warp_sums[warp] = before;
   __syncthreads();
   before -= own;
@@ -128,11 +129,11 @@ __global__ void __launch_bounds__(kThreads) find_advantages(Costs costs, const d
 template <int kDigit>
 __global__ void __launch_bounds__(kThreads)
     count_digit(const uint32_t* __restrict__ keys, int64_t count, int64_t rank, uint32_t* __restrict__ bins) {
-  __shared__ uint32_t shared_bins[kBins];
+  __shared__ __align__(16) uint32_t shared_bins[kBins];
   uint32_t prefix = 0;
 #pragma unroll
   for (int digit = 0; digit < kDigit; ++digit)
-    prefix = prefix << 11 | static_cast<uint32_t>(select_bin(bins + digit * kBins, rank));
+    prefix = prefix << 11 | static_cast<uint32_t>(select_bin(bins + digit * kBins, rank, shared_bins));
   clear_bins(shared_bins);
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < count; i += stride)
@@ -144,9 +145,10 @@ __global__ void __launch_bounds__(kThreads)
 // prices[j] = the key of `rank`. One block.
 __global__ void __launch_bounds__(kThreads, 1)
     set_price(const uint32_t* __restrict__ bins, int64_t rank, double* __restrict__ prices, int j) {
-  uint32_t key = static_cast<uint32_t>(select_bin(bins, rank));
-  key = key << 11 | static_cast<uint32_t>(select_bin(bins + kBins, rank));
-  key = key << 10 | static_cast<uint32_t>(select_bin(bins + 2 * kBins, rank));
+  __shared__ __align__(16) uint32_t staged[kBins];
+  uint32_t key = static_cast<uint32_t>(select_bin(bins, rank, staged));
+  key = key << 11 | static_cast<uint32_t>(select_bin(bins + kBins, rank, staged));
+  key = key << 10 | static_cast<uint32_t>(select_bin(bins + 2 * kBins, rank, staged));
   if (threadIdx.x == 0) prices[j] = static_cast<double>(from_sortable(key));
 }
 

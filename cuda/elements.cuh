@@ -59,18 +59,42 @@ struct Packed {
   using Word = typename AccessWord<static_cast<int>(sizeof(Element)) * kLength>::Type;
   Word word;
 
+  // 16-bit elements are taken out of, and put into, words of 32 bits by hand: through a copy to an array of elements
+  // the compiler has cut accesses of 16 bytes into some of 8 and of 4.
+  static constexpr bool kPairs = sizeof(Element) == 2 && kLength % 2 == 0;
+
   __device__ void unpack(float (&values)[kLength]) const {
-    Element elements[kLength];
-    memcpy(elements, &word, sizeof(word));
+    if constexpr (kPairs) {
+      const Word whole = word;
+      uint32_t pairs[kLength / 2];
+      memcpy(pairs, &whole, sizeof(whole));
 #pragma unroll
-    for (int i = 0; i < kLength; ++i) values[i] = widened(elements[i]);
+      for (int i = 0; i < kLength / 2; ++i) {
+        values[2 * i] = widened(Element{static_cast<uint16_t>(pairs[i])});
+        values[2 * i + 1] = widened(Element{static_cast<uint16_t>(pairs[i] >> 16)});
+      }
+    } else {
+      Element elements[kLength];
+      memcpy(elements, &word, sizeof(word));
+#pragma unroll
+      for (int i = 0; i < kLength; ++i) values[i] = widened(elements[i]);
+    }
   }
   __device__ static Packed of(const float (&values)[kLength]) {
-    Element elements[kLength];
-#pragma unroll
-    for (int i = 0; i < kLength; ++i) elements[i] = narrowed<Element>(values[i]);
     Packed packed;
-    memcpy(&packed.word, elements, sizeof(packed.word));
+    if constexpr (kPairs) {
+      uint32_t pairs[kLength / 2];
+#pragma unroll
+      for (int i = 0; i < kLength / 2; ++i)
+        pairs[i] = uint32_t{narrowed<Element>(values[2 * i]).bits} | uint32_t{narrowed<Element>(values[2 * i + 1]).bits}
+                                                                         << 16;
+      memcpy(&packed.word, pairs, sizeof(packed.word));
+    } else {
+      Element elements[kLength];
+#pragma unroll
+      for (int i = 0; i < kLength; ++i) elements[i] = narrowed<Element>(values[i]);
+      memcpy(&packed.word, elements, sizeof(packed.word));
+    }
     return packed;
   }
 };
@@ -90,19 +114,17 @@ __device__ Packed<Element, kLength> load_packed(const Element* source, int avail
   return packed;
 }
 
+/// As load_packed; `target` lies in global memory. (A plain assignment of a uint4 does not always become one access.)
 template <typename Element, int kLength>
 __device__ void store_packed(Element* target, int available, bool aligned, const float (&values)[kLength]) {
   using Word = typename Packed<Element, kLength>::Word;
-  const Packed<Element, kLength> packed = Packed<Element, kLength>::of(values);
   if (aligned && available >= kLength) {
-    *reinterpret_cast<Word*>(target) = packed.word;
+    __stwb(reinterpret_cast<Word*>(target), Packed<Element, kLength>::of(values).word);
     return;
   }
-  Element elements[kLength];
-  memcpy(elements, &packed.word, sizeof(Word));
 #pragma unroll
   for (int i = 0; i < kLength; ++i)
-    if (i < available) target[i] = elements[i];
+    if (i < available) target[i] = narrowed<Element>(values[i]);
 }
 
 }  // namespace cbtm::cuda

@@ -22,7 +22,8 @@ SHAPES = {
 
 
 def configuration(shape):
-    layers, hidden, heads, vocabulary, positions = SHAPES[shape]
+    """`shape` is a name of SHAPES, or such a tuple."""
+    layers, hidden, heads, vocabulary, positions = SHAPES[shape] if isinstance(shape, str) else shape
     return {
         "architectures": ["OPTForCausalLM"], "model_type": "opt", "vocab_size": vocabulary, "hidden_size": hidden,
         "num_hidden_layers": layers, "num_attention_heads": heads, "ffn_dim": 4 * hidden,

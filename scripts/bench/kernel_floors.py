@@ -1,0 +1,76 @@
+"""The least bytes that the kernels of scripts/bench/kernels must move: formulas on the sizes of a workload.
+
+Of a unit of the workload (a training step, a token of every sequence), all launches together. Names: L layers, H hidden
+size, A heads, F = 4 H, V vocabulary, P parameters, M rows. What is not here (kernels whose bytes depend on the text, or
+that add up what another kernel left) is measured against the different bytes that it touches.
+"""
+
+from kernel_workloads import HEADS as A, HIDDEN as H, LAYERS as L, POSITIONS, VOCABULARY as V
+
+F = 4 * H
+P = V * H + (POSITIONS + 2) * H + L * (12 * H * H + 13 * H) + 2 * H
+STATISTICS = 8  # mean and rstd of a row, float32
+VECTORS = 8 * H  # gamma and beta, float32
+MATRICES = L * (4 * H * H + 2 * H * F)  # of the layers
+BIASES = L * (5 * H + F)
+
+
+def training(sizes):
+    M, T = sizes["rows"], sizes["sequence"]
+    return {
+        # Ids and positions; a row of either table read, or once a position; the sum written.
+        "embedding_forward_rows": 8 * M + 4 * M * H + 2 * T * H,
+        # Residual and branch read, sum and normalised written; the first has no branch and writes no sum.
+        "residual_layernorm_forward_rows": (2 * L * 8 + 4) * M * H + (2 * L + 1) * (STATISTICS * M + VECTORS),
+        # Gradient, row and the residual's gradient read, two gradients written: the residual's, and with dropout's
+        # mask the branch's. The last norm has no residual's gradient, the first no branch.
+        "residual_layernorm_backward_rows": ((2 * L + 1) * 10 - 4) * M * H + (2 * L + 1) * (STATISTICS * M + VECTORS / 2),
+        "attention_forward_mma": L * (8 * M * H + 4 * M * A),
+        "attention_row_terms": L * (4 * M * H + 4 * M * A + 8 * M * A),
+        # q, k, v, do and the rows' statistics read; dk and dv, or dq written.
+        "attention_backward_keys_mma": L * (12 * M * H + 8 * M * A),
+        "attention_backward_queries_mma": L * (10 * M * H + 8 * M * A),
+        "cross_entropy_in_shared": 4 * M * V + 8 * M,
+        "add_losses": 4 * M + 16,
+        "add_kernel": 12 * BIASES,
+        "square_sum_pieces": 4 * P,
+        # Weight, gradient and two moments read; weight, moments, the working copy and the zeroed gradient written.
+        "adamw_flat": 34 * P,
+    }
+
+
+def decoding(sizes):
+    """A token of each of M sequences, with T tokens in the cache of each."""
+    M, T, weights, experts = sizes["rows"], sizes["cached"], sizes["weights"], sizes.get("experts", 1)
+    layer_matrices, table = {
+        "bf16": (2 * MATRICES, 2 * V * H),
+        "int8": (MATRICES + 4 * BIASES, V * H + 4 * V),  # a float32 scale a row
+        "int4": (MATRICES * 18 // 32, V * H + 4 * V),  # groups of 32 in 18 bytes; the table int8
+    }[weights]
+    activations = 2 * M * L * ((H + 3 * H) + 2 * H + 2 * (H + F)) + M * (2 * H + 4 * V)
+    floors = {
+        "decode_linear_warp_per_outputs": layer_matrices + table + 4 * BIASES + activations,
+        # The cache read once; query and the new key and value read, output written, the new ones put into the cache.
+        "attention_split_pieces": L * M * (4 * T * H + 12 * H),
+        "residual_layernorm_forward_rows": (2 * L * 8 + 4) * M * H + (2 * L + 1) * VECTORS,
+    }
+    if weights == "bf16":
+        floors["embedding_forward_rows"] = M * (8 + 6 * H)
+    floors = {name: experts * floor for name, floor in floors.items()}
+    if "experts" in sizes:  # logits are float32
+        floors["expert_statistics"] = experts * 4 * V * M
+        floors["mix_experts"] = (experts + 1) * 4 * V * M
+        floors["sample_tokens_block_per_sequence"] = 4 * V * M
+    return floors
+
+
+def floors(sizes):
+    return training(sizes) if sizes.get("training") else decoding(sizes) if "rows" in sizes else {}
+
+
+# Bound by arithmetic at these sizes: their bytes are shown, and the goal for bytes is not theirs.
+COMPUTE_BOUND = {"attention_forward_mma", "attention_backward_keys_mma", "attention_backward_queries_mma", "gram_tiles",
+                 "squared_distances_tiles", "nearest_centres_tiles"}
+TENSOR_CORE = {"attention_forward_mma", "attention_backward_keys_mma", "attention_backward_queries_mma"}
+# Attention and what multiplies matrices: the goal for bank conflicts is theirs.
+TILED = COMPUTE_BOUND | {"attention_row_terms", "attention_split_pieces", "decode_linear_warp_per_outputs"}
