@@ -235,7 +235,7 @@ void CommandLine::print_help() const {
       const std::string name = names_of(option).front();
       if (std::find(positional_.begin(), positional_.end(), name) != positional_.end()) continue;
       const std::string left = fmt::format("--{} {}", name, option.is_boolean ? "" : option.arg_help);
-      const bool show_default = option.has_default && !option.is_boolean;
+      const bool show_default = option.has_default && !option.is_boolean && !option.default_value.empty();
       fmt::print("  {:<34} {}{}\n", left, option.desc,
                  show_default ? fmt::format(" (default {})", option.default_value) : "");
     }
