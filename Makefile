@@ -32,10 +32,12 @@ test: deps
 	@ctest --test-dir $(BUILD) --output-on-failure
 	@$(MAKE) --no-print-directory test-cuda
 
-# Built with a shared cudart and PTX, which the simulator needs and a GPU runs too.
+# Built with a shared cudart, which the simulator replaces, and for the first GPU there is; the simulator takes PTX.
+CUDA_TESTS_GPU = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1 | tr -d .)
+CUDA_TESTS_ARCHITECTURE = $(if $(filter gpu,$(CUDA_TESTS_RUN_ON)),$(if $(CUDA_TESTS_GPU),$(CUDA_TESTS_GPU)-real,80-virtual),80-virtual)
 build-cudasim:
 	@cmake -S . -B $(BUILD)-cudasim -DCBTM_CUDA=ON -DCBTM_SHARED_CUDART=ON -DCMAKE_CUDA_COMPILER=$(NVCC) \
-	  "-DCMAKE_CUDA_ARCHITECTURES=80-virtual" $(CMAKE_FLAGS) > /dev/null
+	  "-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_TESTS_ARCHITECTURE)" $(CMAKE_FLAGS) > /dev/null
 	@cmake --build $(BUILD)-cudasim --target cuda_tests -j $(JOBS)
 
 ifeq ($(CUDA_TESTS_RUN_ON),nowhere)
