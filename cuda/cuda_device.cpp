@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "activation.h"
 #include "attention.h"
 #include "attention_cached.h"
 #include "balanced_prices.h"
@@ -198,6 +199,11 @@ class CudaDevice final : public Device {
     cuda::assign_at_prices(context_, a);
   }
 
+  bool writes_bias_gradients() const override { return true; }
+  void add(ConstTensorView source, TensorView target) override {
+    const cuda::OperatorRange range("add");
+    cuda::add_vector(context_, source, target);
+  }
   int64_t relu_mask_columns(int64_t columns) const override { return cuda::relu_mask_columns(columns); }
   int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const override {
     return cuda::DeviceContext::planned_workspace_bytes(rows, hidden_size, ffn_dim, vocab_size);

@@ -1,6 +1,7 @@
 #include "linear.h"
 
 #include "activation.h"
+#include "check.h"
 #include "convert.h"
 #include "decode_linear.h"
 #include "dispatch.h"
@@ -26,6 +27,10 @@ class Scratch {
  private:
   char* next_;
 };
+
+void zero(Context& context, TensorView vector) {
+  CBTM_CUDA(cudaMemsetAsync(vector.data, 0, static_cast<size_t>(vector.columns) * 4, context.stream));
+}
 
 }  // namespace
 
@@ -76,15 +81,18 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   if (activation == Activation::gelu) gelu_forward(context, product.c, output);
 }
 
-// Weight gradient with the bias gradient beside it in one product, then a small addition of the latter, which cuBLASLt
-// writes but does not accumulate; input gradient with the ReLU's mask in the epilogue.
+// Weight gradient with the bias gradient beside it in one product, then, where it accumulates, a small addition of the
+// latter, which cuBLASLt only writes; input gradient with the ReLU's mask in the epilogue.
 void linear_backward(Context& context, const LinearBackward& arguments) {
   const ConstTensorView gradient = arguments.output_gradient;
+  const TensorView bias_gradient = arguments.bias_gradient;
+  const bool add_bias = arguments.accumulate_bias_gradient;
   if (gradient.rows == 0) {
+    if (bias_gradient && !add_bias) zero(context, bias_gradient);
     if (arguments.input_gradient) CBTM_ASSERT(arguments.input_gradient.rows == 0, "a gradient a row");
     return;
   }
-  bool bias_due = static_cast<bool>(arguments.bias_gradient);
+  bool bias_due = static_cast<bool>(bias_gradient);
   if (arguments.weight_gradient) {
     MatmulArguments product;
     product.a = gradient;
@@ -93,11 +101,11 @@ void linear_backward(Context& context, const LinearBackward& arguments) {
     product.c = arguments.weight_gradient;
     product.beta = 1;
     if (bias_due) {
-      Scratch scratch(context, Scratch::bytes_of(DType::f32, 1, gradient.columns));
-      product.a_sums = scratch.take(DType::f32, 1, gradient.columns);
+      Scratch scratch(context, add_bias ? Scratch::bytes_of(DType::f32, 1, gradient.columns) : 0);
+      product.a_sums = add_bias ? scratch.take(DType::f32, 1, gradient.columns) : bias_gradient;
       if (matmul_supported(context, product)) {
         matmul(context, product);
-        add_vector(context, product.a_sums, arguments.bias_gradient);
+        if (add_bias) add_vector(context, product.a_sums, bias_gradient);
         bias_due = false;
       } else {
         product.a_sums = {};
@@ -107,7 +115,10 @@ void linear_backward(Context& context, const LinearBackward& arguments) {
       matmul(context, product);
     }
   }
-  if (bias_due) add_column_sums(context, gradient, arguments.bias_gradient);
+  if (bias_due) {
+    if (!add_bias) zero(context, bias_gradient);
+    add_column_sums(context, gradient, bias_gradient);
+  }
 
   if (!arguments.input_gradient) return;
   MatmulArguments product;

@@ -39,6 +39,7 @@ class CpuDevice : public Device {
   void mixture_log_probabilities(const MixtureLogProbabilities& arguments) override;
   void sample_mixture(const SampleMixture& arguments) override;
 
+  void add(ConstTensorView source, TensorView target) override;
   void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override;
   void adamw(const AdamW& arguments) override;
   void require_finite(ConstTensorView values, TensorView result) override;

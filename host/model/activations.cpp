@@ -77,6 +77,10 @@ void carve(Activations& a, Carver& carver, const Device& device, const OptConfig
   a.qkv_gradient = carver.take(rows, 3 * hidden);
   a.attention_gradient = carver.take(rows, hidden);
   a.ffn_gradient = carver.take(rows, ffn);
+  if (device.writes_bias_gradients()) {
+    const ParameterLayout layout(config);
+    a.bias_gradients = carver.take_float(1, layout.flat_size() - layout.matrix_flat_size());
+  }
 }
 
 }  // namespace

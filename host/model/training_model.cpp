@@ -36,9 +36,9 @@ struct TrainingModel::State {
         working(dtype_ == DType::f32
                     ? DeviceBuffer()
                     : device_.allocate(layout.flat_size() * dtype_bytes(dtype_), "the working copy of the weights")),
-        weight_tensors(working_tensors()),
-        gradient_tensors(config, layout, flat_view(1).data, DType::f32, vectors_of(1)),
         activations(Activations::allocate(device_, config_, rows_, recompute_, dtype_)),
+        weight_tensors(working_tensors()),
+        gradient_tensors(config, layout, flat_view(1).data, DType::f32, vectors_of(1), activations.bias_gradients.data),
         results(device_.allocate(kResultBytes, "losses and gradient norm")),
         token_buffer(device_.allocate(token_words(rows_) * 4, "token ids")) {
     device.reserve_workspace(device.workspace_bytes(rows, config.hidden_size, config.ffn_dim, config.vocab_size));
@@ -84,8 +84,8 @@ struct TrainingModel::State {
   DType dtype;           ///< of activations and of the weights that the products take
   DeviceBuffer flat;     ///< weights, gradients, first and second moments
   DeviceBuffer working;  ///< the weights in `dtype`, if that is not float32
-  ModelTensors weight_tensors, gradient_tensors;
   Activations activations;
+  ModelTensors weight_tensors, gradient_tensors;
   DeviceBuffer results;  ///< square_sum and loss_slot, one after another
   DeviceBuffer token_buffer;
   std::vector<int32_t> token_values;
@@ -400,7 +400,8 @@ void TrainingModel::State::layer_backward(int64_t layer) {
                           .input_pre_activation = cut(a.ffn_pre_activation),
                           .input_relu_mask = cut(a.ffn_mask),
                           .weight_gradient = g.fc2.weight,
-                          .bias_gradient = g.fc2.bias});
+                          .bias_gradient = g.fc2.bias,
+                          .accumulate_bias_gradient = !activations.bias_gradients});
   // Post-norm: the residual path and the branch meet at the branch's input, which is the norm's output.
   const TensorView ffn_input_gradient = pre_norm ? norm_gradient : sum_gradient;
   device.linear_backward({.input = cut(a.norm2),
@@ -410,7 +411,8 @@ void TrainingModel::State::layer_backward(int64_t layer) {
                           .accumulate_input_gradient = !pre_norm,
                           .input_pre_activation = {},
                           .weight_gradient = g.fc1.weight,
-                          .bias_gradient = g.fc1.bias});
+                          .bias_gradient = g.fc1.bias,
+                          .accumulate_bias_gradient = !activations.bias_gradients});
 
   // The norm in the middle and the sum with the attention branch.
   const NormTensors& middle = pre_norm ? w.ffn_norm : w.attention_norm;
@@ -432,7 +434,8 @@ void TrainingModel::State::layer_backward(int64_t layer) {
                           .input_gradient = cut(activations.attention_gradient),
                           .input_pre_activation = {},
                           .weight_gradient = g.out.weight,
-                          .bias_gradient = g.out.bias});
+                          .bias_gradient = g.out.bias,
+                          .accumulate_bias_gradient = !activations.bias_gradients});
   const TensorView qkv = cut(a.qkv);
   const TensorView qkv_gradient = cut(activations.qkv_gradient);
   device.attention_backward({.shape = attention_shape(layer),
@@ -452,7 +455,8 @@ void TrainingModel::State::layer_backward(int64_t layer) {
                           .accumulate_input_gradient = !pre_norm,
                           .input_pre_activation = {},
                           .weight_gradient = g.qkv.weight,
-                          .bias_gradient = g.qkv.bias});
+                          .bias_gradient = g.qkv.bias,
+                          .accumulate_bias_gradient = !activations.bias_gradients});
   if (!pre_norm && layer > 0) device.copy(norm_gradient, sum_gradient);
 }
 
@@ -504,6 +508,8 @@ void TrainingModel::State::embed_backward() {
 void TrainingModel::State::backward() {
   for (int64_t layer = config.num_hidden_layers; layer-- > 0;) layer_backward(layer);
   embed_backward();
+  if (const ConstTensorView written = activations.bias_gradients)
+    device.add(written, {vectors_of(1), DType::f32, 1, written.columns});
 }
 
 void TrainingModel::State::gradient_pass() {
@@ -544,6 +550,7 @@ TrainingModel::TrainingModel(Device& device, const OptConfig& config, std::span<
   CBTM_ASSERT(device.computes_in(dtype), "the caller asks the device before");
   device.copy_to_device(weights().data, parameters.data(), state_->layout.flat_size() * 4);
   for (const TensorView view : {gradients(), first_moments(), second_moments()}) device.fill_zero(view);
+  if (const TensorView written = state_->activations.bias_gradients) device.fill_zero(written);
   state_->round_weights();
 }
 TrainingModel::~TrainingModel() = default;

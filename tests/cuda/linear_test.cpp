@@ -77,7 +77,7 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
       for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu})
         for (const bool masked : {false, true}) {
           if (masked && activation != Activation::relu) continue;
-          const bool accumulate = activation == Activation::none;
+          const bool accumulate = activation == Activation::none, add_bias = !masked;
           CAPTURE(s.rows);
           CAPTURE(s.in);
           CAPTURE(s.out);
@@ -98,6 +98,7 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
           forward.activation = Activation::relu;
           LinearBackward arguments;
           arguments.accumulate_input_gradient = accumulate;
+          arguments.accumulate_bias_gradient = add_bias;
           arguments.input_activation = activation;
           const auto run = [&](Device& device, bool cuda) {
             const auto on = [&](Matrix& matrix) { return cuda ? matrix.cuda() : matrix.cpu(); };
@@ -143,6 +144,17 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
           CHECK(error_in_tolerances(got_bias, want_bias,
                                     tolerance(want_bias, DType::f32, s.rows, static_cast<double>(s.rows) + 1)) <= 1);
         }
+}
+
+TEST_CASE("add: one vector to another") {
+  for (const int64_t count : {0, 1, 5, 2000}) {
+    CAPTURE(count);
+    Matrix source(DType::f32, 1, count, count, 0), target(DType::f32, 1, count, count, 0);
+    source.randomize(1), target.randomize(2);
+    cuda_device().add(source.cuda(), target.cuda());
+    cpu_device().add(source.cpu(), target.cpu());
+    CHECK(target.from_cuda() == target.from_cpu());
+  }
 }
 
 TEST_CASE("no rows: nothing is written") {

@@ -165,9 +165,10 @@ struct LinearBackward {
   bool accumulate_input_gradient = false;
   Activation input_activation = Activation::none;
   ConstTensorView input_pre_activation;
-  ConstTensorView input_relu_mask;  ///< as the forward pass wrote it, in place of reading `input` again; or empty
-  TensorView weight_gradient;       ///< float32 [out, in], accumulates; or empty
-  TensorView bias_gradient;         ///< float32 [1, out], accumulates; or empty
+  ConstTensorView input_relu_mask;       ///< as the forward pass wrote it, in place of reading `input` again; or empty
+  TensorView weight_gradient;            ///< float32 [out, in], accumulates; or empty
+  TensorView bias_gradient;              ///< float32 [1, out], accumulates; or empty
+  bool accumulate_bias_gradient = true;  ///< false: bias_gradient is written (Device::writes_bias_gradients)
 };
 
 /// Causal attention over packed sequences, all heads. Sequence s has the query rows
@@ -409,6 +410,12 @@ class Device {
   virtual void cluster_sums(const ClusterSums& arguments) = 0;
   virtual void price_sweep(const PriceSweep& arguments) = 0;
   virtual void assign_at_prices(const AssignAtPrices& arguments) = 0;
+
+  /// Whether linear_backward would rather write bias gradients than add to them, so that one `add` of all of them costs
+  /// less than an addition each.
+  virtual bool writes_bias_gradients() const { return false; }
+  /// target += source, float32 [1, n].
+  virtual void add(ConstTensorView source, TensorView target) = 0;
 
   /// Bytes a row of the mask that a ReLU over `columns` leaves for its backward pass; 0: this device wants none.
   virtual int64_t relu_mask_columns(int64_t columns) const {
