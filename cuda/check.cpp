@@ -1,7 +1,6 @@
 #include "check.h"
 
-#include <string_view>
-
+#include "call_place.h"
 #include "cbtm/device/device_error.h"
 
 namespace cbtm::cuda {
@@ -33,11 +32,8 @@ const char* advice(cudaError_t status) {
 }  // namespace
 
 void fail_cuda(cudaError_t status, const char* what, const char* file, int line) {
-  std::string_view call = what, place = file;
-  call = call.substr(0, call.find('('));
-  place.remove_prefix(place.rfind('/') + 1);  // all of it if there is no slash: npos + 1 is 0
-  fail_device("CUDA: {} ({}) at {}, {}:{}; {}", cudaGetErrorString(status), cudaGetErrorName(status), call, place, line,
-              advice(status));
+  fail_device("CUDA: {} ({}) at {}; {}", cudaGetErrorString(status), cudaGetErrorName(status),
+              call_place(what, file, line), advice(status));
 }
 
 }  // namespace cbtm::cuda

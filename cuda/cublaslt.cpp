@@ -3,8 +3,8 @@
 #include <dlfcn.h>
 
 #include <string>
-#include <string_view>
 
+#include "call_place.h"
 #include "cbtm/device/device_error.h"
 
 namespace cbtm::cuda {
@@ -77,11 +77,8 @@ bool captured_products_run_once() {
 }
 
 void fail_cublas_lt(cublasStatus_t status, const char* what, const char* file, int line) {
-  std::string_view call = what, place = file;
-  call = call.substr(0, call.find('('));
-  place.remove_prefix(place.rfind('/') + 1);
-  fail_device("cuBLASLt: {} at {}, {}:{}; run the same command once more, and report it if it fails again",
-              cublas_lt().get_status_string(status), call, place, line);
+  fail_device("cuBLASLt: {} at {}; run the same command once more, and report it if it fails again",
+              cublas_lt().get_status_string(status), call_place(what, file, line));
 }
 
 }  // namespace cbtm::cuda

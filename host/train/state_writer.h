@@ -13,12 +13,15 @@ namespace cbtm {
 /// copied and written beside the steps that follow, one at a time.
 class StateWriter {
  public:
-  StateWriter(Device& device, TrainingModel& model, std::filesystem::path work_directory, Json identity, int64_t keep)
+  /// `saved_step`: the step of the state that is there already; 0: none.
+  StateWriter(Device& device, TrainingModel& model, std::filesystem::path work_directory, Json identity, int64_t keep,
+              int64_t saved_step)
       : device_(device),
         model_(model),
         work_directory_(std::move(work_directory)),
         identity_(std::move(identity)),
-        keep_(keep) {}
+        keep_(keep),
+        saved_step_(saved_step) {}
   StateWriter(const StateWriter&) = delete;
   StateWriter& operator=(const StateWriter&) = delete;
   /// Waits; what goes wrong is a warning.
@@ -28,9 +31,8 @@ class StateWriter {
   void save(const TrainingCounters& counters);
   /// Until the last state is on disk; throws its Error.
   void finish();
-  /// The last step whose state is on disk, of what finish() waited for; or what was given here.
+  /// The last step whose state is known to be on disk: finish() has waited for it. 0: none.
   int64_t saved_step() const { return saved_step_; }
-  void set_saved_step(int64_t step) { saved_step_ = step; }
 
  private:
   Device& device_;
@@ -38,10 +40,10 @@ class StateWriter {
   std::filesystem::path work_directory_;
   Json identity_;
   int64_t keep_;
+  int64_t saved_step_;
   std::array<std::vector<float>, 3> copies_;
   std::future<void> writing_;
   int64_t writing_step_ = 0;
-  int64_t saved_step_ = 0;
 };
 
 }  // namespace cbtm

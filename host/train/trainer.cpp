@@ -114,8 +114,7 @@ class Training {
       counters_ = *resumed;
       say(fmt::format("{}: goes on after step {} of {}", job_.name, counters_.step, settings_.steps));
     }
-    writer_.emplace(device_, *model_, job_.work_directory, identity_, settings_.keep);
-    writer_->set_saved_step(counters_.step);
+    writer_.emplace(device_, *model_, job_.work_directory, identity_, settings_.keep, counters_.step);
     try {
       train_to_the_end();
       return result();
