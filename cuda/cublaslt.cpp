@@ -2,10 +2,9 @@
 
 #include <dlfcn.h>
 
-#include <string>
-
 #include "call_place.h"
 #include "cbtm/device/device_error.h"
+#include "library.h"
 
 namespace cbtm::cuda {
 namespace {
@@ -16,31 +15,18 @@ namespace {
 
 #else
 
-void* open_library() {
-  const std::string name = fmt::format("libcublasLt.so.{}", CUBLAS_VER_MAJOR);
-  for (const std::string& path : {name, "/usr/local/cuda/lib64/" + name, "/usr/local/cuda/lib/" + name})
-    if (void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); library != nullptr) return library;
-  fail(
-      "{} is not on this machine, and matrix products on the GPU need it; install NVIDIA's package libcublas-{}-0 "
-      "(developer.nvidia.com/cuda-downloads), or set LD_LIBRARY_PATH to the folder that holds it",
-      name, CUBLAS_VER_MAJOR);
+Library open_library() {
+  return Library("cuBLASLt", fmt::format("libcublasLt.so.{}", CUBLAS_VER_MAJOR), "matrix products on the GPU need it",
+                 fmt::format("libcublas-{}-0", CUBLAS_VER_MAJOR));
 }
 
-template <typename Function>
-Function* find(void* library, const char* name) {
-  void* function = dlsym(library, name);
-  if (function == nullptr)
-    fail("cuBLASLt: the library found has no {}; install cuBLAS {} or later", name, CUBLAS_VER_MAJOR);
-  return reinterpret_cast<Function*>(function);
-}
-
-#define CBTM_FIND(name) find<decltype(name)>(library, #name)
+#define CBTM_FIND(name) library.find<decltype(name)>(#name)
 
 #endif
 
 CublasLt load() {
 #if !CBTM_LINKED_CUBLAS_LT
-  void* library = open_library();
+  const Library library = open_library();
 #endif
   return {
       .create = CBTM_FIND(cublasLtCreate),

@@ -6,7 +6,6 @@
 
 namespace cbtm::cuda {
 
-/// The functions of cuBLASLt that we call, found in the library when it is first needed: the binary starts on machines
 /// The functions of cuBLASLt that we call. They are found in the library when it is first needed, so that the binary
 /// starts on machines that lack it, or are linked (CBTM_STATIC).
 struct CublasLt {

@@ -1,5 +1,13 @@
 # The CUDA device: cuda/*.cu and cuda/*.cpp.
 file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/*.cu ${CMAKE_SOURCE_DIR}/cuda/*.cpp)
+# NCCL is not in the toolkit. Its header is enough to build with; the library is loaded when several GPUs train together.
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+if(NOT NCCL_INCLUDE_DIR)
+  message(WARNING "nccl.h is missing: this build trains on one GPU at a time. For several, install NVIDIA's libnccl-dev package")
+  list(REMOVE_ITEM cuda_sources ${CMAKE_SOURCE_DIR}/cuda/nccl_library.cpp ${CMAKE_SOURCE_DIR}/cuda/collectives.cpp)
+else()
+  list(REMOVE_ITEM cuda_sources ${CMAKE_SOURCE_DIR}/cuda/collectives_missing.cpp)
+endif()
 add_library(cbtm_cuda STATIC ${cuda_sources})
 target_link_libraries(cbtm_cuda PUBLIC cbtm_device cbtm_base ${CMAKE_DL_LIBS})
 if(CBTM_SHARED_CUDART)
@@ -13,8 +21,18 @@ if(CBTM_STATIC)
   endif()
   target_link_libraries(cbtm_cuda PUBLIC CUDA::cublasLt_static)
   set_source_files_properties(${CMAKE_SOURCE_DIR}/cuda/cublaslt.cpp PROPERTIES COMPILE_DEFINITIONS CBTM_LINKED_CUBLAS_LT=1)
+  find_library(NCCL_STATIC_LIBRARY libnccl_static.a HINTS ${CUDAToolkit_LIBRARY_DIR})
+  if(NCCL_STATIC_LIBRARY)
+    target_link_libraries(cbtm_cuda PUBLIC ${NCCL_STATIC_LIBRARY})
+    set_source_files_properties(${CMAKE_SOURCE_DIR}/cuda/nccl_library.cpp PROPERTIES COMPILE_DEFINITIONS CBTM_LINKED_NCCL=1)
+  else()
+    message(STATUS "CBTM_STATIC: libnccl_static.a is missing (NVIDIA's libnccl-dev package); NCCL is loaded when several GPUs train together")
+  endif()
 endif()
 target_include_directories(cbtm_cuda PUBLIC ${CMAKE_SOURCE_DIR}/cuda ${CUDAToolkit_INCLUDE_DIRS})
+if(NCCL_INCLUDE_DIR)
+  target_include_directories(cbtm_cuda SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
+endif()
 # Warnings, those of ptxas too, are errors.
 target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
   --expt-relaxed-constexpr --extended-lambda -lineinfo -diag-suppress=20208 --Werror all-warnings -Xptxas --warning-as-error

@@ -11,6 +11,7 @@
 #include "cbtm/base/memory.h"
 #include "check.h"
 #include "clustering.h"
+#include "collectives.h"
 #include "convert.h"
 #include "copy_stream.h"
 #include "device_context.h"
@@ -18,6 +19,7 @@
 #include "finite.h"
 #include "gpu_peaks.h"
 #include "gram.h"
+#include "handles.h"
 #include "host_copies.h"
 #include "layernorm.h"
 #include "linear.h"
@@ -45,10 +47,21 @@ class CudaDevice final : public Device {
     return dtype == DType::f32 || dtype == DType::f16 || (dtype == DType::bf16 && info_.compute_capability >= 80);
   }
   DType training_type() const override { return info_.compute_capability >= 80 ? DType::bf16 : DType::f16; }
-  int64_t free_bytes() const override {
+  int64_t free_bytes() const override {  // on any thread
+    const cuda::CurrentGpu current(info_.index);
     size_t free = 0, total = 0;
     CBTM_CUDA(cudaMemGetInfo(&free, &total));
     return static_cast<int64_t>(free);
+  }
+  void bind_thread() override { CBTM_CUDA(cudaSetDevice(info_.index)); }
+  std::vector<std::unique_ptr<Collectives>> connect(std::span<Device* const> devices) override {
+    std::vector<cuda::GroupMember> members;
+    for (Device* device : devices) {
+      const auto* gpu = dynamic_cast<CudaDevice*>(device);
+      if (gpu == nullptr) fail_usage("{} and {} do not train together", description(), device->description());
+      members.push_back({gpu->info_.index, gpu->context_.stream});
+    }
+    return cuda::connect_gpus(members);
   }
 
   void copy_to_device(void* destination, const void* host_source, int64_t bytes) override {

@@ -22,6 +22,21 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+/// Makes a GPU the current one of this thread, until the object goes.
+class CurrentGpu {
+ public:
+  explicit CurrentGpu(int index) {
+    CBTM_CUDA(cudaGetDevice(&before_));
+    CBTM_CUDA(cudaSetDevice(index));
+  }
+  CurrentGpu(const CurrentGpu&) = delete;
+  CurrentGpu& operator=(const CurrentGpu&) = delete;
+  ~CurrentGpu() { cudaSetDevice(before_); }
+
+ private:
+  int before_ = 0;
+};
+
 /// An event, destroyed with the object.
 class Event {
  public:

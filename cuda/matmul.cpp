@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <mutex>
 #include <unordered_map>
 #include <vector>
 
@@ -266,6 +267,9 @@ void MatmulPlans::State::choose(const Shape& shape, Plan& plan, const MatmulArgu
   const double products =
       static_cast<double>(shape.m) * static_cast<double>(shape.n) * static_cast<double>(shape.k) * shape.batch_count;
   const bool timed = products >= kTimedFrom;
+  // GPUs of one process choose one after another, so that all come to the first one's choice.
+  static std::mutex choosing;
+  const std::unique_lock lock = timed ? std::unique_lock(choosing) : std::unique_lock<std::mutex>();
   if (timed)
     if (const auto kept = choices.find(shape.text())) {
       cublasLtMatmulHeuristicResult_t result{};

@@ -44,7 +44,8 @@ void MatmulChoices::read() {
   }
 }
 
-std::optional<cublasLtMatmulAlgo_t> MatmulChoices::find(const std::string& key) const {
+std::optional<cublasLtMatmulAlgo_t> MatmulChoices::find(const std::string& key) {
+  if (!choices_.contains(key)) read();  // another GPU, or another process, may have chosen meanwhile
   const auto found = choices_.find(key);
   if (found == choices_.end()) return std::nullopt;
   return found->second;

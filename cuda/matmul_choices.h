@@ -15,7 +15,7 @@ class MatmulChoices {
  public:
   /// An empty path: nothing is read or written.
   explicit MatmulChoices(std::string path);
-  std::optional<cublasLtMatmulAlgo_t> find(const std::string& key) const;
+  std::optional<cublasLtMatmulAlgo_t> find(const std::string& key);
   void add(const std::string& key, const cublasLtMatmulAlgo_t& algorithm);
 
  private:

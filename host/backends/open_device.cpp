@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
+#include <utility>
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
@@ -17,15 +19,46 @@ namespace cbtm {
 namespace {
 
 #ifdef CBTM_HAS_CUDA
-/// N of "cuda:N", 0 for "cuda".
-int cuda_index(std::string_view name) {
-  if (name == "cuda") return 0;
-  const std::string_view digits = name.substr(5);
-  int index = -1;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), index);
-  if (error != std::errc() || end != digits.data() + digits.size() || index < 0)
-    fail_usage("--device {}: use cuda or cuda:N, N being the number of a GPU (cbtm devices lists them)", name);
-  return index;
+/// A whole number from `text` on, which it is taken off; -1 if there is none.
+int take_number(std::string_view& text) {
+  int number = -1;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || number < 0) return -1;
+  text.remove_prefix(static_cast<size_t>(end - text.data()));
+  return number;
+}
+
+/// The numbers of the GPUs that "cuda", "cuda:N", "cuda:0,2-4" or "cuda:all" name.
+std::vector<int> cuda_indices(std::string_view name) {
+  if (name == "cuda") return {0};
+  std::vector<int> indices;
+  if (name == "cuda:all") {
+    for (const CudaDeviceInfo& info : cuda_system().devices) indices.push_back(info.index);
+    return indices.empty() ? std::vector<int>{0} : indices;  // none: opening the first says why
+  }
+  std::string_view rest = name.substr(5);
+  bool good = true;
+  while (good) {
+    const int first = take_number(rest);
+    int last = first;
+    if (rest.starts_with('-')) {
+      rest.remove_prefix(1);
+      last = take_number(rest);
+    }
+    good = first >= 0 && last >= first && last < 1024;
+    for (int index = first; good && index <= last; ++index) {
+      if (std::ranges::find(indices, index) != indices.end()) fail_usage("--device {}: GPU {} twice", name, index);
+      indices.push_back(index);
+    }
+    if (!rest.starts_with(',')) break;
+    rest.remove_prefix(1);
+  }
+  if (!good || !rest.empty())
+    fail_usage(
+        "--device {}: use cuda, cuda:N, cuda:0,1 or cuda:0-3 or cuda:all, N being the number of a GPU (cbtm devices "
+        "lists them)",
+        name);
+  return indices;
 }
 
 /// The first GPU that can be used; or null, and why there is none.
@@ -40,8 +73,12 @@ std::unique_ptr<Device> best_cuda_device(std::string& why_not) {
 }
 #endif
 
-std::unique_ptr<Device> open_named(std::string_view name) {
-  if (name == "cpu") return make_cpu_device();
+std::vector<std::unique_ptr<Device>> open_named(std::string_view name) {
+  std::vector<std::unique_ptr<Device>> devices;
+  if (name == "cpu") {
+    devices.push_back(make_cpu_device());
+    return devices;
+  }
   if (name == "auto") {
     std::unique_ptr<Device> device;
     std::string why_not;
@@ -50,11 +87,13 @@ std::unique_ptr<Device> open_named(std::string_view name) {
 #endif
     if (device == nullptr) device = make_cpu_device();
     say("device: " + device->description() + (why_not.empty() ? "" : "; " + why_not));
-    return device;
+    devices.push_back(std::move(device));
+    return devices;
   }
   if (name == "cuda" || name.starts_with("cuda:")) {
 #ifdef CBTM_HAS_CUDA
-    return make_cuda_device(cuda_index(name));
+    for (const int index : cuda_indices(name)) devices.push_back(make_cuda_device(index));
+    return devices;
 #else
     fail("--device {}: this build has no CUDA device; build with make cuda, or use --device cpu", name);
 #endif
@@ -64,10 +103,23 @@ std::unique_ptr<Device> open_named(std::string_view name) {
 
 }  // namespace
 
+DeviceList::DeviceList(std::vector<std::unique_ptr<Device>> devices) : owned_(std::move(devices)) {
+  for (const std::unique_ptr<Device>& device : owned_) devices_.push_back(device.get());
+  if (devices_.size() > 1) front().bind_thread();
+}
+
+DeviceList open_devices(std::string_view name, std::string_view profile) {
+  DeviceList devices(open_named(name));
+  if (!profile.empty()) devices.front().profile(parse_profile_range(profile));
+  return devices;
+}
+
 std::unique_ptr<Device> open_device(std::string_view name, std::string_view profile) {
-  std::unique_ptr<Device> device = open_named(name);
-  if (!profile.empty()) device->profile(parse_profile_range(profile));
-  return device;
+  std::vector<std::unique_ptr<Device>> devices = open_named(name);
+  if (devices.size() > 1)
+    fail_usage("--device {}: only trainings (run, train_seed, train_expert) use several GPUs; name one", name);
+  if (!profile.empty()) devices.front()->profile(parse_profile_range(profile));
+  return std::move(devices.front());
 }
 
 std::vector<DeviceInfo> list_devices() {

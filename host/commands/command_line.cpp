@@ -108,8 +108,9 @@ bool CommandLine::parse(int argc, char** argv) {
                                   "N")("seed", "seed of everything random",
                                        cxxopts::value<uint64_t>()->default_value("1234"),
                                        "N")("json", "write the result here, machine-readable", text_flag(), "FILE")(
-      "quiet", "print results, warnings and errors only", switch_flag())("device", "auto, cpu, cuda or cuda:N",
-                                                                         text_flag("auto"), "NAME")(
+      "quiet", "print results, warnings and errors only", switch_flag())(
+      "device", "auto, cpu, cuda or cuda:N; trainings: several GPUs, cuda:0,1 or cuda:0-3 or cuda:all",
+      text_flag("auto"), "NAME")(
       "profile",
       "a profiler captures these phases only: step, layer, checkpoint, validation, prompt, token (see scripts/profile)",
       text_flag(""), "PHASE[:FIRST[:COUNT]]")("help", "show this", switch_flag());

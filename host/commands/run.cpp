@@ -72,11 +72,11 @@ int run_run(int argc, char** argv) {
   const ClusterOptions options = cluster_options(line, corpus);
   corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
   const bool redo = line.get<bool>("redo");
-  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
+  const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();
 
   run_tokenizer_stage(run, line, corpus, redo);
-  const Json clusters = run_cluster_stage(*device, run, line, options, redo);
+  const Json clusters = run_cluster_stage(devices.front(), run, line, options, redo);
   const auto count = clusters["clusters"].get<int64_t>();
   print_clusters(clusters);
   std::fflush(stdout);
@@ -85,13 +85,12 @@ int run_run(int argc, char** argv) {
   TrainingSettings dense = dense_settings(line, source_config(source), train_tokens(clusters), count);
   if (!line.given("snapshots")) dense.snapshots = kDefaultSnapshots;
   const TrainingSettings expert = expert_settings(dense, count, match_batch(line));
-  train_run_seed(*device, run, source, seed_settings(line, dense, source, train_tokens(clusters)), redo,
+  train_run_seed(devices.all(), run, source, seed_settings(line, dense, source, train_tokens(clusters)), redo,
                  line.as_typed());
-  train_run_branch(*device, run, kBaseline, dense, redo, line.as_typed());
-  for (int64_t cluster = 0; cluster < count; ++cluster)
-    train_run_branch(*device, run, cluster, expert, redo, line.as_typed());
+  train_run_branch(devices.all(), run, kBaseline, dense, redo, line.as_typed());
+  train_run_experts(devices.all(), run, expert, redo, line.as_typed());
 
-  const Json evaluation = run_evaluation_stage(*device, run, redo, line.as_typed());
+  const Json evaluation = run_evaluation_stage(devices.front(), run, redo, line.as_typed());
   write_report(run);
   fmt::print("\n");
   print_evaluation(evaluation);

@@ -13,7 +13,9 @@ int run_train_expert(int argc, char** argv) {
       {"cbtm train_expert --shard 3                        (in a directory that holds run/)",
        "cbtm train_expert --run run/ --shard 3 --tokens 40000000 --learning-rate 1e-3",
        "cbtm train_expert --run run/ --baseline            (the dense model of equal compute)",
-       "cbtm train_expert --run run/ --all                 (one after another; on a cluster, one job a shard)"});
+       "cbtm train_expert --run run/ --all                 (one after another; on a cluster, one job a shard)",
+       "cbtm train_expert --run run/ --all --device cuda:all     (an expert on each GPU, the baseline on all of them)",
+       "cbtm train_expert --run run/ --shard 3 --device cuda:0,1 (one expert on two GPUs together)"});
   line.group("Run")("run", "the run directory, with seed and shards", text_flag("run"), "DIR")(
       "shard", "which shard, from 0", integer_flag(), "N")("baseline", "the dense model on all shards", switch_flag())(
       "all", "the baseline and every shard", switch_flag());
@@ -33,18 +35,26 @@ int run_train_expert(int argc, char** argv) {
   const TrainingSettings dense =
       dense_settings(line, OptCheckpoint::open(run.seed()).config(), train_tokens(clusters), count);
   const TrainingSettings expert = expert_settings(dense, count, match_batch(line));
-  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
+  const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();
   const bool redo = line.get<bool>("redo");
+  std::vector<std::string> stages;
+  if (baseline || all) {
+    train_run_branch(devices.all(), run, kBaseline, dense, redo, line.as_typed());
+    stages.push_back("baseline");
+  }
+  if (line.given("shard")) {
+    const int64_t cluster = line.integer("shard", 0);
+    train_run_branch(devices.all(), run, cluster, expert, redo, line.as_typed());
+    stages.push_back("expert/" + RunDirectory::cluster_name(cluster));
+  }
+  if (all) {
+    train_run_experts(devices.all(), run, expert, redo, line.as_typed());
+    for (int64_t cluster = 0; cluster < count; ++cluster)
+      stages.push_back("expert/" + RunDirectory::cluster_name(cluster));
+  }
   Json result = Json::object();
-  const auto train = [&](int64_t cluster) {
-    train_run_branch(*device, run, cluster, cluster == kBaseline ? dense : expert, redo, line.as_typed());
-    const std::string stage = cluster == kBaseline ? "baseline" : "expert/" + RunDirectory::cluster_name(cluster);
-    result[stage] = find_stage(run, stage);
-  };
-  if (baseline || all) train(kBaseline);
-  if (line.given("shard")) train(line.integer("shard", 0));
-  for (int64_t cluster = 0; all && cluster < count; ++cluster) train(cluster);
+  for (const std::string& stage : stages) result[stage] = find_stage(run, stage);
   line.write_json(result);
   return kExitSuccess;
 }

@@ -20,9 +20,9 @@ int run_train_seed(int argc, char** argv) {
   const SeedSource source = seed_source(line, clusters["vocab_size"]);
   TrainingSettings settings = dense_settings(line, source_config(source), train_tokens(clusters), 1);
   if (!source.init.empty() && !line.given("steps") && !line.given("tokens")) settings.steps = 0;
-  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
+  const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();
-  train_run_seed(*device, run, source, settings, line.get<bool>("redo"), line.as_typed());
+  train_run_seed(devices.all(), run, source, settings, line.get<bool>("redo"), line.as_typed());
   line.write_json(find_stage(run, "seed"));
   return kExitSuccess;
 }

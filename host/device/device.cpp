@@ -13,6 +13,11 @@ std::unique_ptr<RecordedOperators> Device::record(const std::function<void()>&) 
   return nullptr;
 }
 
+std::vector<std::unique_ptr<Collectives>> Device::connect(std::span<Device* const>) {
+  fail_usage("{} does not train together with other devices; name one device, or several GPUs (cuda:0,1)",
+             description());
+}
+
 std::unique_ptr<HostCopy> Device::start_copy_to_host(std::vector<HostCopyPiece> pieces) {
   class Done final : public HostCopy {
    public:

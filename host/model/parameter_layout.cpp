@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include "cbtm/base/error.h"
+
 namespace cbtm {
 namespace {
 
@@ -11,7 +13,8 @@ constexpr int64_t kAlignmentElements = 16;
 
 }  // namespace
 
-ParameterLayout::ParameterLayout(const OptConfig& config) {
+ParameterLayout::ParameterLayout(const OptConfig& config, int64_t bucket_multiple) {
+  CBTM_ASSERT(bucket_multiple % kAlignmentElements == 0, "buckets keep the alignment of what is in them");
   const int64_t hidden = config.hidden_size;
   const auto layer_name = [](int64_t layer, std::string_view rest) { return fmt::format("layers.{}.{}", layer, rest); };
 
@@ -21,11 +24,13 @@ ParameterLayout::ParameterLayout(const OptConfig& config) {
     add("project_in.weight", hidden, config.word_embed_proj_dim, true);
     add("project_out.weight", config.word_embed_proj_dim, hidden, true);
   }
+  end_bucket(ParameterBucket::kEmbeddings, bucket_multiple);
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     for (const char* part : {"q_proj", "k_proj", "v_proj", "out_proj"})
       add(layer_name(layer, fmt::format("self_attn.{}.weight", part)), hidden, hidden, true);
     add(layer_name(layer, "fc1.weight"), config.ffn_dim, hidden, true);
     add(layer_name(layer, "fc2.weight"), hidden, config.ffn_dim, true);
+    end_bucket(layer, bucket_multiple);
   }
   matrix_flat_size_ = flat_size_;
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
@@ -53,6 +58,12 @@ void ParameterLayout::add(std::string name, int64_t rows, int64_t columns, bool 
   const bool fused_with_next = added.find("q_proj") != std::string::npos || added.find("k_proj") != std::string::npos;
   flat_size_ += rows * columns;
   if (!fused_with_next) flat_size_ = (flat_size_ + kAlignmentElements - 1) / kAlignmentElements * kAlignmentElements;
+}
+
+void ParameterLayout::end_bucket(int64_t layer, int64_t multiple) {
+  const int64_t begin = buckets_.empty() ? 0 : buckets_.back().offset + buckets_.back().size;
+  flat_size_ = (flat_size_ + multiple - 1) / multiple * multiple;
+  buckets_.push_back({.layer = layer, .offset = begin, .size = flat_size_ - begin});
 }
 
 const Parameter* ParameterLayout::find(std::string_view name) const {

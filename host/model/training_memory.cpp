@@ -4,6 +4,7 @@
 #include "cbtm/base/memory.h"
 #include "cbtm/model/training_model.h"
 #include "model/activations.h"
+#include "model/training_parameters.h"
 
 namespace cbtm {
 
@@ -17,13 +18,9 @@ std::string TrainingMemory::description() const {
 }
 
 TrainingMemory plan_training_memory(const Device& device, const OptConfig& config, int64_t rows, int64_t budget_bytes,
-                                    DType dtype) {
-  const int64_t flat_size = ParameterLayout(config).flat_size();
-  const int64_t flat_bytes = flat_size * 4;
-  TrainingMemory plan;
-  plan.weights = flat_bytes + (dtype == DType::f32 ? 0 : flat_size * dtype_bytes(dtype));
-  plan.gradients = flat_bytes;
-  plan.moments = 2 * flat_bytes;
+                                    DType dtype, int64_t devices) {
+  const ParameterMemory parameters = parameter_memory(config, dtype, devices);
+  TrainingMemory plan{.weights = parameters.weights, .gradients = parameters.gradients, .moments = parameters.moments};
   plan.workspace = device.workspace_bytes(rows, config.hidden_size, config.ffn_dim, config.vocab_size);
   for (const Recompute recompute : {Recompute::nothing, Recompute::ffn, Recompute::layers}) {
     plan.recompute = recompute;

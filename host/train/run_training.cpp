@@ -147,8 +147,8 @@ TrainingSettings expert_settings(const TrainingSettings& dense, int64_t clusters
   return expert;
 }
 
-void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& source, const TrainingSettings& settings,
-                    bool redo, const std::string& command) {
+void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, const SeedSource& source,
+                    const TrainingSettings& settings, bool redo, const std::string& command) {
   const Json clusters = read_clusters(run);
   const auto count = clusters["clusters"].get<int64_t>();
   const Tokenizer tokenizer = Tokenizer::load(run.tokenizer());
@@ -183,11 +183,11 @@ void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& s
                   .held_out_prefixes = shard_prefixes(run, 0, count, "tune"),
                   .work_directory = work,
                   .identity = record.inputs};
-  if (redo) forget_other_training_state(device, job, settings);
+  if (redo) forget_other_training_state(devices, job, settings);
   if (parameters.empty()) parameters = initial_parameters(config, settings.seed);
   TrainingResult result;
   if (settings.steps > 0) {
-    result = train_model(device, job, settings, parameters);
+    result = train_model(devices, job, settings, parameters);
   } else {
     result.parameters = std::move(parameters);
   }
@@ -202,8 +202,8 @@ void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& s
   forget_training_state(job.work_directory);
 }
 
-void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, const TrainingSettings& settings,
-                      bool redo, const std::string& command) {
+void train_run_branch(std::span<Device* const> devices, const RunDirectory& run, int64_t cluster,
+                      const TrainingSettings& settings, bool redo, const std::string& command) {
   const Json clusters = read_clusters(run);
   const auto count = clusters["clusters"].get<int64_t>();
   const bool baseline = cluster == kBaseline;
@@ -239,7 +239,7 @@ void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, 
       .held_out_prefixes = baseline ? shard_prefixes(run, 0, count, "tune") : shard_prefixes(run, cluster, 1, "tune"),
       .work_directory = work,
       .identity = record.inputs};
-  if (redo) forget_other_training_state(device, job, settings);
+  if (redo) forget_other_training_state(devices, job, settings);
   Json card = {{"kind", baseline ? "baseline" : "expert"},
                {"tokenizer_hash", clusters["tokenizer_hash"]},
                {"seed_hash", record.inputs["seed"]},
@@ -254,7 +254,7 @@ void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, 
     const RunDirectory place(run.snapshot(number));
     write_model(baseline ? place.baseline() : place.expert(cluster), seed.config(), weights, run, job, card);
   };
-  const TrainingResult result = train_model(device, job, settings, parameters);
+  const TrainingResult result = train_model(devices, job, settings, parameters);
   card["training"] = summary_of(result);
   write_model(result_path, seed.config(), result.parameters, run, job, card);
   if (!baseline) put_router(run);

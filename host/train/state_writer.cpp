@@ -21,13 +21,9 @@ void StateWriter::finish() {
 
 void StateWriter::save(const TrainingCounters& counters) {
   finish();
-  const Device::Phase phase(device_, "checkpoint");
+  const DataParallelModel::Phase phase(model_, "checkpoint");
   const int64_t count = model_.layout().flat_size();
-  if (device_.host_readable(model_.weights().data) != nullptr) {
-    std::array<const float*, 3> tensors{};
-    size_t i = 0;
-    for (const TensorView& view : {model_.weights(), model_.first_moments(), model_.second_moments()})
-      tensors[i++] = static_cast<const float*>(device_.host_readable(view.data));
+  if (const std::array<const float*, 3> tensors = model_.host_readable(); tensors[0] != nullptr) {
     write_training_state(work_directory_, tensors, count, counters, identity_, keep_);
     saved_step_ = counters.step;
     return;

@@ -14,10 +14,9 @@ namespace cbtm {
 class StateWriter {
  public:
   /// `saved_step`: the step of the state that is there already; 0: none.
-  StateWriter(Device& device, TrainingModel& model, std::filesystem::path work_directory, Json identity, int64_t keep,
+  StateWriter(DataParallelModel& model, std::filesystem::path work_directory, Json identity, int64_t keep,
               int64_t saved_step)
-      : device_(device),
-        model_(model),
+      : model_(model),
         work_directory_(std::move(work_directory)),
         identity_(std::move(identity)),
         keep_(keep),
@@ -35,8 +34,7 @@ class StateWriter {
   int64_t saved_step() const { return saved_step_; }
 
  private:
-  Device& device_;
-  TrainingModel& model_;
+  DataParallelModel& model_;
   std::filesystem::path work_directory_;
   Json identity_;
   int64_t keep_;

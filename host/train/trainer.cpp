@@ -12,8 +12,9 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/device/device_error.h"
-#include "cbtm/model/training_model.h"
 #include "cbtm/train/token_stream.h"
+#include "train/batches.h"
+#include "train/data_parallel_model.h"
 #include "train/loss_scale.h"
 #include "train/metrics_log.h"
 #include "train/state_writer.h"
@@ -51,6 +52,20 @@ DType resolve_precision(const std::string& precision, const Device& device) {
   fail_usage("--precision {}: use auto, float32, bf16 or fp16", precision);
 }
 
+namespace {
+
+/// Of devices that train together: the one type that all of them come to.
+DType resolve_precision(const std::string& precision, std::span<Device* const> devices) {
+  const DType first = cbtm::resolve_precision(precision, *devices.front());
+  for (const Device* device : devices)
+    if (cbtm::resolve_precision(precision, *device) != first)
+      fail_usage("--precision auto is {} on {} but {} on {}; name one of them", dtype_name(first),
+                 devices.front()->description(), dtype_name(device->training_type()), device->description());
+  return first;
+}
+
+}  // namespace
+
 double learning_rate_at(const TrainingSettings& s, int64_t step) {
   if (step <= s.warmup_steps) return s.learning_rate * static_cast<double>(step) / static_cast<double>(s.warmup_steps);
   const auto decaying = static_cast<double>(std::max<int64_t>(1, s.steps - s.warmup_steps));
@@ -60,9 +75,7 @@ double learning_rate_at(const TrainingSettings& s, int64_t step) {
 
 namespace {
 
-constexpr int64_t kRowsWanted = 4096;  ///< tokens of a micro-batch: more gains no speed
 constexpr int64_t kFailuresInARow = 5;
-constexpr int64_t kValidationTokens = 16'384;
 
 int64_t rounded_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -76,32 +89,32 @@ std::vector<IndexedDataset> open_datasets(const std::vector<std::filesystem::pat
 }
 
 /// What a saved state has to match to be gone on from.
-Json identity_of(const Device& device, const TrainingJob& job, const TrainingSettings& settings) {
+Json identity_of(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings) {
   Json identity = {{"start", job.identity}, {"settings", training_settings_json(settings)}};
-  identity["settings"]["precision"] = dtype_name(resolve_precision(settings.precision, device));  // what "auto" came to
+  identity["settings"]["precision"] =
+      dtype_name(resolve_precision(settings.precision, devices));  // what "auto" came to
   return identity;
 }
 
 class Training {
  public:
-  Training(Device& device, const TrainingJob& job, const TrainingSettings& settings,
+  Training(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings,
            const std::vector<float>& parameters)
-      : device_(device),
+      : devices_(devices),
         job_(job),
         settings_(settings),
-        dtype_(resolve_precision(settings.precision, device)),
-        identity_(identity_of(device, job, settings)),
+        dtype_(resolve_precision(settings.precision, devices)),
+        identity_(identity_of(devices, job, settings)),
         stream_(open_datasets(job.train_prefixes, job.config.vocab_size), settings.seed),
-        held_out_(open_datasets(job.held_out_prefixes, job.config.vocab_size)) {
+        held_out_(
+            held_out_documents(open_datasets(job.held_out_prefixes, job.config.vocab_size), settings.sequence_length)) {
     if (settings.sequence_length > job.config.max_position_embeddings)
       fail_usage("--sequence {} is longer than the model's {} positions", settings.sequence_length,
                  job.config.max_position_embeddings);
-    micro_ = settings.micro_batch_sequences > 0 ? settings.micro_batch_sequences
-                                                : std::max<int64_t>(1, kRowsWanted / settings.sequence_length);
-    micro_ = std::min(micro_, settings.batch_sequences);
+    micro_ = choose_micro_batch(settings, device_count());
     plan_memory();
-    model_.emplace(device, job.config, parameters, micro_ * settings.sequence_length, memory_.recompute, dtype_);
-    model_->record_passes(settings.record_passes);
+    model_.emplace(devices, job.config, parameters, micro_ * settings.sequence_length, memory_.recompute, dtype_,
+                   settings.record_passes);
     if (dtype_ == DType::f16) counters_.loss_scale = LossScale::start();
   }
 
@@ -110,11 +123,11 @@ class Training {
     if (!lock.held())
       fail("{}: another process is training it, in {}; wait for its end, or stop it", job_.name,
            job_.work_directory.string());
-    if (const auto resumed = load_training_state(device_, job_.work_directory, *model_, identity_)) {
+    if (const auto resumed = load_training_state(job_.work_directory, *model_, identity_)) {
       counters_ = *resumed;
       say(fmt::format("{}: goes on after step {} of {}", job_.name, counters_.step, settings_.steps));
     }
-    writer_.emplace(device_, *model_, job_.work_directory, identity_, settings_.keep, counters_.step);
+    writer_.emplace(*model_, job_.work_directory, identity_, settings_.keep, counters_.step);
     try {
       train_to_the_end();
       return result();
@@ -150,7 +163,7 @@ class Training {
       step_seconds.push_back(taken);
       if (step_seconds.size() > 50) step_seconds.pop_front();
       line["tokens_per_second"] = std::round(static_cast<double>(batch_tokens()) / taken);
-      if (const double peak = device_.peak_flops(); peak > 0)
+      if (const double peak = peak_flops(); peak > 0)
         line["fraction_of_peak"] = std::round(1000 * step_flops / taken / peak) / 1000;
       if (counters_.step % validate_every == 0 || counters_.step == settings_.steps) {
         validation_loss_ = validate();
@@ -188,48 +201,50 @@ class Training {
   }
 
   int64_t batch_tokens() const { return settings_.batch_sequences * settings_.sequence_length; }
+  int64_t device_count() const { return static_cast<int64_t>(devices_.size()); }
+  int64_t micro_batches() const { return (settings_.batch_sequences + micro_ - 1) / micro_; }
+
+  /// Of all devices; 0 if one's are unknown.
+  double peak_flops() const {
+    double sum = 0;
+    for (Device* device : devices_) {
+      if (device->peak_flops() <= 0) return 0;
+      sum += device->peak_flops();
+    }
+    return sum;
+  }
 
   void plan_memory() {
-    const int64_t free = device_.free_bytes();
+    const Device* fullest = devices_.front();
+    for (const Device* device : devices_)
+      if (device->free_bytes() < fullest->free_bytes()) fullest = device;
+    const int64_t free = fullest->free_bytes();
     const int64_t budget = settings_.memory_bytes > 0 ? std::min(settings_.memory_bytes, free) : free;
-    memory_ = plan_training_memory(device_, job_.config, micro_ * settings_.sequence_length, budget, dtype_);
-    say(fmt::format("{}: {} parameters, {} tokens a step in {} micro-batches of {} x {} tokens", job_.name,
+    memory_ =
+        plan_training_memory(*fullest, job_.config, micro_ * settings_.sequence_length, budget, dtype_, device_count());
+    say(fmt::format("{}: {} parameters, {} tokens a step in {} micro-batches of {} x {} tokens{}", job_.name,
                     format_count(ParameterLayout(job_.config).parameter_count()), format_count(batch_tokens()),
-                    (settings_.batch_sequences + micro_ - 1) / micro_, micro_, settings_.sequence_length));
-    say(job_.name + ": " + memory_.description());
+                    micro_batches(), micro_, settings_.sequence_length,
+                    device_count() > 1 ? fmt::format(" on {} devices", device_count()) : ""));
+    say(fmt::format("{}: {}{}", job_.name, device_count() > 1 ? "on each device, " : "", memory_.description()));
   }
 
   /// One optimizer step; its line for metrics.jsonl, or null if a stop was asked for before it was complete.
   Json step() {
-    const Device::Phase phase(device_, "step");
+    const DataParallelModel::Phase phase(*model_, "step");
     const int64_t length = settings_.sequence_length;
     const int64_t number = counters_.step + 1;
-    std::vector<int32_t> ids, targets, offsets, starts;
-    std::vector<int32_t> sequence(static_cast<size_t>(length) + 1);
-    for (int64_t first = 0; first < settings_.batch_sequences; first += micro_) {
-      const int64_t count = std::min(micro_, settings_.batch_sequences - first);
-      ids.clear();
-      targets.clear();
-      offsets.assign(1, 0);
-      for (int64_t s = 0; s < count; ++s) {
-        stream_.sequence((number - 1) * settings_.batch_sequences + first + s, length, sequence, starts);
-        const auto base = static_cast<int32_t>(ids.size());
-        ids.insert(ids.end(), sequence.begin(), sequence.end() - 1);
-        targets.insert(targets.end(), sequence.begin() + 1, sequence.end());
-        if (settings_.attention_within_document)
-          for (const int32_t start : starts)
-            if (start < length) offsets.push_back(base + start);
-        offsets.push_back(base + static_cast<int32_t>(length));
-      }
+    for (int64_t m = 0; m < micro_batches(); ++m) {
+      if (m > 0 && stop_requested() != 0 && model_->may_stop_before(m, micro_batches())) return nullptr;
       model_->add_gradients(
-          {ids, offsets}, targets,
+          training_batch(stream_, settings_, number, m * micro_, micro_),
           {.gradient_scale = static_cast<float>(counters_.loss_scale.value) / static_cast<float>(batch_tokens()),
            .dropout = static_cast<float>(settings_.dropout),
            .seed = settings_.seed,
            .step = static_cast<uint32_t>(number),
-           .first_row = first * length,
-           .dropout_columns = rounded_up(length, 4)});
-      if (stop_requested() != 0 && first + micro_ < settings_.batch_sequences) return nullptr;
+           .first_row = m * micro_ * length,
+           .dropout_columns = rounded_up(length, 4)},
+          m, micro_batches());
     }
     const double rate = learning_rate_at(settings_, number);
     const StepResult done = model_->finish_step({.step = counters_.optimizer_steps + 1,
@@ -286,34 +301,12 @@ class Training {
       recent_losses_.pop_front();
   }
 
-  /// Mean loss over held-out documents, without dropout: all of them, or as many, evenly spread over the shards and
-  /// within them, as hold about kValidationTokens.
+  /// Mean loss over held-out documents, without dropout.
   double validate() {
-    const Device::Phase phase(device_, "validation");
-    const auto length_max = static_cast<size_t>(settings_.sequence_length) + 1;
-    int64_t tokens = 0;
-    for (const IndexedDataset& dataset : held_out_)
-      for (int64_t s = 0; s < dataset.sequences(); ++s)
-        tokens += std::min(dataset.length(s), static_cast<int64_t>(length_max));
-    const double share =
-        std::min(1.0, static_cast<double>(kValidationTokens) / static_cast<double>(std::max<int64_t>(1, tokens)));
-    double loss = 0;
-    int64_t scored = 0;
-    double due = 1;  // a document is read whenever this reaches 1: the first one always
-    for (const IndexedDataset& dataset : held_out_)
-      for (int64_t s = 0; s < dataset.sequences(); ++s, due += share) {
-        if (due < 1) continue;
-        due -= 1;
-        std::vector<int32_t> ids = dataset.sequence(s);
-        ids.resize(std::min(ids.size(), length_max));
-        if (ids.size() < 2) continue;
-        const auto length = static_cast<int32_t>(ids.size()) - 1;
-        const int32_t offsets[] = {0, length};
-        loss +=
-            model_->loss_sum({std::span(ids).first(static_cast<size_t>(length)), offsets}, std::span(ids).subspan(1));
-        scored += length;
-      }
-    return scored > 0 ? loss / static_cast<double>(scored) : 0;
+    const DataParallelModel::Phase phase(*model_, "validation");
+    double targets = 0;
+    for (const MicroBatch& document : held_out_) targets += static_cast<double>(document.targets.size());
+    return targets > 0 ? model_->loss_sum(held_out_) / targets : 0;
   }
 
   /// Before the state is saved: a run killed in between takes it again.
@@ -321,13 +314,7 @@ class Training {
     if (!job_.snapshot) return;
     for (int64_t number = 1; number <= settings_.snapshots; ++number)
       if (counters_.step == number * settings_.steps / (settings_.snapshots + 1) && counters_.step < settings_.steps)
-        job_.snapshot(number, parameters());
-  }
-
-  std::vector<float> parameters() const {
-    std::vector<float> flat(static_cast<size_t>(model_->layout().flat_size()));
-    device_.copy_to_host(flat.data(), model_->weights().data, static_cast<int64_t>(flat.size()) * 4);
-    return flat;
+        job_.snapshot(number, model_->read_weights());
   }
 
   void save() { writer_->save(counters_); }
@@ -344,7 +331,7 @@ class Training {
 
   TrainingResult result() {
     TrainingResult result;
-    result.parameters = parameters();
+    result.parameters = model_->read_weights();
     result.steps = counters_.step;
     result.tokens = counters_.step * batch_tokens();
     result.skipped_steps = counters_.skipped_steps;
@@ -356,16 +343,16 @@ class Training {
     return result;
   }
 
-  Device& device_;
+  std::span<Device* const> devices_;
   const TrainingJob& job_;
   const TrainingSettings& settings_;
   DType dtype_;
   Json identity_;
   TokenStream stream_;
-  std::vector<IndexedDataset> held_out_;
+  std::vector<MicroBatch> held_out_;
   int64_t micro_ = 1;
   TrainingMemory memory_;
-  std::optional<TrainingModel> model_;
+  std::optional<DataParallelModel> model_;
   std::optional<StateWriter> writer_;
   TrainingCounters counters_;
   int64_t failures_ = 0;
@@ -375,9 +362,9 @@ class Training {
 
 }  // namespace
 
-TrainingResult train_model(Device& device, const TrainingJob& job, const TrainingSettings& settings,
+TrainingResult train_model(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings,
                            const std::vector<float>& parameters) {
-  return Training(device, job, settings, parameters).run();
+  return Training(devices, job, settings, parameters).run();
 }
 
 void forget_training_state(const std::filesystem::path& work_directory) {
@@ -386,8 +373,9 @@ void forget_training_state(const std::filesystem::path& work_directory) {
   std::filesystem::remove(work_directory.parent_path(), not_empty);
 }
 
-void forget_other_training_state(const Device& device, const TrainingJob& job, const TrainingSettings& settings) {
-  if (has_other_training_state(job.work_directory, identity_of(device, job, settings)))
+void forget_other_training_state(std::span<Device* const> devices, const TrainingJob& job,
+                                 const TrainingSettings& settings) {
+  if (has_other_training_state(job.work_directory, identity_of(devices, job, settings)))
     forget_training_state(job.work_directory);
 }
 

@@ -17,10 +17,6 @@ constexpr const char* kTensorNames[] = {"weights", "first_moments", "second_mome
 constexpr const char* kCounterNames[] = {"identity",         "step",   "optimizer_steps", "skipped_steps", "loss_scale",
                                          "loss_scale_steps", "seconds"};
 
-std::vector<TensorView> tensors_of(const TrainingModel& model) {
-  return {model.weights(), model.first_moments(), model.second_moments()};
-}
-
 /// Hash of the tensors' bytes and of the text that belongs to them.
 std::string state_hash(std::span<const void* const> data, size_t bytes, const std::string& text) {
   StreamingHash hash;
@@ -93,8 +89,8 @@ bool has_other_training_state(const std::filesystem::path& work_directory, const
   return false;
 }
 
-std::optional<TrainingCounters> load_training_state(Device& device, const std::filesystem::path& work_directory,
-                                                    TrainingModel& model, const Json& identity) {
+std::optional<TrainingCounters> load_training_state(const std::filesystem::path& work_directory,
+                                                    DataParallelModel& model, const Json& identity) {
   remove_partial_files(work_directory);
   for (const std::filesystem::path& path : states_in(work_directory)) {
     try {
@@ -124,9 +120,8 @@ std::optional<TrainingCounters> load_training_state(Device& device, const std::f
                                 path.string(), difference),
                     kExitUsage);
       }
-      const std::vector<TensorView> views = tensors_of(model);
-      for (size_t i = 0; i < views.size(); ++i) device.copy_to_device(views[i].data, data[i], count * 4);
-      model.weights_changed();
+      model.restore(static_cast<const float*>(data[0]), static_cast<const float*>(data[1]),
+                    static_cast<const float*>(data[2]));
       return TrainingCounters{.step = json["step"],
                               .optimizer_steps = json["optimizer_steps"],
                               .skipped_steps = json["skipped_steps"],

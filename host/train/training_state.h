@@ -6,7 +6,7 @@
 #include <string>
 
 #include "cbtm/base/json.h"
-#include "cbtm/model/training_model.h"
+#include "train/data_parallel_model.h"
 #include "train/loss_scale.h"
 
 namespace cbtm {
@@ -30,7 +30,7 @@ bool has_other_training_state(const std::filesystem::path& work_directory, const
 
 /// Loads the last state that is whole into `model`; damaged ones are named on stderr and passed over, what a killed
 /// save left half-written is removed. Nothing if there is none. Throws Error if the state belongs to other settings.
-std::optional<TrainingCounters> load_training_state(Device& device, const std::filesystem::path& work_directory,
-                                                    TrainingModel& model, const Json& identity);
+std::optional<TrainingCounters> load_training_state(const std::filesystem::path& work_directory,
+                                                    DataParallelModel& model, const Json& identity);
 
 }  // namespace cbtm

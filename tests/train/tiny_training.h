@@ -69,7 +69,13 @@ struct TinyTraining {
            .identity = {{"seed", "hash of the seed"}, {"shard", "hash of the shard"}}};
   }
 
-  TrainingResult train(Device& device) const { return train_model(device, job, settings, parameters); }
+  TrainingResult train(std::span<Device* const> devices) const {
+    return train_model(devices, job, settings, parameters);
+  }
+  TrainingResult train(Device& device) const {
+    Device* const devices[] = {&device};
+    return train(devices);
+  }
   /// The lines of its metrics.jsonl that tell of a step.
   std::vector<Json> step_metrics() const {
     std::vector<Json> lines;

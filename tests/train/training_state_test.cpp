@@ -136,10 +136,11 @@ TEST_CASE("a state of other settings or another start is refused in words, and k
 TEST_CASE("a state of the same settings is kept for going on, one of others can be dropped") {
   Finished tiny;
   const std::vector<std::string> before = states(tiny);
-  forget_other_training_state(test_device(), tiny.job, tiny.settings);
+  Device* const devices[] = {&test_device()};
+  forget_other_training_state(devices, tiny.job, tiny.settings);
   CHECK(states(tiny) == before);
   tiny.settings.seed += 1;
-  forget_other_training_state(test_device(), tiny.job, tiny.settings);
+  forget_other_training_state(devices, tiny.job, tiny.settings);
   CHECK_FALSE(fs::exists(tiny.job.work_directory));
 }
 

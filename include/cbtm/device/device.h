@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cbtm/device/clustering_operands.h"
+#include "cbtm/device/collectives.h"
 #include "cbtm/device/tensor.h"
 #include "cbtm/device/token_filter.h"
 
@@ -372,6 +373,13 @@ class Device {
   /// Records the operators that `calls` calls, without running them. The same calls must have been made before, so
   /// that scratch memory, algorithms and host numbers are there; null if some are not: run them once more first.
   virtual std::unique_ptr<RecordedOperators> record(const std::function<void()>& calls);
+
+  /// Before a thread's first call, on threads other than the one that opened the device, and on that one when it has
+  /// opened another device since.
+  virtual void bind_thread() {}
+  /// Makes `devices`, of which this is the first, a group that works together: one object each, in their order. Throws
+  /// Error if they cannot be one.
+  virtual std::vector<std::unique_ptr<Collectives>> connect(std::span<Device* const> devices);
 
   // Model operators.
   virtual void embedding_forward(const EmbeddingForward& arguments) = 0;

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,8 +12,25 @@
 namespace cbtm {
 
 /// "cpu", "cuda", "cuda:1" or "auto" (the best there is; the choice is named on stderr). Throws Error if the device is
-/// not there: never another one instead. `profile`: as of parse_profile_range, or empty.
+/// not there, never another one instead, or if it names several. `profile`: as of parse_profile_range, or empty.
 std::unique_ptr<Device> open_device(std::string_view name, std::string_view profile = {});
+
+/// Open devices that train together, or one.
+class DeviceList {
+ public:
+  explicit DeviceList(std::vector<std::unique_ptr<Device>> devices);
+  Device& front() const { return *devices_.front(); }
+  /// All of them; not null.
+  std::span<Device* const> all() const { return devices_; }
+
+ private:
+  std::vector<std::unique_ptr<Device>> owned_;
+  std::vector<Device*> devices_;
+};
+
+/// As open_device, or several GPUs: "cuda:0,2", "cuda:0-3", "cuda:all". Throws Error if one is not there. This thread
+/// may use the first of them.
+DeviceList open_devices(std::string_view name, std::string_view profile = {});
 
 /// A device of this machine as `cbtm devices` shows it.
 struct DeviceInfo {

@@ -20,14 +20,25 @@ struct Parameter {
   int64_t size() const { return rows * columns; }
 };
 
+/// Matrices that get their gradients at the same time of a backward pass: a piece of the flat buffer.
+struct ParameterBucket {
+  static constexpr int64_t kEmbeddings = -1;  ///< with the projections: the last in a backward pass
+  int64_t layer = kEmbeddings;
+  int64_t offset = 0;
+  int64_t size = 0;  ///< gaps included
+};
+
 /// Where every tensor of a model lies in one flat buffer (weights, gradients and moments share it). Matrices first
 /// (they are decayed), then biases and norms; the q, k, v weights of a layer lie one after another, and so do their
 /// biases, so that one product makes all three. Gaps left by alignment hold zeros.
 class ParameterLayout {
  public:
-  explicit ParameterLayout(const OptConfig& config);
+  /// Buckets begin and end at multiples of `bucket_multiple`, itself a multiple of 16.
+  explicit ParameterLayout(const OptConfig& config, int64_t bucket_multiple = 16);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
+  /// All matrices: the embeddings, then a bucket a layer.
+  const std::vector<ParameterBucket>& buckets() const { return buckets_; }
   /// Elements of the flat buffer, gaps included.
   int64_t flat_size() const { return flat_size_; }
   /// The first this many elements are matrices.
@@ -39,8 +50,10 @@ class ParameterLayout {
 
  private:
   void add(std::string name, int64_t rows, int64_t columns, bool is_matrix);
+  void end_bucket(int64_t layer, int64_t multiple);
 
   std::vector<Parameter> parameters_;
+  std::vector<ParameterBucket> buckets_;
   int64_t flat_size_ = 0;
   int64_t matrix_flat_size_ = 0;
   int64_t parameter_count_ = 0;

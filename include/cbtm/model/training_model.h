@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cbtm/device/collectives.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/inference.h"
 #include "cbtm/model/opt_config.h"
@@ -16,7 +17,7 @@ namespace cbtm {
 /// What of a layer is computed again in the backward pass instead of being kept.
 enum class Recompute : uint8_t { nothing, ffn, layers };
 
-/// Bytes that training one micro-batch of `rows` tokens takes, by use.
+/// Bytes that training one micro-batch of `rows` tokens takes on a device, by use.
 struct TrainingMemory {
   Recompute recompute = Recompute::nothing;
   int64_t weights = 0;  ///< float32, and the working copy of another type
@@ -32,9 +33,9 @@ struct TrainingMemory {
 
 /// The plan that recomputes least and still fits `budget_bytes`. Throws Error that says what is missing and which flags
 /// to turn if even recomputing all does not fit.
-/// `dtype`: of activations and working weights.
+/// `dtype`: of activations and working weights; `devices`: that train together.
 TrainingMemory plan_training_memory(const Device& device, const OptConfig& config, int64_t rows, int64_t budget_bytes,
-                                    DType dtype = DType::f32);
+                                    DType dtype = DType::f32, int64_t devices = 1);
 
 /// Weights for training from scratch, layout order: N(0, init_std²); out_proj and fc2 scaled by 1 / sqrt(2 layers); row
 /// 1 (pad) of embed_tokens, biases 0; norms 1 and 0 (shared/reference/opt-format.md section 7).
@@ -47,6 +48,9 @@ struct BackwardOptions {
   uint32_t step = 0;            ///< of the dropout
   int64_t first_row = 0;        ///< number of this micro-batch's first row within the global batch
   int64_t dropout_columns = 0;  ///< longest sequence of the run, rounded up to a multiple of 4
+  /// No more micro-batches of the step follow on this device: of several, the exchange of gradients begins layer by
+  /// layer behind the backward pass.
+  bool completes_step = false;
 };
 
 /// What a step came to; NaN or infinite where the step was skipped.
@@ -69,11 +73,16 @@ struct OptimizerOptions {
 /// An OPT model in training: weights, gradients and moments in flat float32 buffers on the device, forward and backward
 /// (shared/reference/opt-format.md sections 3, 4, 6). With another dtype than float32, activations and a working copy
 /// of the weights are of that type, and the optimizer rounds the working copy anew with every step. Not thread-safe.
+///
+/// Several devices train one model together as a TrainingModel each, with the Collectives of a group: each adds the
+/// gradients of its own micro-batches, and all finish a step together; constructor, finish_step, restore and
+/// weights_changed wait for the other devices, so each model has a thread. Results differ from those of one device only
+/// by the rounding of sums.
 class TrainingModel {
  public:
-  /// `parameters` in layout order. Micro-batches have at most `rows` tokens.
+  /// `parameters` in layout order. Micro-batches have at most `rows` tokens. `group`: null for one device alone.
   TrainingModel(Device& device, const OptConfig& config, std::span<const float> parameters, int64_t rows,
-                Recompute recompute, DType dtype = DType::f32);
+                Recompute recompute, DType dtype = DType::f32, Collectives* group = nullptr);
   ~TrainingModel();
 
   const OptConfig& config() const;
@@ -84,24 +93,29 @@ class TrainingModel {
                               const BackwardOptions& options);
   /// The same without waiting for the device: the loss is in the step's result.
   void add_gradients(const PackedTokens& tokens, std::span<const int32_t> targets, const BackwardOptions& options);
-  /// AdamW with the gradients added since the last step, which become zero, and what came of it. If a loss or the norm
-  /// is not finite the weights stay as they are. Waits for the device.
+  /// AdamW with the gradients added since the last step (on all devices), which become zero, and what came of it:
+  /// loss_sum is of this device's micro-batches. If a loss or the norm is not finite the weights stay as they are, on
+  /// all devices. Waits for the device.
   StepResult finish_step(const OptimizerOptions& options);
   /// Σ loss without dropout or gradients.
   double loss_sum(const PackedTokens& tokens, std::span<const int32_t> targets);
   /// finish_step for those who have the losses: returns the norm.
   double optimizer_step(const OptimizerOptions& options);
   /// Starts to copy weights and moments (flat_size each) to the host, beside what is called next; the next optimizer
-  /// step waits for it.
+  /// step waits for it. Of several devices each copies its share.
   std::shared_ptr<HostCopy> start_snapshot(std::span<float> weights, std::span<float> first_moments,
                                            std::span<float> second_moments);
   /// Whether add_gradients records its operators at the second micro-batch of a shape and runs the record from then on
   /// (a CUDA graph: one launch a micro-batch). Does nothing on a device that cannot. The results are the same bits.
   void record_passes(bool wanted);
+  /// Copies the weights (flat_size) to the host; of several devices each copies its share.
+  void read_weights(std::span<float> weights) const;
+  /// Takes weights and moments (flat_size each, in memory of the host).
+  void restore(const float* weights, const float* first_moments, const float* second_moments);
   /// To be called after weights() has been written to: rounds the working copy anew.
   void weights_changed();
 
-  /// The flat buffers, for reading (checkpoints, tests) and restoring. float32 [1, flat_size] on the device.
+  /// The flat buffers on the device, for checkpoints and tests. float32 [1, flat_size]; of several devices the share.
   TensorView weights() const;
   TensorView gradients() const;
   TensorView first_moments() const;

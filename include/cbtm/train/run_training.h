@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "cbtm/base/json.h"
@@ -24,13 +25,19 @@ struct SeedSource {
 
 /// Trains (or takes over) run/seed on all shards; a finished one of the same settings and inputs is left alone, one of
 /// others refused unless `redo`. Throws Error.
-void train_run_seed(Device& device, const RunDirectory& run, const SeedSource& source, const TrainingSettings& settings,
-                    bool redo, const std::string& command);
+void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, const SeedSource& source,
+                    const TrainingSettings& settings, bool redo, const std::string& command);
 
 /// Branches the seed and trains it on one shard, into run/experts/NNN, or on all, into run/baseline (kBaseline). The
 /// same rules as above. Also puts the router into run/experts/router, so that the experts can be carried off.
-void train_run_branch(Device& device, const RunDirectory& run, int64_t cluster, const TrainingSettings& settings,
-                      bool redo, const std::string& command);
+void train_run_branch(std::span<Device* const> devices, const RunDirectory& run, int64_t cluster,
+                      const TrainingSettings& settings, bool redo, const std::string& command);
+
+/// train_run_branch for every shard. One device trains them one after another; of several each trains one at a time, so
+/// that an expert is the same as if it were trained on one. When one fails the others are trained all the same, and an
+/// Error then says which are missing.
+void train_run_experts(std::span<Device* const> devices, const RunDirectory& run, const TrainingSettings& settings,
+                       bool redo, const std::string& command);
 
 /// Settings of an expert beside those of a dense model of the same compute: the same steps with 1/k of the batch (the
 /// paper's way; cbtm-method.md 3.4), or, with `keep_batch`, the same batch and 1/k of the steps. Throws a usage Error

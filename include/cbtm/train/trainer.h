@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -70,13 +71,16 @@ struct TrainingResult {
 /// Trains to the end, from `parameters` or from the last good state in the work directory, and returns the result; the
 /// caller writes it where it belongs and then calls forget_training_state. States are written beside their place,
 /// renamed, and checked by a hash when read. After a stop signal the state is saved and Error with kExitInterrupted is
-/// thrown. The same settings, machine and threads give bitwise the same result, however often it was interrupted.
-TrainingResult train_model(Device& device, const TrainingJob& job, const TrainingSettings& settings,
+/// thrown. The same settings, machine, threads and devices give bitwise the same result, however often it was
+/// interrupted. Several devices share every step's micro-batches; their number may change between two attempts, and
+/// changes the result only by the rounding of sums.
+TrainingResult train_model(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings,
                            const std::vector<float>& parameters);
 
 /// Removes the work directory of a finished training, and its parent if that is empty then.
 void forget_training_state(const std::filesystem::path& work_directory);
 /// Removes it if its state belongs to another training than this (other settings, or another start).
-void forget_other_training_state(const Device& device, const TrainingJob& job, const TrainingSettings& settings);
+void forget_other_training_state(std::span<Device* const> devices, const TrainingJob& job,
+                                 const TrainingSettings& settings);
 
 }  // namespace cbtm
