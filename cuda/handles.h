@@ -25,15 +25,18 @@ class Stream {
 /// Makes a GPU the current one of this thread, until the object goes.
 class CurrentGpu {
  public:
-  explicit CurrentGpu(int index) {
+  explicit CurrentGpu(int index) : index_(index) {
     CBTM_CUDA(cudaGetDevice(&before_));
-    CBTM_CUDA(cudaSetDevice(index));
+    if (before_ != index_) CBTM_CUDA(cudaSetDevice(index_));
   }
   CurrentGpu(const CurrentGpu&) = delete;
   CurrentGpu& operator=(const CurrentGpu&) = delete;
-  ~CurrentGpu() { cudaSetDevice(before_); }
+  ~CurrentGpu() {
+    if (before_ != index_) cudaSetDevice(before_);
+  }
 
  private:
+  int index_;
   int before_ = 0;
 };
 

@@ -10,6 +10,7 @@
 #include "cbtm/device/open_device.h"
 #include "cbtm/model/inference.h"
 #include "cbtm/model/training_model.h"
+#include "cbtm/train/data_parallel_model.h"
 #include "cbtm/train/trainer.h"
 #include "commands/command_line.h"
 #include "commands/commands.h"
@@ -34,7 +35,8 @@ std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed
   return ids;
 }
 
-Json bench_train(Device& device, const CommandLine& line, const std::filesystem::path& model_path) {
+/// On several devices each takes one micro-batch of a step.
+Json bench_train(std::span<Device* const> devices, const CommandLine& line, const std::filesystem::path& model_path) {
   const OptCheckpoint checkpoint = OptCheckpoint::open(model_path);
   const OptConfig& config = checkpoint.config();
   const int64_t sequence = line.integer("sequence", 1, config.max_position_embeddings);
@@ -44,10 +46,12 @@ Json bench_train(Device& device, const CommandLine& line, const std::filesystem:
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   const int64_t rows = sequence * micro_batch;
+  Device& device = *devices.front();
+  const auto device_count = static_cast<int64_t>(devices.size());
+  const int64_t batch_rows = device_count * rows;
   const DType dtype = resolve_precision(line.text("precision"), device);
-  const TrainingMemory memory = plan_training_memory(device, config, rows, device.free_bytes(), dtype);
-  TrainingModel model(device, config, flat, rows, memory.recompute, dtype);
-  model.record_passes(!line.get<bool>("no-cuda-graph"));
+  const TrainingMemory memory = plan_training_memory(device, config, rows, device.free_bytes(), dtype, device_count);
+  DataParallelModel model(devices, config, flat, rows, memory.recompute, dtype, !line.get<bool>("no-cuda-graph"));
   flat = {};
 
   std::vector<int32_t> offsets;
@@ -55,26 +59,36 @@ Json bench_train(Device& device, const CommandLine& line, const std::filesystem:
   std::vector<double> rates;
   const int64_t warm_up = device.records() ? 3 : 1;  // the second one is recorded
   for (int64_t step = 0; step < warm_up + steps; ++step) {
-    const Device::Phase phase(device, "step");
-    const std::vector<int32_t> ids =
-        random_ids(rows + 1, config.vocab_size, line.common().seed + static_cast<uint64_t>(step));
+    const DataParallelModel::Phase phase(model, "step");
+    std::vector<MicroBatch> batches;
+    for (int64_t m = 0; m < device_count; ++m) {
+      const std::vector<int32_t> ids =
+          random_ids(rows + 1, config.vocab_size, line.common().seed + static_cast<uint64_t>(step * device_count + m));
+      batches.push_back(
+          {.ids = {ids.begin(), ids.end() - 1}, .targets = {ids.begin() + 1, ids.end()}, .offsets = offsets});
+    }
     const auto start = Clock::now();
-    model.add_gradients({std::span(ids).first(static_cast<size_t>(rows)), offsets}, std::span(ids).subspan(1),
-                        {.gradient_scale = 1 / static_cast<float>(rows),
-                         .dropout = static_cast<float>(dropout),
-                         .seed = line.common().seed,
-                         .step = static_cast<uint32_t>(step),
-                         .dropout_columns = (sequence + 3) / 4 * 4});
-    model.optimizer_step({.step = step + 1, .learning_rate = 1e-5f, .clip_norm = 1});
-    if (step >= warm_up) rates.push_back(static_cast<double>(rows) / seconds_since(start));
+    for (int64_t m = 0; m < device_count; ++m)
+      model.add_gradients(std::move(batches[static_cast<size_t>(m)]),
+                          {.gradient_scale = 1 / static_cast<float>(batch_rows),
+                           .dropout = static_cast<float>(dropout),
+                           .seed = line.common().seed,
+                           .step = static_cast<uint32_t>(step),
+                           .first_row = m * rows,
+                           .dropout_columns = (sequence + 3) / 4 * 4},
+                          m, device_count);
+    model.finish_step({.step = step + 1, .learning_rate = 1e-5f, .clip_norm = 1});
+    if (step >= warm_up) rates.push_back(static_cast<double>(batch_rows) / seconds_since(start));
   }
   const double rate = median(rates);
   const double flops = 3 * rate * config.forward_flops_per_token(sequence);
   Json result = {{"tokens_per_second", rate}, {"steps", steps},
                  {"sequence", sequence},      {"micro_batch", micro_batch},
                  {"dropout", dropout},        {"planned_bytes", memory.total()},
-                 {"flops_per_second", flops}, {"precision", dtype_name(dtype)}};
-  if (const double peak = device.peak_flops(); peak > 0) result["fraction_of_peak"] = flops / peak;
+                 {"flops_per_second", flops}, {"precision", dtype_name(dtype)},
+                 {"devices", device_count}};
+  if (const double peak = device.peak_flops() * static_cast<double>(device_count); peak > 0)
+    result["fraction_of_peak"] = flops / peak;
   return result;
 }
 
@@ -130,6 +144,7 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
 int run_bench(int argc, char** argv) {
   CommandLine line("bench", "measure training or decoding speed; random tokens, no files are written",
                    {"cbtm bench train --model run/seed --sequence 256 --micro-batch 8 --steps 20",
+                    "cbtm bench train --model run/seed --device cuda:all      (a micro-batch on each GPU)",
                     "cbtm bench decode --model run/seed --sequence 128 --steps 64 --weights int8"});
   line.group("What")("what", "train or decode", text_flag(), "train|decode")("model", "a checkpoint directory",
                                                                              text_flag(), "DIR");
@@ -144,8 +159,11 @@ int run_bench(int argc, char** argv) {
   if (!line.parse(argc, argv)) return kExitSuccess;
   const std::string what = line.text("what");
   if (what != "train" && what != "decode") fail_usage("bench: '{}' cannot be measured; use train or decode", what);
-  const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
-  Json result = what == "train" ? bench_train(*device, line, line.path("model"))
+  const DeviceList devices = open_devices(line.common().device, line.common().profile);
+  if (what == "decode" && devices.all().size() > 1)
+    fail_usage("bench decode: one device at a time; --device {} names several", line.common().device);
+  Device* const device = &devices.front();
+  Json result = what == "train" ? bench_train(devices.all(), line, line.path("model"))
                                 : bench_decode(*device, line, line.path("model"));
   result["what"] = what;
   result["device"] = device->description();
@@ -153,8 +171,9 @@ int run_bench(int argc, char** argv) {
   fmt::print("{:.1f} tokens/s (median of {} steps)\n", result["tokens_per_second"].get<double>(),
              result["steps"].get<int64_t>());
   if (result.contains("fraction_of_peak"))
-    fmt::print("model flops utilisation {:.1f} %: 3 x forward flops a token x tokens/s, of {:.0f} TFLOP/s\n",
-               100 * result["fraction_of_peak"].get<double>(), device->peak_flops() / 1e12);
+    fmt::print("model flops utilisation {:.1f} %: 3 x forward flops a token x tokens/s, of {:.0f} TFLOP/s{}\n",
+               100 * result["fraction_of_peak"].get<double>(), device->peak_flops() / 1e12,
+               devices.all().size() > 1 ? fmt::format(" a device, {} devices", devices.all().size()) : "");
   if (result.contains("fraction_of_bandwidth"))
     fmt::print("{:.1f} % of {:.0f} GB/s: weights and caches read once a step\n",
                100 * result["fraction_of_bandwidth"].get<double>(), device->peak_bytes_per_second() / 1e9);

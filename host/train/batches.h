@@ -3,9 +3,9 @@
 #include <vector>
 
 #include "cbtm/dataset/indexed_dataset.h"
+#include "cbtm/train/data_parallel_model.h"
 #include "cbtm/train/token_stream.h"
 #include "cbtm/train/trainer.h"
-#include "train/data_parallel_model.h"
 
 namespace cbtm {
 

@@ -1,8 +1,9 @@
-#include "train/data_parallel_model.h"
+#include "cbtm/train/data_parallel_model.h"
 
 #include <utility>
 
 #include "cbtm/base/error.h"
+#include "train/device_threads.h"
 
 namespace cbtm {
 namespace {

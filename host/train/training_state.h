@@ -6,7 +6,7 @@
 #include <string>
 
 #include "cbtm/base/json.h"
-#include "train/data_parallel_model.h"
+#include "cbtm/train/data_parallel_model.h"
 #include "train/loss_scale.h"
 
 namespace cbtm {

@@ -10,7 +10,7 @@
 #include <thread>
 
 #include "cbtm/checkpoint/tensor_file.h"
-#include "tests/commands/tiny_run.h"
+#include "tests/cuda/workplace.h"
 #include "tests/largest_difference.h"
 
 namespace cbtm {
@@ -25,25 +25,10 @@ constexpr double kFloatBound = 1e-4;
 /// In bf16 a logit is off by some 3 roundings of 2^-9 of it, a loss by twice that, a mean of losses by no less.
 constexpr double kBf16Bound = 0.02;
 
-using Words = std::vector<std::string>;
-
-Words operator+(Words words, const Words& more) {
-  words.insert(words.end(), more.begin(), more.end());
-  return words;
-}
-
 /// A directory with a corpus of three subjects and the shape of a very small model, and commands in it.
 class Workplace {
  public:
-  Workplace() {
-    std::ofstream(directory_ / "corpus.jsonl") << tiny_corpus(20);
-    std::ofstream(directory_ / "ids.json") << "[[2, 300, 301], [7, 8, 9]]";
-    std::ofstream(directory_ / "model.json")
-        << Json{{"model_type", "opt"},           {"vocab_size", 384},         {"hidden_size", 32},
-                {"num_hidden_layers", 2},        {"num_attention_heads", 2},  {"ffn_dim", 64},
-                {"max_position_embeddings", 64}, {"word_embed_proj_dim", 32}, {"do_layer_norm_before", true},
-                {"activation_function", "relu"}};
-  }
+  Workplace() { write_workplace(directory_.path()); }
   Outcome run(const Words& command, const std::string& device) const {
     return run_cbtm(command + Words{"--device", device, "--threads", "1"}, directory_.path());
   }
@@ -58,7 +43,6 @@ class Workplace {
   TemporaryDirectory directory_;
 };
 
-const Words kCluster = {"cluster", "--corpus", "corpus.jsonl", "--k", "3", "--dimensions", "8", "--vocab-size", "384"};
 const Words kTraining = {"--sequence", "32", "--batch-tokens", "192", "--learning-rate", "1e-2"};
 
 Words train_expert(const std::string& run, const std::string& shard) {

@@ -6,21 +6,12 @@
 
 #include <fstream>
 
-#include "tests/commands/tiny_run.h"
+#include "tests/cuda/workplace.h"
 
 namespace cbtm {
 namespace {
 
 namespace fs = std::filesystem;
-using Words = std::vector<std::string>;
-
-Words operator+(Words words, const Words& more) {
-  words.insert(words.end(), more.begin(), more.end());
-  return words;
-}
-
-const Words kCluster = {"cluster", "--corpus", "corpus.jsonl", "--k", "3", "--dimensions", "8", "--vocab-size", "384"};
-
 Words train_expert(const std::string& shard) {
   return {"train_expert", "--run",          "run", "--shard",         shard,  "--steps",      "4", "--sequence",
           "32",           "--batch-tokens", "192", "--learning-rate", "1e-2", "--save-every", "1", "--precision",
@@ -31,13 +22,7 @@ Words train_expert(const std::string& shard) {
 const fs::path& place() {
   static const TemporaryDirectory directory;
   static const bool made = [] {
-    std::ofstream(directory / "corpus.jsonl") << tiny_corpus(20);
-    std::ofstream(directory / "ids.json") << "[[2, 300, 301], [7, 8, 9]]";
-    std::ofstream(directory / "model.json")
-        << Json{{"model_type", "opt"},           {"vocab_size", 384},         {"hidden_size", 32},
-                {"num_hidden_layers", 2},        {"num_attention_heads", 2},  {"ffn_dim", 64},
-                {"max_position_embeddings", 64}, {"word_embed_proj_dim", 32}, {"do_layer_norm_before", true},
-                {"activation_function", "relu"}};
+    write_workplace(directory.path());
     const Words cpu = {"--device", "cpu", "--threads", "1"};
     const Words seed = {"train_seed", "--run",      "run", "--config",       "model.json", "--steps",
                         "2",          "--sequence", "32",  "--batch-tokens", "192"};

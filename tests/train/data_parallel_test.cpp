@@ -10,6 +10,7 @@
 #include "tests/train/group_device.h"
 #include "tests/train/tiny_training.h"
 #include "train/batches.h"
+#include "train/device_threads.h"
 
 namespace cbtm {
 namespace {

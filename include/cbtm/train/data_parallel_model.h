@@ -7,9 +7,10 @@
 #include <vector>
 
 #include "cbtm/model/training_model.h"
-#include "train/device_threads.h"
 
 namespace cbtm {
+
+class DeviceThreads;
 
 struct MicroBatch {
   std::vector<int32_t> ids, targets;
