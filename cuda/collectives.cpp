@@ -37,6 +37,7 @@ class NcclCollectives final : public Collectives {
   NcclCollectives(const NcclCollectives&) = delete;
   NcclCollectives& operator=(const NcclCollectives&) = delete;
   ~NcclCollectives() override {
+    cudaStreamSynchronize(stream_);
     if (!aborted_) nccl().comm_destroy(communicator_);
   }
 

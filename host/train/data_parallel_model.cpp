@@ -40,7 +40,15 @@ DataParallelModel::DataParallelModel(std::span<Device* const> devices, const Opt
 }
 
 DataParallelModel::~DataParallelModel() {
+  if (threads_ == nullptr) return;
   threads_.reset();  // before what its tasks use
+  group_.clear();    // its operations, and then the operators, before the memory that they write to
+  for (Device* device : devices_) {
+    try {
+      device->synchronize();
+    } catch (const Error&) {  // of the failure that ended the training
+    }
+  }
 }
 
 void DataParallelModel::post(size_t number, std::function<void(size_t)> task) {

@@ -105,6 +105,40 @@ TEST_CASE("a state whose copy from the GPU fails is not written; the one before 
   }
 }
 
+TEST_CASE("of two GPUs that train together one fails: both stop, its name, what is saved; then to the same bits") {
+  if (cuda_system().devices.size() < 2) {
+    MESSAGE("SKIPPED: this machine has one GPU");
+    return;
+  }
+  const std::unique_ptr<Device> first = make_cuda_device(0), second = make_cuda_device(1);
+  Device* const both[] = {first.get(), second.get()};
+  first->bind_thread();
+  Training undisturbed("bf16");
+  const TrainingResult want = undisturbed.train(both);
+  const std::string faults[] = {
+      fault("launch=adamw_flat:7", cudaErrorLaunchFailure),  // of the fourth step, before the weights are gathered
+      fault("launch=square_sum_pieces:8", cudaErrorLaunchFailure),  // before the sum of squares is exchanged
+      fault("launch=embedding_forward:10", cudaErrorLaunchFailure),
+  };
+  for (const std::string& wrong : faults) {
+    CAPTURE(wrong);
+    Training training("bf16");
+    {
+      const Faults injected(wrong);
+      std::string error;
+      try {
+        training.train(both);
+      } catch (const Error& failure) {
+        error = failure.what();
+      }
+      CHECK(holds(error, " of 6: cuda:"));
+      CHECK(holds(error, "CUDA: unspecified launch failure (cudaErrorLaunchFailure) at launch of "));
+      CHECK(holds(error, " is saved, the same command goes on from it"));
+    }
+    CHECK(training.train(both).parameters == want.parameters);
+  }
+}
+
 TEST_CASE("memory of the GPU that is too small: refused before the first step, with the numbers") {
   Training training("bf16");
   {
