@@ -1,9 +1,9 @@
 #include <algorithm>
 
 #include "activation.h"
-#include "check.h"
 #include "dispatch.h"
 #include "elements.cuh"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

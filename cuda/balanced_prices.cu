@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "balanced_prices.h"
-#include "check.h"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <cub/device/device_radix_sort.cuh>
 
-#include "check.h"
 #include "clustering.h"
+#include "runtime/check.h"
 #include "segments.h"
 
 namespace cbtm::cuda {

@@ -1,9 +1,9 @@
 // Copies that change the floating type.
 
-#include "check.h"
 #include "convert.h"
 #include "dispatch.h"
 #include "elements.cuh"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

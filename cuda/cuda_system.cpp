@@ -2,7 +2,7 @@
 #include <fmt/format.h>
 
 #include "cuda_device.h"
-#include "probe.h"
+#include "runtime/probe.h"
 
 namespace cbtm {
 namespace {

@@ -1,9 +1,9 @@
 // Linear layers of 1 to 8 rows: what decoding does. The weights are read once and that is all the time it takes.
 
-#include "check.h"
 #include "decode_linear.h"
 #include "dispatch.h"
 #include "elements.cuh"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

@@ -6,10 +6,10 @@
 #include <cctype>
 #include <cstdlib>
 
-#include "check.h"
-#include "cublaslt.h"
-#include "phases.h"
-#include "recorded_graph.h"
+#include "runtime/check.h"
+#include "runtime/cublaslt.h"
+#include "runtime/phases.h"
+#include "runtime/recorded_graph.h"
 
 namespace cbtm::cuda {
 namespace {

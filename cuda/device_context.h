@@ -7,13 +7,13 @@
 #include <string_view>
 
 #include "cbtm/device/device.h"
-#include "context.h"
-#include "device_memory.h"
-#include "handles.h"
 #include "matmul.h"
-#include "pinned_memory.h"
-#include "reserved_memory.h"
-#include "upload_cache.h"
+#include "runtime/context.h"
+#include "runtime/device_memory.h"
+#include "runtime/handles.h"
+#include "runtime/pinned_memory.h"
+#include "runtime/reserved_memory.h"
+#include "runtime/upload_cache.h"
 
 namespace cbtm::cuda {
 

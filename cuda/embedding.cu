@@ -5,10 +5,10 @@
 #include <cub/device/device_radix_sort.cuh>
 #include <type_traits>
 
-#include "check.h"
 #include "dispatch.h"
 #include "elements.cuh"
 #include "embedding.h"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

@@ -1,5 +1,5 @@
-#include "check.h"
 #include "finite.h"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "check.h"
 #include "gram.h"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

@@ -1,11 +1,11 @@
 // Residual + dropout + layer normalisation, forward and backward: one pass over the rows each, with the row in
 // registers, and a small second kernel for the gradients of gamma and beta.
 
-#include "check.h"
 #include "dropout.cuh"
 #include "layernorm.h"
 #include "row_sum.cuh"
 #include "row_threads.cuh"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

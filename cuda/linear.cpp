@@ -1,11 +1,11 @@
 #include "linear.h"
 
 #include "activation.h"
-#include "check.h"
 #include "convert.h"
 #include "decode_linear.h"
 #include "dispatch.h"
 #include "matmul.h"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

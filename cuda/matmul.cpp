@@ -9,11 +9,11 @@
 #include <vector>
 
 #include "cbtm/base/progress.h"
-#include "check.h"
-#include "cublaslt.h"
-#include "device_memory.h"
-#include "handles.h"
 #include "matmul_choices.h"
+#include "runtime/check.h"
+#include "runtime/cublaslt.h"
+#include "runtime/device_memory.h"
+#include "runtime/handles.h"
 
 namespace cbtm::cuda {
 namespace {

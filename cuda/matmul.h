@@ -4,7 +4,7 @@
 #include <string>
 
 #include "cbtm/device/tensor.h"
-#include "context.h"
+#include "runtime/context.h"
 
 namespace cbtm::cuda {
 

@@ -2,10 +2,10 @@
 
 #include <algorithm>
 
-#include "check.h"
 #include "dispatch.h"
 #include "elements.cuh"
 #include "mixture.h"
+#include "runtime/check.h"
 #include "sample_token.h"
 
 namespace cbtm::cuda {

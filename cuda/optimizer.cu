@@ -2,10 +2,10 @@
 
 #include <cmath>
 
-#include "check.h"
 #include "dispatch.h"
 #include "elements.cuh"
 #include "optimizer.h"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "check.h"
 #include "convert.h"
 #include "decode_linear.h"
 #include "dispatch.h"
@@ -11,6 +10,7 @@
 #include "matmul.h"
 #include "output_loss.h"
 #include "row_sum.cuh"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 namespace {

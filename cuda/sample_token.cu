@@ -1,6 +1,6 @@
 // A token a sequence from its scores: the first maximum, or a draw after temperature, top-k and top-p.
 
-#include "check.h"
+#include "runtime/check.h"
 #include "sample_token.h"
 
 namespace cbtm::cuda {

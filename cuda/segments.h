@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "check.h"
+#include "runtime/check.h"
 
 namespace cbtm::cuda {
 

@@ -2,7 +2,7 @@
 
 #include <cub/device/device_radix_sort.cuh>
 
-#include "check.h"
+#include "runtime/check.h"
 #include "segments.h"
 #include "sparse.h"
 

@@ -1,7 +1,7 @@
 #pragma once
 
 #include "cbtm/device/device.h"
-#include "context.h"
+#include "runtime/context.h"
 
 namespace cbtm::cuda {
 

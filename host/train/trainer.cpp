@@ -152,7 +152,6 @@ class Training {
     const double seconds_before = counters_.seconds;
     const double step_flops =
         3 * static_cast<double>(batch_tokens()) * job_.config.forward_flops_per_token(settings_.sequence_length);
-    std::deque<double> step_seconds;
     while (counters_.step < settings_.steps) {
       const auto step_start = std::chrono::steady_clock::now();
       Json line = step();
@@ -160,8 +159,6 @@ class Training {
       const auto now = std::chrono::steady_clock::now();
       const double taken = std::chrono::duration<double>(now - step_start).count();
       counters_.seconds = seconds_before + std::chrono::duration<double>(now - start).count();
-      step_seconds.push_back(taken);
-      if (step_seconds.size() > 50) step_seconds.pop_front();
       line["tokens_per_second"] = std::round(static_cast<double>(batch_tokens()) / taken);
       if (const double peak = peak_flops(); peak > 0)
         line["fraction_of_peak"] = std::round(1000 * step_flops / taken / peak) / 1000;

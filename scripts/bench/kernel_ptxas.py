@@ -47,7 +47,7 @@ def parse(text):
 
 def compile_all(architectures, jobs):
     """{instance: {architecture: (registers, spilled bytes, static shared bytes)}} of our own kernels."""
-    sources = sorted(Path(PROJECT, "cuda").glob("*.cu"), key=lambda path: -path.stat().st_size)
+    sources = sorted(Path(PROJECT, "cuda").rglob("*.cu"), key=lambda path: -path.stat().st_size)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         lists = list(pool.map(lambda source: compile_one(source, architectures), sources))
     entries = [entry for one in lists for entry in one]

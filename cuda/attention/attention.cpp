@@ -1,0 +1,119 @@
+#include "attention/attention.h"
+
+#include "attention/attention_kernels.h"
+#include "attention/attention_mma_tiles.h"
+#include "attention/attention_params.h"
+#include "cbtm/base/error.h"
+
+namespace cbtm::cuda {
+namespace {
+
+/// Takes operands over into the parameters of a kernel, and finds out whether all of them lie at multiples of 16 bytes.
+class Operands {
+ public:
+  Operands(const AttentionShape& shape, DType dtype) : shape_(shape), dtype_(dtype) {}
+
+  AttentionOperand operator()(ConstTensorView view) {
+    CBTM_ASSERT(view.dtype == dtype_, "all operands have one dtype");
+    CBTM_ASSERT(view.columns == shape_.num_heads * shape_.head_dim, "an operand has the columns of all heads");
+    aligned_ = aligned_ && rows_aligned(view, shape_.head_dim);
+    return operand_of(view);
+  }
+  bool aligned() const { return aligned_; }
+
+ private:
+  const AttentionShape& shape_;
+  DType dtype_;
+  bool aligned_ = true;
+};
+
+bool on_tensor_cores(DType dtype, const AttentionParams& params) { return dtype != DType::f32 && params.vectorised; }
+
+}  // namespace
+
+void run_attention_forward(Context& context, DType dtype, AttentionParams params,
+                           const std::function<std::vector<AttentionQueryTile>(int tile)>& tiles_of) {
+  const auto run = [&](int tile, auto launch) {
+    const std::vector<AttentionQueryTile> tiles = tiles_of(tile);
+    if (tiles.empty()) return;
+    params.query_tiles = upload_tiles(context, tiles);
+    launch(context, dtype, params, static_cast<int64_t>(tiles.size()));
+  };
+  bool done = false;
+  if (on_tensor_cores(dtype, params))
+    dispatch_attention_mma(params.head_dim, [&]<int kHeadDim>() {
+      using Tiles = AttentionMmaTiles<kHeadDim>;
+      if (Tiles::forward_shared(params.dropout.threshold != 0) > context.shared_bytes_per_block_max) return;
+      run(Tiles::kForwardQueries, launch_attention_forward_mma<kHeadDim>);
+      done = true;
+    });
+  if (!done) run(kGeneralTile, launch_attention_forward_general);
+}
+
+void attention_forward(Context& context, const AttentionForward& arguments) {
+  const AttentionShape& shape = arguments.shape;
+  const DType dtype = arguments.query.dtype;
+  require_attention_dtype(context, dtype);
+  require_attention_head_dim(shape.head_dim);
+  Operands operand(shape, dtype);
+  AttentionParams params = attention_params(shape);
+  params.query = operand(arguments.query);
+  params.key = operand(arguments.key);
+  params.value = operand(arguments.value);
+  params.output = operand(arguments.output);
+  params.vectorised = operand.aligned();
+  params.log_sum_exp = arguments.log_sum_exp ? arguments.log_sum_exp.as<float>() : nullptr;
+  params.log_sum_exp_stride = arguments.log_sum_exp.row_stride;
+  run_attention_forward(context, dtype, params, [&](int tile) { return attention_query_tiles(shape, tile); });
+}
+
+int64_t attention_backward_workspace_bytes(int64_t query_rows, int64_t num_heads) {
+  return 2 * query_rows * num_heads * 4;
+}
+
+void attention_backward(Context& context, const AttentionBackward& arguments) {
+  const AttentionShape& shape = arguments.shape;
+  const DType dtype = arguments.query.dtype;
+  require_attention_dtype(context, dtype);
+  require_attention_head_dim(shape.head_dim);
+  Operands operand(shape, dtype);
+  AttentionParams params = attention_params(shape);
+  params.query = operand(arguments.query);
+  params.key = operand(arguments.key);
+  params.value = operand(arguments.value);
+  params.output = operand(arguments.output);
+  params.output_gradient = operand(arguments.output_gradient);
+  params.query_gradient = operand(arguments.query_gradient);
+  params.key_gradient = operand(arguments.key_gradient);
+  params.value_gradient = operand(arguments.value_gradient);
+  params.vectorised = operand.aligned();
+  params.log_sum_exp = const_cast<float*>(arguments.log_sum_exp.as<float>());  // only read
+  params.log_sum_exp_stride = arguments.log_sum_exp.row_stride;
+  params.query_rows = shape.query_offsets.empty() ? 0 : shape.query_offsets.back();
+  if (params.query_rows > 0) {
+    auto* const log_sum_exp =
+        static_cast<float*>(context.workspace(attention_backward_workspace_bytes(params.query_rows, shape.num_heads)));
+    float* const row_term = log_sum_exp + params.query_rows * shape.num_heads;
+    launch_attention_row_terms(context, dtype, params, log_sum_exp, row_term);
+    params.row_log_sum_exp = log_sum_exp;
+    params.row_term = row_term;
+  }
+  const auto run = [&](int tile, auto launch) {
+    const auto query_tiles = attention_query_tiles(shape, tile);
+    const auto key_tiles = attention_key_tiles(shape, tile);
+    if (!query_tiles.empty()) params.query_tiles = upload_tiles(context, query_tiles);
+    if (!key_tiles.empty()) params.key_tiles = upload_tiles(context, key_tiles);
+    launch(context, dtype, params, static_cast<int64_t>(query_tiles.size()), static_cast<int64_t>(key_tiles.size()));
+  };
+  bool done = false;
+  if (on_tensor_cores(dtype, params))
+    dispatch_attention_mma(shape.head_dim, [&]<int kHeadDim>() {
+      using Tiles = AttentionMmaTiles<kHeadDim>;
+      if (Tiles::kKeysShared > context.shared_bytes_per_block_max) return;
+      run(Tiles::kBackwardRows, launch_attention_backward_mma<kHeadDim>);
+      done = true;
+    });
+  if (!done) run(kGeneralTile, launch_attention_backward_general);
+}
+
+}  // namespace cbtm::cuda

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "cbtm/device/device.h"
+#include "runtime/context.h"
+
+namespace cbtm::cuda {
+
+/// Attention of training and of scoring, as AttentionForward / AttentionBackward of the device seam define it: all
+/// heads, packed sequences, causal, dropout on the probabilities with the CPU's masks. float32, bfloat16 or float16,
+/// all operands of one dtype, log_sum_exp float32; head_dim <= 256; scale > 0.
+///
+/// Kernels: bfloat16 and float16 with head_dim 32, 64, 80, 96 or 128 whose rows start at multiples of 16 bytes run on
+/// tensor cores (attention_forward_mma.cuh, attention_backward_mma.cuh); float32, other head sizes and other
+/// alignments on the general kernels (attention_forward_general.cu, attention_backward_general.cu), which compute in
+/// float32. Below compute capability 8.0 bfloat16 is an Error.
+/// Deterministic: sums are taken in an order that depends on the shapes only.
+void attention_forward(Context& context, const AttentionForward& arguments);
+
+/// Workspace: two float32 a query row and head (log-sum-exp and row term, head by head).
+void attention_backward(Context& context, const AttentionBackward& arguments);
+
+/// Bytes of workspace of attention_backward for that many query rows.
+int64_t attention_backward_workspace_bytes(int64_t query_rows, int64_t num_heads);
+
+}  // namespace cbtm::cuda

@@ -1,0 +1,140 @@
+#include <algorithm>
+
+#include "attention/attention_cached.h"
+#include "attention/attention_kernels.h"
+#include "attention/attention_split.h"
+#include "cbtm/base/error.h"
+#include "runtime/check.h"
+
+namespace cbtm::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+/// A new token: row `row` of the new keys and values is token `token` of sequence `sequence`.
+struct alignas(16) NewToken {
+  int32_t row;
+  int32_t sequence;
+  int32_t token;
+  int32_t unused;
+};
+
+struct AppendParams {
+  const NewToken* tokens;
+  const int32_t* block_table;
+  int64_t block_table_stride;
+  int page_size;
+  const char *key, *value;  ///< rows of *_stride bytes
+  char *cached_keys, *cached_values;
+  int64_t key_stride, value_stride, cached_key_stride, cached_value_stride;
+  int row_bytes;
+};
+
+// Copies the new keys and values into the pages of their sequences.
+//
+// grid      a block a new token and operand (y = 0: keys, 1: values); kVector bytes a lane, neighbouring lanes
+//           neighbouring bytes.
+// bytes     2 * 2 * rows * heads * head_dim * element size, plus a page number a row.
+template <typename Vector>
+__global__ void __launch_bounds__(kThreads) attention_append(const AppendParams params) {
+  const NewToken token = params.tokens[blockIdx.x];
+  const int page = params.block_table[token.sequence * params.block_table_stride + token.token / params.page_size];
+  const int64_t cached_row = static_cast<int64_t>(page) * params.page_size + token.token % params.page_size;
+  const bool values = blockIdx.y != 0;
+  const char* source =
+      values ? params.value + token.row * params.value_stride : params.key + token.row * params.key_stride;
+  char* destination = values ? params.cached_values + cached_row * params.cached_value_stride
+                             : params.cached_keys + cached_row * params.cached_key_stride;
+  for (int i = static_cast<int>(threadIdx.x); i < params.row_bytes / static_cast<int>(sizeof(Vector)); i += kThreads)
+    reinterpret_cast<Vector*>(destination)[i] = reinterpret_cast<const Vector*>(source)[i];
+}
+
+/// Sequences of a few new tokens are decoded, others (prompts) go the way of training.
+bool is_decoded(int32_t new_tokens) { return new_tokens <= kSplitQueriesMax; }
+
+/// Of the sequences that are not decoded.
+void append(Context& context, const AttentionCached& a, bool vectorised) {
+  std::vector<NewToken> tokens;
+  for (size_t s = 0; s < a.cached_lengths.size(); ++s) {
+    const int32_t begin = a.shape.query_offsets[s];
+    const int32_t count = a.shape.query_offsets[s + 1] - begin;
+    if (is_decoded(count)) continue;
+    for (int32_t i = 0; i < count; ++i)
+      tokens.push_back({begin + i, static_cast<int32_t>(s), a.cached_lengths[s] - count + i, 0});
+  }
+  if (tokens.empty()) return;
+  const int64_t element = dtype_bytes(a.key.dtype);
+  const AppendParams params{.tokens = upload_tiles(context, tokens),
+                            .block_table = a.cache.block_table.as<int32_t>(),
+                            .block_table_stride = a.cache.block_table.row_stride,
+                            .page_size = static_cast<int>(a.cache.page_size),
+                            .key = static_cast<const char*>(a.key.data),
+                            .value = static_cast<const char*>(a.value.data),
+                            .cached_keys = static_cast<char*>(a.cache.keys.data),
+                            .cached_values = static_cast<char*>(a.cache.values.data),
+                            .key_stride = a.key.row_stride * element,
+                            .value_stride = a.value.row_stride * element,
+                            .cached_key_stride = a.cache.keys.row_stride * element,
+                            .cached_value_stride = a.cache.values.row_stride * element,
+                            .row_bytes = static_cast<int>(a.key.columns * element)};
+  const dim3 grid(static_cast<unsigned>(tokens.size()), 2);
+  if (vectorised)
+    attention_append<uint4><<<grid, kThreads, 0, context.stream>>>(params);
+  else
+    attention_append<uint16_t><<<grid, kThreads, 0, context.stream>>>(params);
+  CBTM_CUDA_LAUNCHED("attention_append");
+}
+
+}  // namespace
+
+void attention_cached(Context& context, const AttentionCached& arguments) {
+  const AttentionShape& shape = arguments.shape;
+  const KeyValueCache& cache = arguments.cache;
+  const DType dtype = arguments.query.dtype;
+  require_attention_dtype(context, dtype);
+  require_attention_head_dim(shape.head_dim);
+  CBTM_ASSERT(!shape.dropout.active(), "a cache is read in inference only");
+  CBTM_ASSERT(cache.page_size > 0, "pages hold tokens");
+  AttentionParams params = attention_params(shape);
+  params.vectorised = true;
+  for (const ConstTensorView& view : {arguments.query, arguments.key, arguments.value, ConstTensorView(cache.keys),
+                                      ConstTensorView(cache.values), ConstTensorView(arguments.output)}) {
+    CBTM_ASSERT(view.dtype == dtype, "all operands and the cache have one dtype");
+    params.vectorised = params.vectorised && rows_aligned(view, shape.head_dim);
+  }
+  append(context, arguments, params.vectorised);
+
+  params.query = operand_of(arguments.query);
+  params.key = operand_of(cache.keys);
+  params.value = operand_of(cache.values);
+  params.output = operand_of(arguments.output);
+  params.block_table = cache.block_table.as<int32_t>();
+  params.block_table_stride = cache.block_table.row_stride;
+  params.page_size = static_cast<int32_t>(cache.page_size);
+
+  std::vector<SplitSequence> decoded;
+  for (size_t s = 0; s < arguments.cached_lengths.size(); ++s) {
+    const int32_t begin = shape.query_offsets[s];
+    const int32_t count = shape.query_offsets[s + 1] - begin;
+    CBTM_ASSERT(arguments.cached_lengths[s] >= count, "the new tokens are among the cached ones");
+    if (count > 0 && is_decoded(count))
+      decoded.push_back({begin, count, static_cast<int32_t>(s), arguments.cached_lengths[s]});
+  }
+  attention_split(context, dtype, params, operand_of(arguments.key), operand_of(arguments.value), decoded);
+  run_attention_forward(context, dtype, params, [&](int tile) {
+    std::vector<AttentionQueryTile> tiles;
+    for (size_t s = 0; s < arguments.cached_lengths.size(); ++s) {
+      const int32_t begin = shape.query_offsets[s];
+      const int32_t count = shape.query_offsets[s + 1] - begin;
+      if (is_decoded(count)) continue;
+      for (int32_t first = 0; first < count; first += tile)
+        tiles.push_back({.query_row = begin + first,
+                         .query_count = std::min(tile, count - first),
+                         .key_row = static_cast<int32_t>(s),
+                         .first_visible = arguments.cached_lengths[s] - count + first + 1});
+    }
+    return tiles;
+  });
+}
+
+}  // namespace cbtm::cuda

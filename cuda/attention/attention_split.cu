@@ -1,0 +1,454 @@
+// Attention over the cache for decoding: one to eight new tokens a sequence, each sequence's cache cut into pieces that
+// blocks read at the same time ("flash-decoding").
+
+#include <algorithm>
+
+#include "attention/attention_split.h"
+#include "cbtm/base/error.h"
+#include "dispatch.h"
+#include "elements.cuh"
+#include "runtime/check.h"
+
+namespace cbtm::cuda {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kThreads = 32 * kWarps;
+/// Fewest keys of a piece: its partial result, float32, is then about 1/60 of the 16-bit keys and values it comes from
+/// for one query, 1/30 for more.
+constexpr int64_t piece_keys_min(int64_t queries) { return std::max<int64_t>(64, 32 * queries); }
+/// A warp's share of a piece begins at a multiple of this many keys, a piece at a multiple of a block's.
+constexpr int kShareGrain = 16;
+constexpr int64_t kPieceGrain = kShareGrain * kWarps;
+constexpr int64_t kBlocksPerMultiprocessor = 4;
+
+/// A block's share of a sequence: keys first_key .. first_key + key_count.
+struct alignas(16) Piece {
+  int32_t query_row;
+  int32_t query_count;
+  int32_t sequence;
+  int32_t length;
+  int32_t first_key;
+  int32_t key_count;
+  int32_t slot;  ///< of its partial result; -1: the piece is all of the sequence
+  int32_t unused;
+};
+
+/// A query whose partial results are put together: row `row` of the slots first_slot .. first_slot + pieces.
+struct alignas(16) SplitQuery {
+  int32_t query_row;
+  int32_t row;
+  int32_t first_slot;
+  int32_t pieces;
+};
+
+/// Largest score (times log2 e) and Σ 2^(score - largest).
+struct alignas(8) SoftmaxState {
+  float largest;
+  float sum;
+};
+
+struct Params {
+  const Piece* __restrict__ pieces;
+  const SplitQuery* __restrict__ queries;
+  int query_count;
+  const int32_t* __restrict__ block_table;
+  int64_t block_table_stride;
+  int page_size;
+  AttentionOperand query, new_key, new_value, output;
+  AttentionOperand keys, values;  ///< of the cache; written too
+  float* sums;                    ///< [slot][head][rows][sum_stride]: Σ 2^(score - largest) value
+  SoftmaxState* states;           ///< [slot][head][rows]
+  int rows;                       ///< most queries of a sequence in this call
+  int sum_stride;                 ///< head_dim rounded up to whole float4
+  int num_heads, head_dim;
+  float scale;  ///< of the scores, times log2 e
+  bool vectorised;
+};
+
+/// How a head lies across the lanes of a group: vector v of a lane holds columns (v * kGroup + lane) * kLength onwards.
+template <typename Element, int kGroup, int kVectors>
+struct Lanes {
+  static constexpr int kLength = 16 / sizeof(Element);
+  static constexpr int kColumns = kLength * kVectors;  ///< of a lane
+  static constexpr int kQuarters = kColumns / 4;       ///< float4 of a lane's sums
+  static constexpr int kGroups = 32 / kGroup;          ///< keys that a warp reads at once
+  /// Shared memory holds a row's sums quarter by quarter, so that lanes side by side write side by side; the quarters
+  /// of one vector lie 16 banks apart, so that reading column by column touches every bank too.
+  static constexpr int kQuarterStride = 4 * kGroup + (kLength == 8 ? 16 : 0);
+  static constexpr int kRowStride = kQuarters * kQuarterStride;
+
+  static __device__ int column_of(int lane, int vector) { return (vector * kGroup + lane) * kLength; }
+  static __device__ int place_of(int column) {
+    const int lane = column / kLength % kGroup, vector = column / (kLength * kGroup);
+    const int quarter = vector * (kLength / 4) + column % kLength / 4;
+    return quarter * kQuarterStride + lane * 4 + column % 4;
+  }
+};
+
+/// Row of the cache that holds a token of the sequence.
+__device__ int cache_row(const Params& p, int sequence, int token) {
+  return p.block_table[sequence * p.block_table_stride + token / p.page_size] * p.page_size + token % p.page_size;
+}
+
+template <typename Element>
+__device__ const Element* element_at(const AttentionOperand& operand, int64_t row, int column) {
+  return static_cast<const Element*>(operand.data) + row * operand.stride + column;
+}
+
+/// Copies those of the new tokens' keys and values that belong to this piece, this head's columns, into their pages.
+template <typename Element>
+__device__ void append_new(const Params& p, const Piece& piece, int column) {
+  constexpr int kLength = 16 / sizeof(Element);
+  const int first = max(piece.length - piece.query_count, piece.first_key);
+  const int tokens = piece.first_key + piece.key_count - first;
+  const int steps = p.vectorised ? p.head_dim / kLength : p.head_dim;
+  for (int i = static_cast<int>(threadIdx.x); i < tokens * steps; i += kThreads) {
+    const int token = first + i / steps;
+    const int64_t from = piece.query_row + token - (piece.length - piece.query_count);
+    const int64_t to = cache_row(p, piece.sequence, token);
+    const int at = column + i % steps * (p.vectorised ? kLength : 1);
+    const Element* sources[] = {element_at<Element>(p.new_key, from, at), element_at<Element>(p.new_value, from, at)};
+    Element* targets[] = {const_cast<Element*>(element_at<Element>(p.keys, to, at)),
+                          const_cast<Element*>(element_at<Element>(p.values, to, at))};
+#pragma unroll
+    for (int operand = 0; operand < 2; ++operand)
+      if (p.vectorised)
+        *reinterpret_cast<uint4*>(targets[operand]) = *reinterpret_cast<const uint4*>(sources[operand]);
+      else
+        *targets[operand] = *sources[operand];
+  }
+}
+
+/// 2^(score - largest), 0 where nothing has been seen yet (no difference of infinities).
+__device__ float weight_of(float score, float largest) { return largest == -INFINITY ? 0.0f : exp2f(score - largest); }
+
+// sums[c] = Σ_j 2^(s_j - m) v[j][c],  l = Σ_j 2^(s_j - m),  m = max_j s_j,  s_j = log2(e) * scale * q . k[j]  over the
+// keys j of a piece that the query sees; where the piece is the whole sequence, output = sums / l.
+//
+// grid      a block a piece and head, heads fastest. A warp takes a quarter of the keys; kGroup lanes share a key, 16
+//           bytes of it each, so a warp reads 32 / kGroup keys at once and kUnroll of those before it needs the first.
+//           The rows of the next 32 keys are looked up, one a lane, while the last 32 are worked on.
+// bytes     2 * keys * head_dim * element size, once; (head_dim + 2) * 4 written a query and piece.
+// registers kRows * kColumns each of the query and of the sums.
+// numerics  float32; online softmax a group, then groups, warps and pieces joined by fixed trees.
+template <typename Element, int kGroup, int kVectors, int kRows>
+__global__ void __launch_bounds__(kThreads, kRows* kVectors <= 2 ? 4 : 2) attention_split_pieces(const Params p) {
+  using Layout = Lanes<Element, kGroup, kVectors>;
+  constexpr int kLength = Layout::kLength;
+  constexpr int kUnroll = kRows <= 2 && kVectors == 1 ? 4 : 2;
+  constexpr int kGroups = Layout::kGroups;
+  __shared__ __align__(16) float shared_sums[kWarps][kRows][Layout::kRowStride];
+  __shared__ SoftmaxState shared_states[kWarps][kRows];
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  const int group = lane / kGroup, member = lane % kGroup;
+  const int head = static_cast<int>(blockIdx.x) % p.num_heads;
+  const Piece piece = p.pieces[static_cast<int>(blockIdx.x) / p.num_heads];
+  const int column = head * p.head_dim;
+
+  // Keys of this warp.
+  const int share = (piece.key_count + kShareGrain * kWarps - 1) / (kShareGrain * kWarps) * kShareGrain;
+  const int begin = piece.first_key + min(warp * share, piece.key_count);
+  const int end = min(begin + share, piece.first_key + piece.key_count);
+  int next_row = begin + lane < end ? cache_row(p, piece.sequence, begin + lane) : 0;
+
+  float query[kRows][kVectors][kLength], sums[kRows][kVectors][kLength] = {};
+  SoftmaxState states[kRows];
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) {
+    states[row] = {-INFINITY, 0};
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int at = Layout::column_of(member, v);
+      const int available = row < piece.query_count ? p.head_dim - at : 0;
+      load_packed<Element, kLength>(element_at<Element>(p.query, piece.query_row + row, column + at), available,
+                                    p.vectorised)
+          .unpack(query[row][v]);
+#pragma unroll
+      for (int i = 0; i < kLength; ++i) query[row][v][i] *= p.scale;
+    }
+  }
+  append_new<Element>(p, piece, column);
+  __syncthreads();  // what this block has just written it also reads
+
+  const int first_visible = piece.length - piece.query_count + 1;  // keys that the first query sees
+  for (int chunk = begin; chunk < end; chunk += 32) {
+    const int own_row = next_row;
+    if (chunk + 32 + lane < end) next_row = cache_row(p, piece.sequence, chunk + 32 + lane);
+#pragma unroll 1
+    for (int step = 0; step < kGroup; step += kUnroll) {
+      if (chunk + step * kGroups >= end) break;
+      Packed<Element, kLength> keys[kUnroll][kVectors], values[kUnroll][kVectors];
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        const int place = (step + u) * kGroups + group;
+        const int64_t row = __shfl_sync(~0u, own_row, place);
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) {
+          const int at = Layout::column_of(member, v);
+          const int available = chunk + place < end ? p.head_dim - at : 0;
+          keys[u][v] =
+              load_packed<Element, kLength>(element_at<Element>(p.keys, row, column + at), available, p.vectorised);
+          values[u][v] =
+              load_packed<Element, kLength>(element_at<Element>(p.values, row, column + at), available, p.vectorised);
+        }
+      }
+      float scores[kRows][kUnroll];
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        float key[kVectors][kLength];
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) keys[u][v].unpack(key[v]);
+        const int number = chunk + (step + u) * kGroups + group;
+#pragma unroll
+        for (int row = 0; row < kRows; ++row) {
+          float score = 0;
+#pragma unroll
+          for (int v = 0; v < kVectors; ++v)
+#pragma unroll
+            for (int i = 0; i < kLength; ++i) score = fmaf(query[row][v][i], key[v][i], score);
+#pragma unroll
+          for (int lanes = kGroup / 2; lanes > 0; lanes /= 2) score += __shfl_xor_sync(~0u, score, lanes);
+          scores[row][u] = number < min(end, first_visible + row) ? score : -INFINITY;
+        }
+      }
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        float largest = states[row].largest;
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) largest = fmaxf(largest, scores[row][u]);
+        const float rescale = weight_of(states[row].largest, largest);
+        states[row].largest = largest;
+        states[row].sum *= rescale;
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v)
+#pragma unroll
+          for (int i = 0; i < kLength; ++i) sums[row][v][i] *= rescale;
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+          scores[row][u] = weight_of(scores[row][u], largest);
+          states[row].sum += scores[row][u];
+        }
+      }
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u)
+#pragma unroll
+        for (int v = 0; v < kVectors; ++v) {
+          float value[kLength];
+          values[u][v].unpack(value);
+#pragma unroll
+          for (int row = 0; row < kRows; ++row)
+#pragma unroll
+            for (int i = 0; i < kLength; ++i) sums[row][v][i] = fmaf(scores[row][u], value[i], sums[row][v][i]);
+        }
+    }
+  }
+
+  // The groups of a warp, then the warps.
+#pragma unroll
+  for (int row = 0; row < kRows; ++row) {
+#pragma unroll
+    for (int lanes = kGroup; lanes < 32; lanes *= 2) {
+      const SoftmaxState other = {__shfl_xor_sync(~0u, states[row].largest, lanes),
+                                  __shfl_xor_sync(~0u, states[row].sum, lanes)};
+      const float largest = fmaxf(states[row].largest, other.largest);
+      const float own_factor = weight_of(states[row].largest, largest);
+      const float other_factor = weight_of(other.largest, largest);
+      states[row] = {largest, states[row].sum * own_factor + other.sum * other_factor};
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v)
+#pragma unroll
+        for (int i = 0; i < kLength; ++i)
+          sums[row][v][i] = sums[row][v][i] * own_factor + __shfl_xor_sync(~0u, sums[row][v][i], lanes) * other_factor;
+    }
+    if (group == 0) {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v)
+#pragma unroll
+        for (int i = 0; i < kLength; i += 4)
+          *reinterpret_cast<float4*>(
+              &shared_sums[warp][row][(v * (kLength / 4) + i / 4) * Layout::kQuarterStride + member * 4]) =
+              make_float4(sums[row][v][i], sums[row][v][i + 1], sums[row][v][i + 2], sums[row][v][i + 3]);
+    }
+    if (lane == 0) shared_states[warp][row] = states[row];
+  }
+  __syncthreads();
+  const int width = piece.slot < 0 ? p.head_dim : p.sum_stride;
+#pragma unroll 1
+  for (int row = 0; row < piece.query_count; ++row) {
+    float largest = -INFINITY, total = 0, factors[kWarps];
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) largest = fmaxf(largest, shared_states[w][row].largest);
+#pragma unroll
+    for (int w = 0; w < kWarps; ++w) {
+      factors[w] = weight_of(shared_states[w][row].largest, largest);
+      total += shared_states[w][row].sum * factors[w];
+    }
+    const int64_t slot_row = (static_cast<int64_t>(piece.slot) * p.num_heads + head) * p.rows + row;
+    for (int c = static_cast<int>(threadIdx.x); c < width; c += kThreads) {
+      float sum = 0;
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) sum += shared_sums[w][row][Layout::place_of(c)] * factors[w];
+      if (piece.slot < 0)
+        *const_cast<Element*>(element_at<Element>(p.output, piece.query_row + row, column + c)) =
+            narrowed<Element>(sum / total);
+      else
+        p.sums[slot_row * p.sum_stride + c] = sum;
+    }
+    if (piece.slot >= 0 && threadIdx.x == 0) p.states[slot_row] = {largest, total};
+  }
+}
+
+// output[c] = Σ_i sums_i[c] 2^(m_i - m) / Σ_i l_i 2^(m_i - m) over the pieces i, in order; m = max_i m_i.
+//
+// grid      a warp a query and head, heads fastest; four columns a lane.
+// bytes     (head_dim + 2) * 4 read a piece, head_dim * element size written.
+template <typename Element>
+__global__ void __launch_bounds__(kThreads) attention_join_pieces(const Params p) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int number = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32;
+  if (number >= p.query_count * p.num_heads) return;
+  const int head = number % p.num_heads;
+  const SplitQuery query = p.queries[number / p.num_heads];
+  const auto slot_row = [&](int piece) {
+    return (static_cast<int64_t>(query.first_slot + piece) * p.num_heads + head) * p.rows + query.row;
+  };
+  float largest = -INFINITY;
+  for (int piece = lane; piece < query.pieces; piece += 32) largest = fmaxf(largest, p.states[slot_row(piece)].largest);
+#pragma unroll
+  for (int lanes = 16; lanes > 0; lanes /= 2) largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, lanes));
+  for (int column = lane * 4; column < round_up(p.head_dim, 128); column += 128) {  // once or twice
+    float4 sums = {0, 0, 0, 0};
+    float total = 0;
+    for (int base = 0; base < query.pieces; base += 32) {
+      SoftmaxState own = {-INFINITY, 0};
+      if (base + lane < query.pieces) own = p.states[slot_row(base + lane)];
+      const float factor = weight_of(own.largest, largest);
+      const int count = min(32, query.pieces - base);
+#pragma unroll 4
+      for (int i = 0; i < count; ++i) {
+        const float piece_factor = __shfl_sync(~0u, factor, i);
+        total = fmaf(__shfl_sync(~0u, own.sum, i), piece_factor, total);
+        if (column >= p.head_dim) continue;
+        const float4 piece_sums = *reinterpret_cast<const float4*>(p.sums + slot_row(base + i) * p.sum_stride + column);
+        sums.x = fmaf(piece_sums.x, piece_factor, sums.x);
+        sums.y = fmaf(piece_sums.y, piece_factor, sums.y);
+        sums.z = fmaf(piece_sums.z, piece_factor, sums.z);
+        sums.w = fmaf(piece_sums.w, piece_factor, sums.w);
+      }
+    }
+    if (column >= p.head_dim) continue;
+    const float results[4] = {sums.x / total, sums.y / total, sums.z / total, sums.w / total};
+    store_packed<Element, 4>(
+        const_cast<Element*>(element_at<Element>(p.output, query.query_row, head * p.head_dim + column)),
+        p.head_dim - column, p.vectorised, results);
+  }
+}
+
+/// Calls launch.operator()<Element, kGroup, kVectors, kRows>() with the fewest lanes a key and queries that suffice.
+template <typename Launch>
+void dispatch(DType dtype, int head_dim, int rows, const Launch& launch) {
+  dispatch_floating(dtype, [&]<typename Element>() {
+    if constexpr (sizeof(Element) == 4) {  // for checking: fewer variants
+      const auto with_rows = [&]<int kGroup, int kVectors>() {
+        if (rows == 1) return launch.template operator()<Element, kGroup, kVectors, 1>();
+        launch.template operator()<Element, kGroup, kVectors, 8>();
+      };
+      if (head_dim <= 64) return with_rows.template operator()<16, 1>();
+      if (head_dim <= 128) return with_rows.template operator()<32, 1>();
+      with_rows.template operator()<32, 2>();
+    } else {
+      const auto with_rows = [&]<int kGroup>() {
+        if (rows == 1) return launch.template operator()<Element, kGroup, 1, 1>();
+        if (rows == 2) return launch.template operator()<Element, kGroup, 1, 2>();
+        if (rows <= 4) return launch.template operator()<Element, kGroup, 1, 4>();
+        launch.template operator()<Element, kGroup, 1, 8>();
+      };
+      if (head_dim <= 64) return with_rows.template operator()<8>();
+      if (head_dim <= 128) return with_rows.template operator()<16>();
+      with_rows.template operator()<32>();
+    }
+  });
+}
+
+}  // namespace
+
+void attention_split(Context& context, DType dtype, const AttentionParams& params, AttentionOperand new_key,
+                     AttentionOperand new_value, std::span<const SplitSequence> sequences) {
+  if (sequences.empty()) return;
+  int64_t keys = 0;
+  int rows = 1;
+  for (const SplitSequence& sequence : sequences) {
+    CBTM_ASSERT(sequence.query_count >= 1 && sequence.query_count <= kSplitQueriesMax, "few queries a sequence");
+    keys += sequence.length;
+    rows = std::max(rows, sequence.query_count);
+  }
+  const int64_t blocks_wanted = kBlocksPerMultiprocessor * context.sm_count;
+  const int64_t piece_keys =
+      round_up(std::max(piece_keys_min(rows), ceil_divide(keys * params.num_heads, blocks_wanted)), kPieceGrain);
+  std::vector<Piece> pieces;
+  std::vector<SplitQuery> queries;
+  int32_t slots = 0;
+  for (const SplitSequence& sequence : sequences) {
+    const int64_t count = ceil_divide(sequence.length, piece_keys);
+    const int64_t even = round_up(ceil_divide(sequence.length, count), kPieceGrain);  // pieces of one size
+    const auto cuts = static_cast<int32_t>(ceil_divide(sequence.length, even));
+    for (int32_t i = 0; i < cuts; ++i) {
+      const auto first = static_cast<int32_t>(i * even);
+      pieces.push_back({.query_row = sequence.query_row,
+                        .query_count = sequence.query_count,
+                        .sequence = sequence.sequence,
+                        .length = sequence.length,
+                        .first_key = first,
+                        .key_count = std::min(static_cast<int32_t>(even), sequence.length - first),
+                        .slot = cuts == 1 ? -1 : slots + i,
+                        .unused = 0});
+    }
+    if (cuts == 1) continue;
+    for (int32_t row = 0; row < sequence.query_count; ++row)
+      queries.push_back({sequence.query_row + row, row, slots, cuts});
+    slots += cuts;
+  }
+  std::stable_sort(pieces.begin(), pieces.end(),
+                   [](const Piece& a, const Piece& b) { return a.key_count > b.key_count; });
+
+  Params p{.pieces = upload_tiles(context, pieces),
+           .queries = nullptr,
+           .query_count = static_cast<int>(queries.size()),
+           .block_table = params.block_table,
+           .block_table_stride = params.block_table_stride,
+           .page_size = params.page_size,
+           .query = params.query,
+           .new_key = new_key,
+           .new_value = new_value,
+           .output = params.output,
+           .keys = params.key,
+           .values = params.value,
+           .sums = nullptr,
+           .states = nullptr,
+           .rows = rows,
+           .sum_stride = static_cast<int>(round_up(params.head_dim, 4)),
+           .num_heads = params.num_heads,
+           .head_dim = params.head_dim,
+           .scale = params.scale * kLog2e,
+           .vectorised = params.vectorised};
+  if (slots > 0) {
+    p.queries = upload_tiles(context, queries);
+    const int64_t results = int64_t{slots} * p.num_heads * rows;
+    p.sums = static_cast<float*>(context.workspace(results * (p.sum_stride + 2) * 4));
+    p.states = reinterpret_cast<SoftmaxState*>(p.sums + results * p.sum_stride);
+  }
+  dispatch(dtype, p.head_dim, rows, [&]<typename Element, int kGroup, int kVectors, int kRows>() {
+    attention_split_pieces<Element, kGroup, kVectors, kRows>
+        <<<static_cast<unsigned>(static_cast<int64_t>(pieces.size()) * p.num_heads), kThreads, 0, context.stream>>>(p);
+  });
+  CBTM_CUDA_LAUNCHED("attention_split_pieces");
+  if (queries.empty()) return;
+  const int64_t blocks = ceil_divide(p.query_count * p.num_heads, kWarps);
+  dispatch_floating(dtype, [&]<typename Element>() {
+    attention_join_pieces<Element><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream>>>(p);
+  });
+  CBTM_CUDA_LAUNCHED("attention_join_pieces");
+}
+
+}  // namespace cbtm::cuda
