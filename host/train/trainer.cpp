@@ -52,19 +52,14 @@ DType resolve_precision(const std::string& precision, const Device& device) {
   fail_usage("--precision {}: use auto, float32, bf16 or fp16", precision);
 }
 
-namespace {
-
-/// Of devices that train together: the one type that all of them come to.
 DType resolve_precision(const std::string& precision, std::span<Device* const> devices) {
-  const DType first = cbtm::resolve_precision(precision, *devices.front());
+  const DType first = resolve_precision(precision, *devices.front());
   for (const Device* device : devices)
-    if (cbtm::resolve_precision(precision, *device) != first)
+    if (resolve_precision(precision, *device) != first)
       fail_usage("--precision auto is {} on {} but {} on {}; name one of them", dtype_name(first),
                  devices.front()->description(), dtype_name(device->training_type()), device->description());
   return first;
 }
-
-}  // namespace
 
 double learning_rate_at(const TrainingSettings& s, int64_t step) {
   if (step <= s.warmup_steps) return s.learning_rate * static_cast<double>(step) / static_cast<double>(s.warmup_steps);

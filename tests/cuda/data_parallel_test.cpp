@@ -183,10 +183,10 @@ struct Training : TinyTraining {
   }
 };
 
-// Sums of gradients in another order: float32 keeps the losses to 1e-5 of them (tests/cuda/training_test.cpp). In bf16
-// the weights of the products are rounded anew each step, so that a last bit of a sum may round one weight the other
-// way, 2^-8 of it: of 100,000 weights few, so that losses stay far below the 2^-8 of a loss near 5 by which bf16 itself
-// is off.
+// Sums of gradients in another order: in float32 2^-24 of them, about. In 16 bits the weights of the products are
+// rounded anew each step, so that a last bit of a sum may round one weight the other way, 2^-8 of it in bf16: of
+// 100,000 weights few, which shows in the gradients' norm sooner than in the loss. Seen: losses 1e-8 and 1e-5 apart,
+// norms 1e-3, weights 1e-7.
 TEST_CASE("losses and weights on several GPUs are those on one") {
   if (one_gpu_only()) return;
   for (const bool pre_norm : {true, false})
@@ -195,7 +195,7 @@ TEST_CASE("losses and weights on several GPUs are those on one") {
       Gpus gpus(4);
       Training one(pre_norm, precision);
       const TrainingResult want = one.train(gpus.front());
-      const double bound = precision == "float32" ? 1e-5 : 1e-3;
+      const double bound = precision == "float32" ? 1e-6 : 1e-4;
       for (const size_t size : {size_t{2}, size_t{4}}) {
         if (precision == "fp16" && size > 2) continue;
         CAPTURE(pre_norm);
@@ -210,9 +210,9 @@ TEST_CASE("losses and weights on several GPUs are those on one") {
             REQUIRE(lines[i].contains(key) == expected[i].contains(key));
             if (expected[i].contains(key) && expected[i][key].is_number())
               CHECK(std::abs(lines[i][key].get<double>() / expected[i][key].get<double>() - 1) <=
-                    bound * (std::string(key) == "gradient_norm" ? 10 : 1));
+                    bound * (precision != "float32" && std::string(key) == "gradient_norm" ? 20 : 1));
           }
-        if (precision == "float32") CHECK(largest_difference(got.parameters, want.parameters) <= 1e-4);
+        if (precision == "float32") CHECK(largest_difference(got.parameters, want.parameters) <= 1e-5);
       }
     }
 }
@@ -220,7 +220,7 @@ TEST_CASE("losses and weights on several GPUs are those on one") {
 TEST_CASE("a training goes on bit for bit on as many GPUs, and goes on on one") {
   if (one_gpu_only()) return;
   Gpus gpus(3);
-  Training whole(true, "bf16");
+  Training whole(true, "float32");
   const TrainingResult want = whole.train(gpus.all);
   const fs::path states = whole.job.work_directory;
   fs::remove(states / "state-00000004.safetensors");
@@ -228,7 +228,7 @@ TEST_CASE("a training goes on bit for bit on as many GPUs, and goes on on one") 
   fs::remove(states / "state-00000004.safetensors");
   const TrainingResult on_one = whole.train(gpus.front());
   CHECK(on_one.parameters != want.parameters);
-  CHECK(largest_difference(on_one.parameters, want.parameters) <= 1e-2);  // two steps of 3e-3, at most, apart
+  CHECK(largest_difference(on_one.parameters, want.parameters) <= 1e-5);
 }
 
 }  // namespace

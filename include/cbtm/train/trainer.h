@@ -41,6 +41,8 @@ Json training_settings_json(const TrainingSettings& settings);
 
 /// "auto", "float32", "bf16" or "fp16" as a type that the device trains in. Throws a usage Error.
 DType resolve_precision(const std::string& precision, const Device& device);
+/// Of devices that train together: the one type that all of them come to. Throws a usage Error if they come to several.
+DType resolve_precision(const std::string& precision, std::span<Device* const> devices);
 
 /// Learning rate of step 1..steps (cbtm-method.md 3.3: linear decay to the last step; optional linear warm-up).
 double learning_rate_at(const TrainingSettings& settings, int64_t step);
