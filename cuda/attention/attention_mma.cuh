@@ -1,23 +1,18 @@
 #pragma once
 
-// Tensor-core building blocks of the attention kernels: tiles of 16-bit elements in shared memory, ldmatrix, mma.sync
-// m16n8k16 (two m16n8k8 below compute capability 8.0), cp.async (plain copies there).
+// Tensor-core building blocks of the attention kernels: tiles of 16-bit elements in shared memory, ldmatrix, cp.async
+// (plain copies below compute capability 8.0).
 //
 // A tile [rows, kHeadDim] lies row after row in chunks of 8 elements (16 bytes). Chunk c of row r is stored in place
 // c ^ swizzle(r) of its row, so that both the 8 rows of a chunk that ldmatrix reads and 8 neighbouring chunks that a
 // copy writes lie in different banks, with no padding: places 8 apart share their banks, and a row is a multiple of 8
 // (head_dim 64, 128), of 4 (32, 96) or of 2 (80) chunks long.
 //
-// Fragments of a lane, g = lane / 4, t = lane % 4 (PTX ISA, "Matrix fragments for mma.m16n8k16"):
-//   accumulator  c[0], c[1]: row g, columns 2 t, 2 t + 1;  c[2], c[3]: row g + 8
-//   left         a[0]: row g, k 2 t, 2 t + 1;  a[1]: row g + 8;  a[2], a[3]: the same, k + 8
-//   right        b[0]: column g, k 2 t, 2 t + 1;  b[1]: k + 8
-// so the accumulators of two neighbouring 8-column tiles are the left operand of 16 k, once rounded to 16 bits.
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+// The accumulators of two neighbouring 8-column tiles (fragments as in mma.cuh) are the left operand of 16 k, once
+// rounded to 16 bits.
 
 #include "attention/attention_rows.cuh"
+#include "mma.cuh"
 
 namespace cbtm::cuda::mma {
 
@@ -106,41 +101,6 @@ template <int kHeadDim, typename Element>
 __device__ __forceinline__ void load_right_transposed(uint32_t (&b)[4], const Element* tile, int row, int step) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   load_matrices_transposed(b, tile + place<kHeadDim>(row + lane / 8 % 2 * 8 + lane % 8, 2 * step + lane / 16));
-}
-
-/// c += a b, float32 accumulators.
-template <typename Element>
-__device__ __forceinline__ void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
-template <>
-__device__ __forceinline__ void multiply<__half>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-  const auto half_step = [&](uint32_t a0, uint32_t a1, uint32_t b) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a0), "r"(a1), "r"(b));
-  };
-  half_step(a[0], a[1], b0);
-  half_step(a[2], a[3], b1);
-#endif
-}
-template <>
-__device__ __forceinline__ void multiply<__nv_bfloat16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                                        uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#else
-  __trap();  // require_attention_dtype refuses bfloat16 on the host
-#endif
 }
 
 template <typename Element>
