@@ -7,9 +7,12 @@ namespace cbtm::cuda {
 
 /// Whether decode_linear takes these: few rows, types it has a kernel for.
 bool decode_linear_applies(const LinearForward& arguments);
-/// Linear layer for 1 to 8 rows, bound by reading the weights once.
+/// Linear layer for 1 to 8 rows, or up to 32 of 16-bit activations with quantised weights: bound by reading the weights
+/// once.
 void decode_linear(Context& context, const LinearForward& arguments);
-/// int8 or int4 weights as a matrix [out, in] of floating type, for products of more rows.
-void dequantise(Context& context, ConstTensorView weight, ConstTensorView scales, TensorView wide);
+
+/// Those of decode_linear whose activations are bf16 or f16: by tensor cores.
+bool decode_linear_mma_applies(const LinearForward& arguments);
+void decode_linear_mma(Context& context, const LinearForward& arguments);
 
 }  // namespace cbtm::cuda

@@ -3,6 +3,7 @@
 #include "activation.h"
 #include "convert.h"
 #include "decode_linear.h"
+#include "dequantise.h"
 #include "dispatch.h"
 #include "matmul.h"
 #include "runtime/check.h"

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "convert.h"
-#include "decode_linear.h"
+#include "dequantise.h"
 #include "dispatch.h"
 #include "elements.cuh"
 #include "matmul.h"

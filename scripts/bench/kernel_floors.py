@@ -49,7 +49,7 @@ def decoding(sizes):
     }[weights]
     activations = 2 * M * L * ((H + 3 * H) + 2 * H + 2 * (H + F)) + M * (2 * H + 4 * V)
     floors = {
-        "decode_linear_warp_per_outputs": layer_matrices + table + 4 * BIASES + activations,
+        "decode_linear_mma": layer_matrices + table + 4 * BIASES + activations,
         # The cache read once; query and the new key and value read, output written, the new ones put into the cache.
         "attention_split_pieces": L * M * (4 * T * H + 12 * H),
         "residual_layernorm_forward_rows": (2 * L * 8 + 4) * M * H + (2 * L + 1) * VECTORS,
@@ -73,4 +73,4 @@ COMPUTE_BOUND = {"attention_forward_mma", "attention_backward_keys_mma", "attent
                  "squared_distances_tiles", "nearest_centres_tiles"}
 TENSOR_CORE = {"attention_forward_mma", "attention_backward_keys_mma", "attention_backward_queries_mma"}
 # Attention and what multiplies matrices: the goal for bank conflicts is theirs.
-TILED = COMPUTE_BOUND | {"attention_row_terms", "attention_split_pieces", "decode_linear_warp_per_outputs"}
+TILED = COMPUTE_BOUND | {"attention_row_terms", "attention_split_pieces", "decode_linear_mma"}
