@@ -3,6 +3,7 @@
 #include <cub/device/device_radix_sort.cuh>
 
 #include "clustering.h"
+#include "dispatch.h"
 #include "runtime/check.h"
 #include "segments.h"
 
@@ -171,17 +172,26 @@ __global__ void __launch_bounds__(kThreads, 3)
         label[i] = other_label;
       }
     }
-    const int64_t point = first_point + y * kPoints + i;
-    if (x != 0 || point >= points.rows) continue;
-    out.labels[point] = label[i] == 0x7fffffff ? 0 : label[i];  // no distance is less than infinity
-    out.nearest[point] = best[i];
-    if (out.second != nullptr) out.second[point] = second[i];
   }
+  // Through shared memory, so that neighbouring lanes write neighbouring points.
+  __syncthreads();
+  auto* found = reinterpret_cast<float(*)[kTile]>(shared.points);
+  if (x == 0)
+#pragma unroll
+    for (int i = 0; i < kPoints; ++i) {
+      found[0][y * kPoints + i] = __int_as_float(label[i] == 0x7fffffff ? 0 : label[i]);  // none is below infinity
+      found[1][y * kPoints + i] = best[i];
+      found[2][y * kPoints + i] = second[i];
+    }
+  __syncthreads();
+  const int64_t point = first_point + threadIdx.x;
+  if (threadIdx.x >= kTile || point >= points.rows) return;
+  out.labels[point] = __float_as_int(found[0][threadIdx.x]);
+  out.nearest[point] = found[1][threadIdx.x];
+  if (out.second != nullptr) out.second[point] = found[2][threadIdx.x];
 }
 
-bool whole_vectors(ConstTensorView view) {
-  return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.row_stride % 4 == 0 && view.columns % 4 == 0;
-}
+bool whole_vectors(ConstTensorView view) { return rows_aligned(view, 16) && view.columns % 4 == 0; }
 
 constexpr int kSumWarps = 4;
 constexpr int kRowsPerSlice = 64;

@@ -11,6 +11,7 @@ namespace {
 constexpr int kTile = 64;   ///< columns of x on each side of a block's tile of the product
 constexpr int kChunk = 16;  ///< rows of x in shared memory
 constexpr int kGramThreads = 128;
+constexpr int kSumRows = 4;           ///< of a tile in a block of gram_sum: 32 bytes of a mirrored row
 constexpr int64_t kPieceRows = 1024;  ///< summed in float32 before they join the float64 sums
 
 /// Tiles of the upper triangle, in rows.
@@ -120,23 +121,43 @@ __global__ void __launch_bounds__(kGramThreads)
 #pragma unroll
   for (int i = 0; i < 8; ++i)
 #pragma unroll
-    for (int j = 0; j < 4; j += 2)
-      *reinterpret_cast<double2*>(out + (first_i + i) * kTile + first_j + j) = {total[i][j], total[i][j + 1]};
+    for (int half = 0; half < 2; ++half) {
+      // Two lanes write 32 bytes together, first the even one's and then the odd one's.
+      const bool owner = static_cast<int>(threadIdx.x) % 2 == half;
+      double pair[2];
+#pragma unroll
+      for (int k = 0; k < 2; ++k) {
+        const double received = __shfl_xor_sync(~0u, total[i][2 * (1 - half) + k], 1);
+        pair[k] = owner ? total[i][2 * half + k] : received;
+      }
+      const int column = first_j / 8 * 8 + 4 * half + static_cast<int>(threadIdx.x) % 2 * 2;
+      *reinterpret_cast<double2*>(out + (first_i + i) * kTile + column) = {pair[0], pair[1]};
+    }
 }
 
-// The splits added in order, and what is above the diagonal mirrored. A thread an element of a tile.
-__global__ void __launch_bounds__(256) gram_sum(const double* __restrict__ partials, int splits, int tiles_in_all,
-                                                int columns, double* __restrict__ product, int64_t stride) {
+// The splits added in order, and tiles above the diagonal mirrored. A block 4 rows of a tile, a thread an element.
+__global__ void __launch_bounds__(kSumRows* kTile)
+    gram_sum(const double* __restrict__ partials, int splits, int tiles_in_all, int columns,
+             double* __restrict__ product, int64_t stride) {
   int tile_i, tile_j;
   tile_of(blockIdx.x, (columns + kTile - 1) / kTile, tile_i, tile_j);
-  const int place = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x);
-  const int i = tile_i * kTile + place / kTile, j = tile_j * kTile + place % kTile;
-  if (i >= columns || j >= columns || j < i) return;
+  __shared__ double rows[kSumRows][kTile + 4];  // so that half a warp's 4 columns of 4 rows lie in different banks
+  const auto thread = static_cast<int>(threadIdx.x);
+  const int first_i = tile_i * kTile + static_cast<int>(blockIdx.y) * kSumRows;
+  const int i = first_i + thread / kTile, j = tile_j * kTile + thread % kTile;
   double sum = 0;
-  for (int split = 0; split < splits; ++split)
-    sum += partials[(static_cast<int64_t>(split) * tiles_in_all + blockIdx.x) * kTile * kTile + place];
-  product[i * stride + j] = sum;
-  product[j * stride + i] = sum;
+  if (i < columns && j < columns) {
+    const int64_t place = static_cast<int64_t>(blockIdx.y) * kSumRows * kTile + thread;
+    for (int split = 0; split < splits; ++split)
+      sum += partials[(static_cast<int64_t>(split) * tiles_in_all + blockIdx.x) * kTile * kTile + place];
+    product[i * stride + j] = sum;
+  }
+  if (tile_i == tile_j) return;
+  rows[thread / kTile][thread % kTile] = sum;
+  __syncthreads();
+  const int mirrored_i = first_i + thread % kSumRows, mirrored_j = tile_j * kTile + thread / kSumRows;
+  if (mirrored_i < columns && mirrored_j < columns)
+    product[mirrored_j * stride + mirrored_i] = rows[thread % kSumRows][thread / kSumRows];
 }
 
 constexpr int kSolveThreads = 128;
@@ -146,9 +167,11 @@ constexpr int kSolveRows = 4;  ///< rows a warp solves at once, so that a row of
 __global__ void prepare_triangle(const double* __restrict__ upper, int64_t stride, int columns,
                                  float* __restrict__ factor, float* __restrict__ inverses) {
   const int i = blockIdx.x;
-  for (int j = threadIdx.x; j < columns; j += blockDim.x)
-    factor[static_cast<int64_t>(i) * columns + j] = j > i ? static_cast<float>(upper[i * stride + j]) : 0.0f;
-  if (threadIdx.x == 0) inverses[i] = upper[i * stride + i] != 0 ? static_cast<float>(1 / upper[i * stride + i]) : 0.0f;
+  for (int j = threadIdx.x; j < columns; j += blockDim.x) {
+    const double value = j >= i ? upper[i * stride + j] : 0;
+    factor[static_cast<int64_t>(i) * columns + j] = j > i ? static_cast<float>(value) : 0.0f;
+    if (j == i) inverses[i] = value != 0 ? static_cast<float>(1 / value) : 0.0f;
+  }
 }
 
 // Each row of y := row R⁻¹, by substitution: value j is final, then what it stands for is taken off the later ones.
@@ -219,7 +242,7 @@ void gram(Context& context, ConstTensorView x, TensorView product) {
   (vectors ? gram_tiles<true> : gram_tiles<false>)<<<grid, kGramThreads, 0, context.stream>>>(
       x.as<float>(), x.row_stride, x.rows, columns, pieces_per_split * kPieceRows, partials);
   CBTM_CUDA_LAUNCHED("gram_tiles");
-  gram_sum<<<dim3(static_cast<unsigned>(tiles), kTile * kTile / 256), 256, 0, context.stream>>>(
+  gram_sum<<<dim3(static_cast<unsigned>(tiles), kTile / kSumRows), kSumRows * kTile, 0, context.stream>>>(
       partials, splits, tiles, columns, product.as<double>(), product.row_stride);
   CBTM_CUDA_LAUNCHED("gram_sum");
 }

@@ -52,8 +52,8 @@ std::vector<float> embed_rows(Device& device, const SparseMatrix& tfidf, const s
   std::vector<float> projected;
   {
     const char* purpose = "embeddings of the documents (--fit-documents)";
-    const DeviceMatrix on_device = DeviceMatrix::reading<float>(device, components, tfidf.columns, purpose);
-    const DeviceMatrix out(device, DType::f32, tfidf.rows, dimensions, purpose);
+    const DeviceMatrix on_device = DeviceMatrix::reading_rows<float>(device, components, tfidf.columns, purpose);
+    const DeviceMatrix out = DeviceMatrix::padded(device, DType::f32, tfidf.rows, dimensions, purpose);
     device.sparse_times_dense(tfidf, on_device.view(), out.view());
     projected = out.to_host<float>();
   }

@@ -22,7 +22,7 @@ class KMeansData {
         dimensions_(dimensions),
         n_(static_cast<int64_t>(rows.size()) / dimensions),
         clusters_(clusters),
-        device_rows_(DeviceMatrix::reading(device, rows, n_, kPurpose)),
+        device_rows_(DeviceMatrix::reading_rows(device, rows, n_, kPurpose)),
         labels_(device, DType::i32, 1, n_, kPurpose),
         nearest_(device, DType::f32, 1, n_, kPurpose),
         sums_(device, DType::f64, clusters, dimensions, kPurpose),
@@ -88,7 +88,8 @@ class KMeansData {
 
  private:
   DeviceMatrix on_device(std::span<const float> centroids) {
-    return DeviceMatrix::reading(device_, centroids, static_cast<int64_t>(centroids.size()) / dimensions_, kPurpose);
+    return DeviceMatrix::reading_rows(device_, centroids, static_cast<int64_t>(centroids.size()) / dimensions_,
+                                      kPurpose);
   }
 
   Device& device_;

@@ -74,8 +74,9 @@ TruncatedSvd truncated_svd(Device& device, const SparseRows& rows, const SvdOpti
   if (width == 0) return result;
   const SparseRows transposed = rows.transposed(device);
 
-  const DeviceMatrix wide(device, DType::f32, matrix.columns, width, "the sketch of the SVD (--dimensions)");
-  const DeviceMatrix tall(device, DType::f32, matrix.rows, width, "the sketch of the SVD (--dimensions)");
+  const char* purpose = "the sketch of the SVD (--dimensions)";
+  const DeviceMatrix wide = DeviceMatrix::padded(device, DType::f32, matrix.columns, width, purpose);
+  const DeviceMatrix tall = DeviceMatrix::padded(device, DType::f32, matrix.rows, width, purpose);
   const DeviceMatrix gram(device, DType::f64, width, width, "the sketch of the SVD");
   wide.write<float>(random_directions(matrix.columns, width, options.seed));
 
@@ -117,7 +118,8 @@ TruncatedSvd truncated_svd(Device& device, const SparseRows& rows, const SvdOpti
       rotation[static_cast<size_t>(j * width + i)] = static_cast<float>(
           eigen.vectors[static_cast<size_t>(i * width + j)] / result.singular_values[static_cast<size_t>(j)]);
   const DeviceMatrix weight = DeviceMatrix::reading<float>(device, rotation, dimensions, "the components of the SVD");
-  const DeviceMatrix components(device, DType::f32, matrix.columns, dimensions, "the components of the SVD");
+  const DeviceMatrix components =
+      DeviceMatrix::padded(device, DType::f32, matrix.columns, dimensions, "the components of the SVD");
   device.linear_forward(
       {.input = wide.view(), .weight = weight.view(), .bias = {}, .output = components.view(), .pre_activation = {}});
   result.components = components.to_host<float>();

@@ -1,9 +1,11 @@
 #include <doctest/doctest.h>
 
+#include <array>
 #include <numeric>
 #include <vector>
 
 #include "cbtm/base/error.h"
+#include "cbtm/device/device_matrix.h"
 #include "cuda_device.h"
 
 namespace cbtm {
@@ -52,6 +54,29 @@ TEST_CASE("copy and fill_zero keep to the rows of strided views") {
       CHECK(left[row * 5 + column] == (inside ? 0 : values[row * 5 + column]));
       if (inside) CHECK(copied[row * 3 + column - 1] == values[row * 5 + column]);
     }
+}
+
+TEST_CASE("padded matrices: rows at multiples of a sector, zeros between them, the same numbers back") {
+  const std::unique_ptr<Device> device = make_cuda_device(0);
+  for (const auto& [rows, columns, stride] :
+       {std::array<int64_t, 3>{5, 7, 8}, {1, 3, 8}, {3, 16, 16}, {70'000, 17, 24}}) {
+    CAPTURE(columns);
+    std::vector<float> values(static_cast<size_t>(rows * columns));
+    std::iota(values.begin(), values.end(), 1.0f);
+    const DeviceMatrix matrix = DeviceMatrix::reading_rows<float>(*device, values, rows, "test");
+    CHECK(matrix.to_host<float>() == values);
+    REQUIRE(matrix.view().columns == columns);
+    REQUIRE(matrix.view().row_stride == stride);
+    std::vector<float> stored(static_cast<size_t>(rows * stride));
+    device->copy_to_host(stored.data(), matrix.view().data, rows * stride * 4);
+    int64_t wrong = 0;
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t column = 0; column < stride; ++column) {
+        const float want = column < columns ? values[static_cast<size_t>(row * columns + column)] : 0;
+        if (stored[static_cast<size_t>(row * stride + column)] != want) ++wrong;
+      }
+    CHECK(wrong == 0);
+  }
 }
 
 TEST_CASE("too little memory is an error that says what was asked for and what is free") {

@@ -425,6 +425,8 @@ class Device {
   /// target += source, float32 [1, n].
   virtual void add(ConstTensorView source, TensorView target) = 0;
 
+  /// Rows that many kernels gather are read with the least waste where each starts at a multiple of so many bytes.
+  virtual int64_t row_alignment_bytes() const { return 1; }
   /// Bytes a row of the mask that a ReLU over `columns` leaves for its backward pass; 0: this device wants none.
   virtual int64_t relu_mask_columns(int64_t columns) const {
     static_cast<void>(columns);

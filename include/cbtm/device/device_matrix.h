@@ -18,6 +18,9 @@ class DeviceMatrix {
         buffer_(device.allocate(rows * columns * dtype_bytes(dtype), purpose)),
         view_(buffer_.view(dtype, rows, columns)) {}
 
+  /// The same with rows at multiples of the device's row_alignment_bytes; what lies between them is zero.
+  static DeviceMatrix padded(Device& device, DType dtype, int64_t rows, int64_t columns, std::string_view purpose);
+
   /// A copy of `host` [rows, columns].
   template <typename Element>
   static DeviceMatrix copy_of(Device& device, std::span<const Element> host, int64_t rows, std::string_view purpose) {
@@ -38,20 +41,35 @@ class DeviceMatrix {
     return matrix;
   }
 
+  /// As `reading`; the copy's rows are padded.
+  template <typename Element>
+  static DeviceMatrix reading_rows(Device& device, std::span<const Element> host, int64_t rows,
+                                   std::string_view purpose) {
+    const int64_t columns = rows == 0 ? 0 : static_cast<int64_t>(host.size()) / rows;
+    if (host.empty() || columns * dtype_bytes(dtype_of<Element>()) % device.row_alignment_bytes() == 0)
+      return reading(device, host, rows, purpose);
+    DeviceMatrix matrix = padded(device, dtype_of<Element>(), rows, columns, purpose);
+    matrix.write(host);
+    return matrix;
+  }
+
   TensorView view() const { return view_; }
   template <typename Element>
   void write(std::span<const Element> host) const {
     CBTM_ASSERT(static_cast<int64_t>(host.size()) == view_.size(), "a matrix is written whole");
-    device_->copy_to_device(view_.as<Element>(), host.data(), view_.size() * dtype_bytes(view_.dtype));
+    copy_from_host(view_.as<Element>(), host.data());
   }
   template <typename Element>
   std::vector<Element> to_host() const {
     std::vector<Element> host(static_cast<size_t>(view_.size()));
-    device_->copy_to_host(host.data(), view_.as<Element>(), view_.size() * dtype_bytes(view_.dtype));
+    copy_to_host(host.data(), view_.as<Element>());
     return host;
   }
 
  private:
+  void copy_from_host(void* target, const void* host) const;
+  void copy_to_host(void* host, const void* source) const;
+
   Device* device_ = nullptr;
   DeviceBuffer buffer_;
   TensorView view_;
