@@ -7,7 +7,7 @@ NVCC := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
 # What the CUDA tests run on: gpu, simulator or nowhere.
 CUDA_TESTS_RUN_ON = $(if $(NVCC),$(shell tests/cuda/run --where),nowhere)
 
-.PHONY: all deps cuda build-cudasim test test-cuda test-cuda-full demo format bench asan clean
+.PHONY: all deps cuda build-cudasim build-cudasim-full test test-cuda test-cuda-full demo format bench asan clean
 
 all:
 	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) > /dev/null
@@ -32,13 +32,16 @@ test: deps
 	@ctest --test-dir $(BUILD) --output-on-failure
 	@$(MAKE) --no-print-directory test-cuda
 
-# Built with a shared cudart, which the simulator replaces, and for the first GPU there is; the simulator takes PTX.
+# Built with a shared cudart, which the simulator replaces, and for the first GPU there is; the simulator takes PTX. The
+# full run has that of each architecture it names, so that what they do differently is run too.
 CUDA_TESTS_GPU = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1 | tr -d .)
-CUDA_TESTS_ARCHITECTURE = $(if $(filter gpu,$(CUDA_TESTS_RUN_ON)),$(if $(CUDA_TESTS_GPU),$(CUDA_TESTS_GPU)-real,80-virtual),80-virtual)
-build-cudasim:
-	@cmake -S . -B $(BUILD)-cudasim -DCBTM_CUDA=ON -DCBTM_SHARED_CUDART=ON -DCMAKE_CUDA_COMPILER=$(NVCC) \
-	  "-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_TESTS_ARCHITECTURE)" $(CMAKE_FLAGS) > /dev/null
-	@cmake --build $(BUILD)-cudasim --target cuda_tests -j $(JOBS)
+CUDA_TESTS_ARCHITECTURES = $(if $(filter gpu,$(CUDA_TESTS_RUN_ON)),$(if $(CUDA_TESTS_GPU),$(CUDA_TESTS_GPU)-real,80-virtual),$(1))
+build-cudasim: CUDA_ARCHITECTURES = $(call CUDA_TESTS_ARCHITECTURES,80-virtual)
+build-cudasim-full: CUDA_ARCHITECTURES = $(call CUDA_TESTS_ARCHITECTURES,75-virtual;80-virtual;90-virtual)
+build-cudasim build-cudasim-full:
+	@cmake -S . -B $(BUILD)$(@:build%=%) -DCBTM_CUDA=ON -DCBTM_SHARED_CUDART=ON -DCMAKE_CUDA_COMPILER=$(NVCC) \
+	  "-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)" $(CMAKE_FLAGS) > /dev/null
+	@cmake --build $(BUILD)$(@:build%=%) --target cuda_tests -j $(JOBS)
 
 ifeq ($(CUDA_TESTS_RUN_ON),nowhere)
 test-cuda test-cuda-full:
@@ -50,8 +53,8 @@ ifeq ($(CUDA_TESTS_RUN_ON),gpu)
 	@scripts/test-cuda-sanitizers $(BUILD)-cudasim
 endif
 
-test-cuda-full: build-cudasim
-	@scripts/test-cuda-full $(BUILD)-cudasim
+test-cuda-full: build-cudasim-full
+	@scripts/test-cuda-full $(BUILD)-cudasim-full
 endif
 
 demo: deps all
@@ -69,4 +72,4 @@ bench: all
 	@scripts/bench/all
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-cuda $(BUILD)-cudasim cbtm
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-cuda $(BUILD)-cudasim $(BUILD)-cudasim-full cbtm

@@ -50,7 +50,7 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
   const auto device_count = static_cast<int64_t>(devices.size());
   const int64_t batch_rows = device_count * rows;
   const DType dtype = resolve_precision(line.text("precision"), devices);
-  const TrainingMemory memory = plan_training_memory(device, config, rows, device.free_bytes(), dtype, device_count);
+  const TrainingMemory memory = plan_training_memory(devices, config, rows, /*budget_bytes=*/0, dtype);
   DataParallelModel model(devices, config, flat, rows, memory.recompute, dtype, !line.get<bool>("no-cuda-graph"));
   flat = {};
 

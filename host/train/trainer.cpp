@@ -207,13 +207,8 @@ class Training {
   }
 
   void plan_memory() {
-    const Device* fullest = devices_.front();
-    for (const Device* device : devices_)
-      if (device->free_bytes() < fullest->free_bytes()) fullest = device;
-    const int64_t free = fullest->free_bytes();
-    const int64_t budget = settings_.memory_bytes > 0 ? std::min(settings_.memory_bytes, free) : free;
     memory_ =
-        plan_training_memory(*fullest, job_.config, micro_ * settings_.sequence_length, budget, dtype_, device_count());
+        plan_training_memory(devices_, job_.config, micro_ * settings_.sequence_length, settings_.memory_bytes, dtype_);
     say(fmt::format("{}: {} parameters, {} tokens a step in {} micro-batches of {} x {} tokens{}", job_.name,
                     format_count(ParameterLayout(job_.config).parameter_count()), format_count(batch_tokens()),
                     micro_batches(), micro_, settings_.sequence_length,

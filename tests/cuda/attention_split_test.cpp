@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "attention_operands.h"
+#include "tests/cuda/half_precision.h"
 
 namespace cbtm {
 namespace {
@@ -20,7 +21,8 @@ struct Decoding {
   float outlier = 0;             ///< put into some queries, keys and values
 };
 
-void check_decoding(const Decoding& test) {
+void check_decoding(Decoding test) {
+  test.dtype = computed_type(test.dtype);
   CAPTURE(dtype_name(test.dtype));
   CAPTURE(test.head_dim);
   CAPTURE(test.lengths.back());

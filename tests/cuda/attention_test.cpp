@@ -13,6 +13,7 @@
 
 #include "attention_operands.h"
 #include "cbtm/base/error.h"
+#include "tests/cuda/half_precision.h"
 
 namespace cbtm {
 namespace {
@@ -186,8 +187,9 @@ void check_equal(Matrix& matrix, DType dtype, std::vector<double> tolerance, con
   CHECK(error_in_tolerances(matrix.from_cuda(), want, tolerance) <= 1);
 }
 
-void check_forward(const Case& c) {
+void check_forward(Case c) {
   CAPTURE(c.name);
+  c.dtype = computed_type(c.dtype);
   Problem p(c);
   const Tolerances tolerances = tolerances_of(p, false);
   cuda_device().attention_forward(p.forward(true));
@@ -199,8 +201,9 @@ void check_forward(const Case& c) {
   check_equal(p.log_sum_exp, DType::f32, tolerances.log_sum_exp, "log_sum_exp");
 }
 
-void check_backward(const Case& c) {
+void check_backward(Case c) {
   CAPTURE(c.name);
+  c.dtype = computed_type(c.dtype);
   Problem p(c);
   cpu_device().attention_forward(p.forward(false));
   p.output.upload();

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "cbtm/checkpoint/tensor_file.h"
+#include "tests/cuda/half_precision.h"
 #include "tests/cuda/workplace.h"
 #include "tests/largest_difference.h"
 
@@ -167,7 +168,7 @@ TEST_CASE("logits: the CPU's") {
   CHECK(largest_difference(logits[1], logits[0]) <= kFloatBound);
 }
 
-TEST_CASE("run: everything in order in bf16, the GPU's default, comes near the CPU's float32") {
+TEST_CASE("run: everything in order in 16 bits, the GPU's default, comes near the CPU's float32") {
   const auto run = [](const std::string& device) {
     return staged().json(
         Words{"run", "--corpus", "corpus.jsonl", "--k", "2", "--dimensions", "8", "--vocab-size", "384", "--config",
@@ -187,8 +188,8 @@ TEST_CASE("run: everything in order in bf16, the GPU's default, comes near the C
 }
 
 TEST_CASE("train_expert: stopped by a signal it goes on from the saved state, to the same bits") {
-  const Words shard_2 = Words{"train_expert", "--run",        "cuda", "--shard",     "2",   "--steps",
-                              "25",           "--save-every", "1",    "--precision", "bf16"} +
+  const Words shard_2 = Words{"train_expert", "--run", "cuda",        "--shard",       "2", "--steps", "25",
+                              "--save-every", "1",     "--precision", half_precision()} +
                         kTraining;
   const fs::path weights = staged() / "cuda/experts/002/model.safetensors";
   succeed(staged().run(shard_2, "cuda"));

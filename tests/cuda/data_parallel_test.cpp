@@ -10,6 +10,7 @@
 
 #include "cbtm/device/device_error.h"
 #include "cuda_device.h"
+#include "tests/cuda/half_precision.h"
 #include "tests/largest_difference.h"
 #include "tests/train/tiny_training.h"
 #include "train/device_threads.h"
@@ -191,7 +192,8 @@ TEST_CASE("losses and weights on several GPUs are those on one") {
   if (one_gpu_only()) return;
   for (const bool pre_norm : {true, false})
     for (const std::string precision : {"float32", "bf16", "fp16"}) {
-      if (!pre_norm && precision != "bf16") continue;
+      if (precision == "bf16" && half_precision() != "bf16") continue;
+      if (!pre_norm && precision != half_precision()) continue;
       Gpus gpus(4);
       Training one(pre_norm, precision);
       const TrainingResult want = one.train(gpus.front());

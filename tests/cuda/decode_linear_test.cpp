@@ -10,6 +10,7 @@
 #include "cbtm/device/device_matrix.h"
 #include "cbtm/device/quantise.h"
 #include "cuda_device.h"
+#include "tests/cuda/half_precision.h"
 #include "tests/cuda/rounded.h"
 #include "tests/device/operands.h"
 
@@ -27,7 +28,9 @@ struct Shape {
   bool bias, relu;
 };
 
-void check(const Shape& shape) {
+void check(Shape shape) {
+  for (DType* dtype : {&shape.input, &shape.output}) *dtype = computed_type(*dtype);
+  if (shape.input != DType::f32) shape.weight = computed_type(shape.weight);
   CAPTURE(shape.rows);
   CAPTURE(shape.in);
   CAPTURE(shape.out);
@@ -164,13 +167,13 @@ TEST_CASE("a row's result does not depend on the rows beside it") {
     const DeviceMatrix s = DeviceMatrix::copy_of<float>(cuda(), scales, 1, "test");
     std::vector<float> rounded = weights;
     const DeviceMatrix w = quantised ? DeviceMatrix::copy_of<int8_t>(cuda(), codes, out, "test")
-                                     : upload_rounded(cuda(), rounded, out, DType::bf16);
+                                     : upload_rounded(cuda(), rounded, out, half_type());
     std::vector<float> alone;
     for (const int64_t count : {int64_t{1}, int64_t{8}, int64_t{13}, rows}) {
       if (!quantised && count > 8) continue;
       CAPTURE(count);
       std::vector<float> first(input.begin(), input.begin() + count * in);
-      const DeviceMatrix x = upload_rounded(cuda(), first, count, DType::bf16);
+      const DeviceMatrix x = upload_rounded(cuda(), first, count, half_type());
       const DeviceMatrix y(cuda(), DType::f32, count, out, "test");
       cuda().linear_forward({.input = x.view(),
                              .weight = w.view(),

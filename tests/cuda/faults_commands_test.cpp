@@ -6,6 +6,7 @@
 
 #include <fstream>
 
+#include "tests/cuda/half_precision.h"
 #include "tests/cuda/workplace.h"
 
 namespace cbtm {
@@ -13,9 +14,23 @@ namespace {
 
 namespace fs = std::filesystem;
 Words train_expert(const std::string& shard) {
-  return {"train_expert", "--run",          "run", "--shard",         shard,  "--steps",      "4", "--sequence",
-          "32",           "--batch-tokens", "192", "--learning-rate", "1e-2", "--save-every", "1", "--precision",
-          "bf16"};
+  return {"train_expert",
+          "--run",
+          "run",
+          "--shard",
+          shard,
+          "--steps",
+          "4",
+          "--sequence",
+          "32",
+          "--batch-tokens",
+          "192",
+          "--learning-rate",
+          "1e-2",
+          "--save-every",
+          "1",
+          "--precision",
+          half_precision()};
 }
 
 /// A run with two of three experts, made on the CPU. Made once.
@@ -30,7 +45,7 @@ const fs::path& place() {
     succeed(run_cbtm(seed + cpu, directory.path()));
     for (const char* shard : {"0", "1"}) {
       Words command = train_expert(shard) + cpu;
-      *std::find(command.begin(), command.end(), "bf16") = "float32";
+      *std::find(command.begin(), command.end(), half_precision()) = "float32";
       succeed(run_cbtm(command, directory.path()));
     }
     return true;

@@ -10,6 +10,7 @@
 
 #include "cuda_device.h"
 #include "tests/commands/process.h"
+#include "tests/cuda/half_precision.h"
 #include "tests/cuda/workplace.h"
 
 namespace cbtm {
@@ -73,10 +74,10 @@ TEST_CASE("train_expert --all: an expert on each GPU, the bits of one GPU, and a
 
 TEST_CASE("train_expert --shard on two GPUs: stopped by a signal it goes on to the same bits") {
   if (one_gpu_only()) return;
-  const Words command = {"train_expert", "--run",    "several",        "--shard",   "1",
-                         "--sequence",   "32",       "--steps",        "25",        "--redo",
-                         "--save-every", "1",        "--batch-tokens", "288",       "--precision",
-                         "bf16",         "--device", "cuda:0,1",       "--threads", "1"};
+  const Words command = {"train_expert",   "--run",    "several",        "--shard",   "1",
+                         "--sequence",     "32",       "--steps",        "25",        "--redo",
+                         "--save-every",   "1",        "--batch-tokens", "288",       "--precision",
+                         half_precision(), "--device", "cuda:0,1",       "--threads", "1"};
   const fs::path expert = place() / "several/experts/001";
   fs::remove_all(expert);
   succeed(run_cbtm(command, place()));

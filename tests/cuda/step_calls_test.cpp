@@ -14,6 +14,7 @@
 #include "cbtm/device/profile_range.h"
 #include "cbtm/model/training_model.h"
 #include "cuda_device.h"
+#include "tests/cuda/half_precision.h"
 
 namespace {
 
@@ -200,7 +201,7 @@ TEST_CASE("recorded operators run again, and read the dropout's step and first r
 
 TEST_CASE("a step: nothing allocated, one wait at its end, graphs with the same bits as launches one by one") {
   const std::unique_ptr<Device> device = make_cuda_device(0);
-  for (const DType dtype : {DType::f32, DType::bf16}) {
+  for (const DType dtype : {DType::f32, half_type()}) {
     CAPTURE(std::string(dtype_name(dtype)));
     Trained recorded = train(*device, dtype, true, 5);
     Trained launched = train(*device, dtype, false, 5);
@@ -225,13 +226,13 @@ TEST_CASE("a step: nothing allocated, one wait at its end, graphs with the same 
 
 TEST_CASE("a training takes its memory in one piece, and gives it back") {
   const std::unique_ptr<Device> device = make_cuda_device(0);
-  { train(*device, DType::bf16, true, 1); }  // what the device itself keeps is there
+  { train(*device, half_type(), true, 1); }  // what the device itself keeps is there
   const int64_t before = device->free_bytes();
   const OptConfig config = shape();
   const std::vector<float> parameters = initial_parameters(config, 5);
   for (int round = 0; round < 2; ++round) {
     calls.clear();
-    TrainingModel model(*device, config, parameters, kRows, Recompute::nothing, DType::bf16);
+    TrainingModel model(*device, config, parameters, kRows, Recompute::nothing, half_type());
     CHECK(calls["cudaMalloc"] == 1);
     CHECK(calls["cudaFree"] == 0);
     CHECK(device->free_bytes() < before);

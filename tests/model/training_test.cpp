@@ -166,14 +166,18 @@ TEST_CASE("gradients of every kind of model equal finite differences, dropout in
 }
 
 TEST_CASE("the plan recomputes only what it must and refuses what cannot fit") {
-  const OptConfig config = opt_preset("125m");
-  const TrainingMemory all = plan_training_memory(test_device(), config, 2048, int64_t{1} << 40);
+  const OptConfig config = opt_preset("small");
+  Device* const device = &test_device();
+  const auto plan = [&](int64_t budget_bytes) {
+    return plan_training_memory({&device, 1}, config, 2048, budget_bytes, DType::f32);
+  };
+  const TrainingMemory all = plan(0);
   CHECK(all.recompute == Recompute::nothing);
-  const TrainingMemory less = plan_training_memory(test_device(), config, 2048, all.total() - 1);
+  const TrainingMemory less = plan(all.total() - 1);
   CHECK(less.recompute == Recompute::ffn);
-  const TrainingMemory least = plan_training_memory(test_device(), config, 2048, less.total() - 1);
+  const TrainingMemory least = plan(less.total() - 1);
   CHECK(least.recompute == Recompute::layers);
-  CHECK_THROWS(plan_training_memory(test_device(), config, 2048, least.total() - 1));
+  CHECK_THROWS(plan(least.total() - 1));
 }
 
 TEST_CASE("a model from scratch has the documented distribution") {

@@ -31,11 +31,11 @@ struct TrainingMemory {
   std::string description() const;
 };
 
-/// The plan that recomputes least and still fits `budget_bytes`. Throws Error that says what is missing and which flags
-/// to turn if even recomputing all does not fit.
-/// `dtype`: of activations and working weights; `devices`: that train together.
-TrainingMemory plan_training_memory(const Device& device, const OptConfig& config, int64_t rows, int64_t budget_bytes,
-                                    DType dtype = DType::f32, int64_t devices = 1);
+/// The plan for each of `devices`, which train together, that recomputes least and still fits what is free on the
+/// fullest of them, or `budget_bytes` if that is less and not 0. Throws Error that says what is missing and which flags
+/// to turn if even recomputing all does not fit. `dtype`: of activations and working weights.
+TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptConfig& config, int64_t rows,
+                                    int64_t budget_bytes, DType dtype);
 
 /// Weights for training from scratch, layout order: N(0, init_std²); out_proj and fc2 scaled by 1 / sqrt(2 layers); row
 /// 1 (pad) of embed_tokens, biases 0; norms 1 and 0 (shared/reference/opt-format.md section 7).
