@@ -153,8 +153,7 @@ TEST_CASE(
     CAPTURE(weight_format_name(weights));
     const ExpertSet experts = golden_experts(weights);
     const GoldenBytes golden(weights);
-    const int64_t cache_bytes =
-        40 * int64_t{2} * 2 * 16 * 32 * (weights == WeightFormat::f32 ? 4 : 2);
+    const int64_t cache_bytes = 40 * int64_t{2} * 2 * 16 * 32 * (weights == WeightFormat::f32 ? 4 : 2);
     GoldenGeneration want, got;
     const int64_t all = peak_bytes([&] { want = generate_golden(cuda(), experts, 0, greedy, /*new_tokens=*/5); });
     const int64_t two = peak_bytes(
