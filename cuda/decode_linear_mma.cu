@@ -287,6 +287,12 @@ __device__ float element_at(const void* vector, bool is_f32, const f16*, int64_t
   return is_f32 ? static_cast<const float*>(vector)[i] : widened(static_cast<const f16*>(vector)[i]);
 }
 
+/// Whether two blocks' registers fit a multiprocessor, with none spilled.
+template <typename Element, typename Weight>
+constexpr bool two_blocks_fit(int tiles, int row_tiles) {
+  return row_tiles == 1 && tiles <= (std::is_same_v<Weight, Element> ? 4 : std::is_same_v<Weight, int8_t> ? 2 : 1);
+}
+
 // output[r][o] = activation(scale[o] * Σ_i input[r][i] weight[o][i] + bias[o]), or of int4 weights
 //                activation(Σ_group scale[o][group] * Σ_i input[r][i] weight[o][i] + bias[o]).
 //
@@ -298,7 +304,7 @@ __device__ float element_at(const void* vector, bool is_f32, const f16*, int64_t
 // numerics  products exact, float32 sums: a warp's in the tensor cores' order, then the warps' in turn. A row's result
 //           does not depend on the other rows, nor on kTiles and kRowTiles.
 template <typename Element, typename Weight, int kTiles, int kRowTiles>
-__global__ void __launch_bounds__(kThreads, kRowTiles == 1 && (std::is_same_v<Weight, Element> || kTiles == 1) ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTiles, kRowTiles) ? 2 : 1)
     decode_linear_mma(Params p) {
   constexpr bool kInt4 = std::is_same_v<Weight, Int4>;
   constexpr int kDepth = kAsked / kTiles;
