@@ -121,10 +121,21 @@ __global__ void __launch_bounds__(32 * kSumWarps)
   sums[column] += sum;
 }
 
-// target[i] += source[i]. bytes: n * 12.
-__global__ void __launch_bounds__(kThreads) add_kernel(const float* source, float* target, int64_t count) {
-  const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (at < count) target[at] += source[at];
+// target[r][i] += source[r][i]. A row blockIdx.y, 4 columns a thread. bytes: rows * columns * 12.
+__global__ void __launch_bounds__(kThreads)
+    add_rows(const float* __restrict__ source, int64_t source_stride, float* __restrict__ target, int64_t target_stride,
+             bool aligned, int64_t columns) {
+  const int64_t column = 4 * (int64_t{blockIdx.x} * kThreads + threadIdx.x);
+  if (column >= columns) return;
+  const auto available = static_cast<int>(min(columns - column, int64_t{4}));
+  source += blockIdx.y * source_stride + column;
+  target += blockIdx.y * target_stride + column;
+  float terms[4], sums[4];
+  load_packed<float, 4>(source, available, aligned).unpack(terms);
+  load_packed<float, 4>(target, available, aligned).unpack(sums);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) sums[i] += terms[i];
+  store_packed<float, 4>(target, available, aligned, sums);
 }
 
 }  // namespace
@@ -161,12 +172,15 @@ void add_column_sums(Context& context, ConstTensorView rows, TensorView sums) {
   CBTM_CUDA_LAUNCHED("column_sums");
 }
 
-void add_vector(Context& context, ConstTensorView source, TensorView target) {
-  CBTM_ASSERT(source.columns == target.columns, "vectors have one length");
-  if (source.columns == 0) return;
-  add_kernel<<<static_cast<unsigned>(ceil_divide(source.columns, kThreads)), kThreads, 0, context.stream>>>(
-      source.as<float>(), target.as<float>(), source.columns);
-  CBTM_CUDA_LAUNCHED("add_vector");
+void add(Context& context, ConstTensorView source, TensorView target) {
+  CBTM_ASSERT(source.rows == target.rows && source.columns == target.columns, "what is added has one shape");
+  CBTM_ASSERT(source.rows < 65536, "rows are a grid's second extent");
+  if (source.size() == 0) return;
+  const dim3 grid(static_cast<unsigned>(ceil_divide(source.columns, 4 * kThreads)), static_cast<unsigned>(source.rows));
+  add_rows<<<grid, kThreads, 0, context.stream>>>(source.as<float>(), source.row_stride, target.as<float>(),
+                                                  target.row_stride,
+                                                  rows_aligned(source, 16) && rows_aligned(target, 16), source.columns);
+  CBTM_CUDA_LAUNCHED("add");
 }
 
 }  // namespace cbtm::cuda

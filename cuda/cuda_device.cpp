@@ -215,7 +215,7 @@ class CudaDevice final : public Device {
   bool writes_bias_gradients() const override { return true; }
   void add(ConstTensorView source, TensorView target) override {
     const cuda::OperatorRange range("add");
-    cuda::add_vector(context_, source, target);
+    cuda::add(context_, source, target);
   }
   int64_t row_alignment_bytes() const override { return 32; }  // a sector
   int64_t relu_mask_columns(int64_t columns) const override { return cuda::relu_mask_columns(columns); }

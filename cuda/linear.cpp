@@ -108,7 +108,7 @@ void linear_backward(Context& context, const LinearBackward& arguments) {
       product.a_sums = add_bias ? scratch.take(DType::f32, 1, gradient.columns) : bias_gradient;
       if (matmul_supported(context, product)) {
         matmul(context, product);
-        if (add_bias) add_vector(context, product.a_sums, bias_gradient);
+        if (add_bias) add(context, product.a_sums, bias_gradient);
         bias_due = false;
       } else {
         product.a_sums = {};

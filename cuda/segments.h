@@ -14,11 +14,13 @@ constexpr int kSegmentKeys = 4 * kSegmentThreads;  ///< of a block at a time
 
 /// starts[s] = the first place of `keys` (ascending, each in [0, segments)) that holds s or more, for s in [0,
 /// segments]: segment s of the sorted keys is starts[s] .. starts[s+1]. A thread 4 neighbouring keys (`aligned`: in one
-/// access), and the key before them from the thread before; 4 bytes a key read, 8 a segment written.
+/// access), and the key before them from the thread before; a block's starts are put together in shared memory. 4 bytes
+/// a key read, 8 a segment written.
 static __global__ void __launch_bounds__(kSegmentThreads)
     segment_starts(const int32_t* __restrict__ keys, bool aligned, int64_t count, int64_t segments,
                    int64_t* __restrict__ starts) {
-  __shared__ int32_t last_keys[kSegmentThreads];
+  __shared__ int32_t last_keys[kSegmentThreads + 1];  // of the threads; before them the key before the block's
+  __shared__ int64_t block_starts[kSegmentKeys];
   const auto thread = static_cast<int>(threadIdx.x);
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kSegmentKeys;
   for (int64_t base = static_cast<int64_t>(blockIdx.x) * kSegmentKeys; base <= count; base += stride) {
@@ -33,22 +35,27 @@ static __global__ void __launch_bounds__(kSegmentThreads)
       if (begin + 3 < count) own.w = keys[begin + 3];
     }
     __syncthreads();
-    last_keys[thread] = own.w;
+    if (thread == 0) last_keys[0] = base > 0 ? keys[base - 1] : -1;
+    last_keys[thread + 1] = own.w;
     __syncthreads();
-    int64_t first = 0;
-    if (thread > 0)
-      first = last_keys[thread - 1] + int64_t{1};
-    else if (base > 0)
-      first = keys[base - 1] + int64_t{1};
+    const int64_t block_first = last_keys[0] + int64_t{1};
+    const int64_t block_last = base + kSegmentKeys > count ? segments : last_keys[kSegmentThreads];
+    const bool staged = block_last - block_first < kSegmentKeys;  // else keys are so sparse that places are far apart
+    int64_t first = last_keys[thread] + int64_t{1};
     const int32_t four[4] = {own.x, own.y, own.z, own.w};
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       const int64_t i = begin + k;
       if (i > count) break;
       const int64_t last = i == count ? segments : four[k];
-      for (int64_t segment = first; segment <= last; ++segment) starts[segment] = i;
+      for (int64_t segment = first; segment <= last; ++segment)
+        (staged ? block_starts[segment - block_first] : starts[segment]) = i;
       first = last + 1;
     }
+    if (!staged) continue;
+    __syncthreads();
+    for (int64_t segment = block_first + thread; segment <= block_last; segment += kSegmentThreads)
+      starts[segment] = block_starts[segment - block_first];
   }
 }
 

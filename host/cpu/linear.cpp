@@ -154,8 +154,10 @@ void CpuDevice::linear_backward(const LinearBackward& arguments) {
 }
 
 void CpuDevice::add(ConstTensorView source, TensorView target) {
-  CBTM_ASSERT(source.columns == target.columns, "vectors have one length");
-  kernels_.add(source.as<float>(), source.columns, target.as<float>());
+  CBTM_ASSERT(source.rows == target.rows && source.columns == target.columns, "what is added has one shape");
+  for (int64_t row = 0; row < source.rows; ++row)
+    kernels_.add(source.as<float>() + row * source.row_stride, source.columns,
+                 target.as<float>() + row * target.row_stride);
 }
 
 }  // namespace cbtm

@@ -15,6 +15,16 @@ enum Site : uint32_t { kAttentionProbabilities = 0, kAttentionOutput = 1, kFfnOu
 /// 32-bit words of a micro-batch's ids, positions and targets, and of the dropout's place behind them.
 int64_t token_words(int64_t rows) { return (3 * rows + 1) / 2 * 2 + 4; }
 
+/// Of biases and norms as they lie in the layout: the linear layers' biases, a row a layer.
+TensorView linear_biases(const ParameterLayout& layout, int64_t layers, TensorView vectors) {
+  const Parameter& first = *layout.find("layers.0.self_attn.q_proj.bias");
+  const Parameter& last = *layout.find("layers.0.fc2.bias");
+  const Parameter* const next_layer = layout.find("layers.1.self_attn.q_proj.bias");
+  const int64_t columns = last.offset + last.size() - first.offset;
+  const int64_t row_stride = next_layer != nullptr ? next_layer->offset - first.offset : columns;
+  return {vectors.as<float>() + first.offset - layout.matrix_flat_size(), DType::f32, layers, columns, row_stride};
+}
+
 }  // namespace
 
 GradientPass::GradientPass(Device& device, const OptConfig& config, int64_t rows, Recompute recompute, DType dtype,
@@ -414,8 +424,9 @@ void GradientPass::backward() {
     if (options_.completes_step) parameters_.start_exchange(layer);
   }
   embed_backward();
-  if (const ConstTensorView written = activations_.bias_gradients)
-    device_.add(written, parameters_.vector_gradients().column_range(0, written.columns));
+  if (const TensorView written = activations_.bias_gradients; written && config_.enable_bias)
+    device_.add(linear_biases(parameters_.layout(), config_.num_hidden_layers, written),
+                linear_biases(parameters_.layout(), config_.num_hidden_layers, parameters_.vector_gradients()));
   if (options_.completes_step) parameters_.start_rest_of_exchange();
 }
 

@@ -63,7 +63,8 @@ DeviceMatrix upload(Device& device, const std::vector<float>& values, int64_t ro
 }
 
 TEST_CASE("tf-idf rows and the transposed copy are the CPU's") {
-  for (const auto& [rows, columns, length] : {std::tuple{1, 1, 1}, {7, 40, 3}, {33, 700, 350}, {300, 1031, 20}}) {
+  for (const auto& [rows, columns, length] :
+       {std::tuple{1, 1, 1}, {7, 40, 3}, {33, 700, 350}, {300, 1031, 20}, {5, 9000, 4}}) {
     CAPTURE(rows);
     const Csr counts = random_csr(rows, columns, length, 3);
     std::vector<double> idf(static_cast<size_t>(columns));

@@ -146,15 +146,22 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
         }
 }
 
-TEST_CASE("add: one vector to another") {
-  for (const int64_t count : {0, 1, 5, 2000}) {
-    CAPTURE(count);
-    Matrix source(DType::f32, 1, count, count, 0), target(DType::f32, 1, count, count, 0);
-    source.randomize(1), target.randomize(2);
-    cuda_device().add(source.cuda(), target.cuda());
-    cpu_device().add(source.cpu(), target.cpu());
-    CHECK(target.from_cuda() == target.from_cpu());
-  }
+TEST_CASE("add: one matrix to another, aligned or not, and nothing beside them") {
+  for (const int64_t rows : {1, 3})
+    for (const int64_t columns : {0, 1, 5, 1024, 2002})
+      for (const int64_t gap : {0, 1, 16}) {
+        CAPTURE(rows);
+        CAPTURE(columns);
+        CAPTURE(gap);
+        Matrix source(DType::f32, rows, columns, columns + gap, 0),
+            target(DType::f32, rows, columns, columns + 4, gap / 4);
+        source.randomize(1), target.randomize(2);
+        cuda_device().add(source.cuda(), target.cuda());
+        cpu_device().add(source.cpu(), target.cpu());
+        bool outside_kept = true;
+        CHECK(target.from_cuda(&outside_kept) == target.from_cpu());
+        CHECK(outside_kept);
+      }
 }
 
 TEST_CASE("no rows: nothing is written") {

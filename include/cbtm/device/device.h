@@ -422,7 +422,7 @@ class Device {
   /// Whether linear_backward would rather write bias gradients than add to them, so that one `add` of all of them costs
   /// less than an addition each.
   virtual bool writes_bias_gradients() const { return false; }
-  /// target += source, float32 [1, n].
+  /// target += source, float32 [rows, columns].
   virtual void add(ConstTensorView source, TensorView target) = 0;
 
   /// Rows that many kernels gather are read with the least waste where each starts at a multiple of so many bytes.
