@@ -191,8 +191,6 @@ __global__ void __launch_bounds__(kThreads, 3)
   if (out.second != nullptr) out.second[point] = found[2][threadIdx.x];
 }
 
-bool whole_vectors(ConstTensorView view) { return rows_aligned(view, 16) && view.columns % 4 == 0; }
-
 constexpr int kSumWarps = 4;
 constexpr int kRowsPerSlice = 64;
 

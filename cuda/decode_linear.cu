@@ -202,13 +202,14 @@ void launch_weights(Context& context, const Params& p) {
 
 // Input, weight, output: float32 with any weights and float32 out; bf16 or f16 with weights of the same type, int8 or
 // int4, and output of the same type or float32.
-bool decode_linear_applies(const LinearForward& arguments) {
+bool decode_linear_applies(const LinearForward& arguments, int compute_capability) {
   const auto& a = arguments;
   if (a.activation == Activation::gelu || a.relu_mask) return false;
   const bool outputs = a.output.dtype == a.input.dtype || a.output.dtype == DType::f32;
   const bool biases = !a.bias || a.bias.dtype == DType::f32 || a.bias.dtype == a.output.dtype;
   if (!outputs || !biases) return false;
-  return a.input.dtype == DType::f32 ? a.input.rows <= kRowsMax : decode_linear_mma_applies(arguments);
+  return a.input.dtype == DType::f32 ? a.input.rows <= kRowsMax
+                                     : decode_linear_mma_applies(arguments, compute_capability);
 }
 
 void decode_linear(Context& context, const LinearForward& arguments) {

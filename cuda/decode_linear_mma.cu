@@ -68,13 +68,8 @@ __device__ uint4 load_weights(const Params& p, int64_t row, int64_t column) {
   } else {
     const Weight* from = static_cast<const Weight*>(p.weight) + row * p.weight_stride + column;
     if (p.weight_aligned && p.in - column >= kLaneColumns<Weight>) return __ldcs(reinterpret_cast<const uint4*>(from));
-    Weight elements[kLaneColumns<Weight>] = {};
-#pragma unroll
-    for (int i = 0; i < kLaneColumns<Weight>; ++i)
-      if (column + i < p.in) elements[i] = from[i];
-    uint4 word;
-    memcpy(&word, elements, sizeof word);
-    return word;
+    const int available = static_cast<int>(min(p.in - column, int64_t{kLaneColumns<Weight>}));
+    return load_packed<Weight, kLaneColumns<Weight>>(from, available, /*aligned=*/false).word;
   }
 }
 
@@ -234,11 +229,10 @@ __device__ void load_scales(const Params& p, int64_t first_row, int64_t group, i
   }
 }
 
-__device__ float element_at(const void* vector, bool is_f32, const bf16*, int64_t i) {
-  return is_f32 ? static_cast<const float*>(vector)[i] : widened(static_cast<const bf16*>(vector)[i]);
-}
-__device__ float element_at(const void* vector, bool is_f32, const f16*, int64_t i) {
-  return is_f32 ? static_cast<const float*>(vector)[i] : widened(static_cast<const f16*>(vector)[i]);
+/// Element i of a vector of float32 or else of Element.
+template <typename Element>
+__device__ float element_at(const void* vector, bool is_f32, int64_t i) {
+  return is_f32 ? static_cast<const float*>(vector)[i] : widened(static_cast<const Element*>(vector)[i]);
 }
 
 /// Whether two blocks' registers fit a multiprocessor, with none spilled.
@@ -329,7 +323,7 @@ __global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTil
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) sum += warp_sums[w][tile][tile_row][output];
       if constexpr (std::is_same_v<Weight, int8_t>) sum *= static_cast<const float*>(p.scales)[column];
-      if (p.bias != nullptr) sum += element_at(p.bias, p.bias_f32, static_cast<const Element*>(nullptr), column);
+      if (p.bias != nullptr) sum += element_at<Element>(p.bias, p.bias_f32, column);
       if (p.relu) sum = fmaxf(sum, 0.0f);
       if (p.output_f32)
         static_cast<float*>(p.output)[row * p.output_stride + column] = sum;
@@ -374,16 +368,16 @@ void launch_tiles(Context& context, const Params& p) {
 
 }  // namespace
 
-bool decode_linear_mma_applies(const LinearForward& arguments) {
+bool decode_linear_mma_applies(const LinearForward& arguments, int compute_capability) {
   const auto& a = arguments;
   const bool quantised = a.int8_weights() || a.int4_weights();
   if (a.input.dtype == DType::f32 || (!quantised && a.weight.dtype != a.input.dtype)) return false;
+  if (a.input.dtype == DType::bf16 && compute_capability < 80) return false;  // no such tensor cores
   return a.input.rows <= (quantised ? 4 * kTileRows : kTileRows);
 }
 
 void decode_linear_mma(Context& context, const LinearForward& arguments) {
   const auto& a = arguments;
-  CBTM_ASSERT(a.input.dtype != DType::bf16 || context.compute_capability >= 80, "the GPU computes with bfloat16");
   const Params p{.input = a.input.data,
                  .input_stride = a.input.row_stride,
                  .input_aligned = rows_aligned(a.input, 16),

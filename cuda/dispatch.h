@@ -26,6 +26,12 @@ bool rows_aligned(View view, int64_t bytes) {
          (view.rows <= 1 || view.row_stride * dtype_bytes(view.dtype) % bytes == 0);
 }
 
+/// Whether every row of a float32 view is whole vectors of 16 bytes.
+template <typename View>
+bool whole_vectors(View view) {
+  return rows_aligned(view, 16) && view.columns % 4 == 0;
+}
+
 constexpr int64_t ceil_divide(int64_t numerator, int64_t denominator) {
   return (numerator + denominator - 1) / denominator;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "dispatch.h"
 #include "gram.h"
 #include "runtime/check.h"
 
@@ -237,9 +238,8 @@ void gram(Context& context, ConstTensorView x, TensorView product) {
   const int64_t pieces_per_split = (pieces + wanted - 1) / wanted;
   const auto splits = static_cast<int>((pieces + pieces_per_split - 1) / pieces_per_split);
   auto* partials = static_cast<double*>(context.workspace(static_cast<int64_t>(splits) * tiles * kTile * kTile * 8));
-  const bool vectors = reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.row_stride % 4 == 0 && x.columns % 4 == 0;
   const dim3 grid(static_cast<unsigned>(tiles), static_cast<unsigned>(splits));
-  (vectors ? gram_tiles<true> : gram_tiles<false>)<<<grid, kGramThreads, 0, context.stream>>>(
+  (whole_vectors(x) ? gram_tiles<true> : gram_tiles<false>)<<<grid, kGramThreads, 0, context.stream>>>(
       x.as<float>(), x.row_stride, x.rows, columns, pieces_per_split * kPieceRows, partials);
   CBTM_CUDA_LAUNCHED("gram_tiles");
   gram_sum<<<dim3(static_cast<unsigned>(tiles), kTile / kSumRows), kSumRows * kTile, 0, context.stream>>>(

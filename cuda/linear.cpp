@@ -44,8 +44,7 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   CBTM_ASSERT(output.columns == weight.rows && output.rows == input.rows, "shapes of a linear layer agree");
   CBTM_ASSERT(arguments.weights_fit(), "weights fit the input, and their scales");
   if (input.rows == 0) return;
-  const bool tensor_cores = input.dtype != DType::bf16 || context.compute_capability >= 80;
-  if (!mask && !pre_activation && tensor_cores && decode_linear_applies(arguments))
+  if (!mask && !pre_activation && decode_linear_applies(arguments, context.compute_capability))
     return decode_linear(context, arguments);
   const bool widen = weight.dtype != input.dtype;
   const bool convert_bias = bias && bias.dtype != output.dtype;

@@ -2,6 +2,7 @@
 
 #include <cub/device/device_radix_sort.cuh>
 
+#include "dispatch.h"
 #include "runtime/check.h"
 #include "segments.h"
 #include "sparse.h"
@@ -180,11 +181,6 @@ void launch_product(Context& context, const SparseMatrix& a, ConstTensorView x, 
   sparse_times_dense_warp_per_row<kVector><<<grid, kThreads, 0, context.stream>>>(
       csr_of(a), x.as<float>(), x.row_stride, y.as<float>(), y.row_stride, x.columns);
   CBTM_CUDA_LAUNCHED("sparse_times_dense");
-}
-
-template <typename View>
-bool whole_vectors(const View& view) {
-  return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.row_stride % 4 == 0 && view.columns % 4 == 0;
 }
 
 }  // namespace

@@ -40,7 +40,11 @@ GradientPass::GradientPass(Device& device, const OptConfig& config, int64_t rows
       token_buffer_(device.allocate(token_bytes(rows), "token ids")),
       activation_(config.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu),
       scale_(1 / std::sqrt(static_cast<float>(config.head_dim()))) {
-  if (const TensorView written = activations_.bias_gradients) device.fill_zero(written);
+  if (const TensorView written = activations_.bias_gradients; written && config.enable_bias) {
+    device.fill_zero(written);
+    written_biases_ = linear_biases(parameters.layout(), config.num_hidden_layers, written);
+    bias_gradients_ = linear_biases(parameters.layout(), config.num_hidden_layers, parameters.vector_gradients());
+  }
 }
 
 int64_t GradientPass::token_bytes(int64_t rows) { return token_words(rows) * 4; }
@@ -424,9 +428,7 @@ void GradientPass::backward() {
     if (options_.completes_step) parameters_.start_exchange(layer);
   }
   embed_backward();
-  if (const TensorView written = activations_.bias_gradients; written && config_.enable_bias)
-    device_.add(linear_biases(parameters_.layout(), config_.num_hidden_layers, written),
-                linear_biases(parameters_.layout(), config_.num_hidden_layers, parameters_.vector_gradients()));
+  if (written_biases_) device_.add(written_biases_, bias_gradients_);
   if (options_.completes_step) parameters_.start_rest_of_exchange();
 }
 

@@ -76,7 +76,7 @@ void check(Shape shape) {
                             .weight_scales = s.view()};
   const bool quantised = shape.weight == DType::i8 || shape.weight == DType::u8;
   const int64_t rows_max = quantised && shape.input != DType::f32 ? 32 : 8;
-  CHECK(cuda::decode_linear_applies(layer) == (shape.rows <= rows_max));
+  CHECK(cuda::decode_linear_applies(layer, cuda_system().devices[0].compute_capability) == (shape.rows <= rows_max));
   cuda().linear_forward(layer);
   const std::vector<float> got = download(y);
   int64_t wrong = 0;
@@ -94,10 +94,10 @@ void check(Shape shape) {
       if (shape.relu) want = std::max(want, 0.0);
       // A lane sums in / 32 products (int4: those of a group, then the groups), 5 steps join the lanes, then scale and
       // bias; then the output is rounded. On tensor cores a warp of 8 adds 16 products at a time, in / 128 times, by
-      // sums that may cut instead of round, to 2^-22 together. More rows of quantised weights than the kernels take are
-      // multiplied as the input's type.
+      // sums that may cut instead of round, by 2^-22 of what is summed so far. More rows of quantised weights than the
+      // kernels take are multiplied as the input's type.
       double bound =
-          (static_cast<double>(shape.in) / 32 + (shape.weight == DType::u8 ? 41 : 16)) * 0x1p-24 * (size * scale + 1);
+          (static_cast<double>(shape.in) / 32 + (shape.weight == DType::u8 ? 41 : 8)) * 0x1p-24 * (size * scale + 1);
       if (shape.rows > rows_max)
         bound += static_cast<double>(shape.in) * 0x1p-24 * size * scale + unit_roundoff(shape.input) * size * scale;
       bound += unit_roundoff(shape.output) * std::abs(want);

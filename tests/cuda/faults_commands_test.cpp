@@ -14,23 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 Words train_expert(const std::string& shard) {
-  return {"train_expert",
-          "--run",
-          "run",
-          "--shard",
-          shard,
-          "--steps",
-          "4",
-          "--sequence",
-          "32",
-          "--batch-tokens",
-          "192",
-          "--learning-rate",
-          "1e-2",
-          "--save-every",
-          "1",
-          "--precision",
-          half_precision()};
+  return Words{"train_expert", "--run",          "run", "--shard",         shard,  "--steps",      "4", "--sequence",
+               "32",           "--batch-tokens", "192", "--learning-rate", "1e-2", "--save-every", "1"} +
+         Words{"--precision", half_precision()};
 }
 
 /// A run with two of three experts, made on the CPU. Made once.
