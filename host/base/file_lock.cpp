@@ -11,16 +11,19 @@
 
 namespace cbtm {
 
-FileLock::FileLock(const std::filesystem::path& path, Wait wait) {
+FileLock::FileLock(const std::filesystem::path& path, Wait wait, Mode mode) {
   make_directories(path.parent_path());
   file_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (file_ < 0) fail("{}: cannot be written: {}", path.string(), errno_text());
   int status = 0;
-  do status = ::flock(file_, wait == Wait::yes ? LOCK_EX : LOCK_EX | LOCK_NB);
+  const int operation = (mode == Mode::shared ? LOCK_SH : LOCK_EX) | (wait == Wait::yes ? 0 : LOCK_NB);
+  do status = ::flock(file_, operation);
   while (status != 0 && errno == EINTR);
   held_ = status == 0 || errno != EWOULDBLOCK;
 }
 
-FileLock::~FileLock() { ::close(file_); }
+FileLock::~FileLock() {
+  if (file_ >= 0) ::close(file_);
+}
 
 }  // namespace cbtm

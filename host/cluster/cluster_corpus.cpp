@@ -10,6 +10,7 @@
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/router.h"
 #include "cbtm/device/device_matrix.h"
+#include "cbtm/run/cluster_manifest.h"
 #include "cluster/document_map.h"
 #include "cluster/fit.h"
 #include "cluster/shards.h"
@@ -89,12 +90,12 @@ struct Labelled {
   double objective = 0;
 };
 
+/// Writes the shards into `directory`.
 Labelled write_shards(Device& device, const Router& router, const Tokenizer& tokenizer, const ClusterOptions& options,
-                      const HeldOutSplit& split, int64_t document_count, const RunDirectory& run) {
+                      const HeldOutSplit& split, int64_t document_count, const std::filesystem::path& directory) {
   std::vector<int32_t> given;
   if (options.balance_shards) given = balanced_labels(device, router, options.corpus);
-  AtomicDirectory output(run.shards());
-  ShardWriter shards(output.path(), router.clusters(), tokenizer);
+  ShardWriter shards(directory, router.clusters(), tokenizer);
   std::vector<std::unique_ptr<Encoder>> encoders;
   for (int thread = 0; thread < thread_count(); ++thread) encoders.push_back(std::make_unique<Encoder>(tokenizer));
   Progress progress("shards");
@@ -125,10 +126,6 @@ Labelled write_shards(Device& device, const Router& router, const Tokenizer& tok
         fmt::format("{} of {} documents", format_count(static_cast<int64_t>(done)), format_count(document_count)));
   });
   result.sizes = shards.commit();
-  // From here on the old clusters.json would describe other shards: a process killed now leaves a run without one,
-  // which is clustered again.
-  std::filesystem::remove(run.clusters_json());
-  output.commit();
   progress.finish(fmt::format("{} documents", format_count(static_cast<int64_t>(done))));
   return result;
 }
@@ -169,8 +166,8 @@ Json cluster_settings(const ClusterOptions& options) {
           {"seed", options.seed}};
 }
 
-Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options,
-                    const RunDirectory& run) {
+Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options, const RunDirectory& run,
+                    const Json& stage) {
   CorpusStatistics statistics;
   const int64_t documents = count_documents(options.corpus, statistics);
   if (documents < options.clusters)
@@ -182,8 +179,8 @@ Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOpt
                     "that each has about 50",
                     100 * split.valid_fraction, options.valid_fraction));
   const Fit fit = fit_router(device, options, split, documents);
-  const Labelled labelled = write_shards(device, *fit.router, tokenizer, options, split, documents, run);
-  fit.router->save(run.router());
+  AtomicDirectory output(run.shards());
+  const Labelled labelled = write_shards(device, *fit.router, tokenizer, options, split, documents, output.path());
 
   int64_t largest = 0;
   int64_t total = 0;
@@ -208,7 +205,13 @@ Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOpt
   clusters["sizes"] = labelled.sizes;
   clusters["top_terms"] = fit.router->parts().top_terms;
   clusters["map"] = map_sample(fit);
-  write_json_file(run.clusters_json(), clusters);
+  clusters["files"] = shard_hashes(output.path(), options.clusters);
+  clusters.update(stage);
+  // Shards, router and clusters.json are one set, and appear in one rename; then their copies are brought up to date.
+  fit.router->save(output.path() / run.shards_router().filename());
+  write_json_file(output.path() / run.shards_clusters_json().filename(), clusters);
+  output.commit();
+  publish_clusters(run);
   return clusters;
 }
 

@@ -1,5 +1,6 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
+#include "cbtm/base/signals.h"
 #include "cbtm/device/open_device.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
@@ -18,6 +19,9 @@ int run_cluster(int argc, char** argv) {
       "redo", "make again what was made from other settings", switch_flag());
   if (!line.parse(argc, argv)) return kExitSuccess;
   const RunDirectory run(line.path("out"));
+  prepare_run_directory(run);
+  install_stop_signals();
+  const FileLock lock = lock_clusters(run);
   const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
   const ClusterOptions options = cluster_options(line, corpus);
   corpus_fingerprint(corpus);  // a path that is not there is said before anything is made

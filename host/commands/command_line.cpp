@@ -9,7 +9,9 @@
 #include <utility>
 
 #include "cbtm/base/atomic_output.h"
+#include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
 
@@ -48,6 +50,38 @@ class ListValue : public cxxopts::values::standard_value<std::vector<std::string
   bool is_container() const override { return true; }
 };
 
+/// What a number flag throws: cxxopts does not tell a value its flag's name, so parse() looks for it.
+struct WrongNumber {
+  std::string text;
+  const char* wanted;
+};
+
+template <typename Number, auto parse_text>
+class StrictValue : public cxxopts::values::standard_value<Number> {
+ public:
+  explicit StrictValue(const char* wanted) : wanted_(wanted) {}
+  std::shared_ptr<cxxopts::Value> clone() const override { return std::make_shared<StrictValue>(*this); }
+  void parse() const override { parse(this->m_default_value); }
+  void parse(const std::string& text) const override {
+    const std::optional<Number> value = parse_text(text);
+    if (!value) throw WrongNumber{text, wanted_};
+    *this->m_store = *value;
+  }
+
+ private:
+  const char* wanted_;
+};
+
+/// True of a word that is a flag and not a value: "--name", "--name=value", "-k". "---" and "-5" are values.
+bool is_flag(std::string_view word) {
+  const auto letter = [&](size_t place) {
+    return place < word.size() &&
+           ((word[place] >= 'a' && word[place] <= 'z') || (word[place] >= 'A' && word[place] <= 'Z'));
+  };
+  if (word.starts_with("--")) return letter(2) || word == "--";
+  return word.starts_with("-") && word.size() == 2 && letter(1);
+}
+
 /// Names of a flag. cxxopts takes one-letter names as short options only; here --k is as good as --topk.
 std::vector<std::string> names_of(const cxxopts::HelpOptionDetails& option) {
   std::vector<std::string> names(option.l.begin(), option.l.end());
@@ -62,11 +96,19 @@ std::shared_ptr<cxxopts::Value> text_flag(const std::string& default_value) {
   return text_flag()->default_value(default_value);
 }
 std::shared_ptr<cxxopts::Value> list_flag() { return std::make_shared<ListValue>(); }
-std::shared_ptr<cxxopts::Value> integer_flag() { return cxxopts::value<int64_t>(); }
+std::shared_ptr<cxxopts::Value> integer_flag() {
+  return std::make_shared<StrictValue<int64_t, parse_integer>>("a whole number, for example 20000, 1e6 or 1.5M");
+}
 std::shared_ptr<cxxopts::Value> integer_flag(int64_t default_value) {
   return integer_flag()->default_value(std::to_string(default_value));
 }
-std::shared_ptr<cxxopts::Value> number_flag() { return cxxopts::value<double>(); }
+std::shared_ptr<cxxopts::Value> seed_flag(uint64_t default_value) {
+  return std::make_shared<StrictValue<uint64_t, parse_unsigned>>("a whole number from 0 to 18446744073709551615")
+      ->default_value(std::to_string(default_value));
+}
+std::shared_ptr<cxxopts::Value> number_flag() {
+  return std::make_shared<StrictValue<double, parse_number>>("a number, for example 0.006 or 6e-3");
+}
 std::shared_ptr<cxxopts::Value> number_flag(const std::string& default_value) {
   return number_flag()->default_value(default_value);
 }
@@ -105,10 +147,10 @@ std::vector<std::string> CommandLine::flag_names() const {
 
 bool CommandLine::parse(int argc, char** argv) {
   options_.add_options("General")("threads", "threads to use (default: the cores this process may use)", integer_flag(),
-                                  "N")("seed", "seed of everything random",
-                                       cxxopts::value<uint64_t>()->default_value("1234"),
-                                       "N")("json", "write the result here, machine-readable", text_flag(), "FILE")(
+                                  "N")("seed", "seed of everything random", seed_flag(1234), "N")(
+      "json", "write the result here, machine-readable", text_flag(), "FILE")(
       "quiet", "print results, warnings and errors only", switch_flag())(
+      "no-verify", "use weights and shards without comparing them with their recorded content hashes", switch_flag())(
       "device", "auto, cpu, cuda or cuda:N; trainings: several GPUs, cuda:0,1 or cuda:0-3 or cuda:all",
       text_flag("auto"), "NAME")(
       "profile",
@@ -128,7 +170,7 @@ bool CommandLine::parse(int argc, char** argv) {
     const std::string name = word.starts_with("--") ? word.substr(2) : "";
     if (lists.contains(name)) {
       std::string joined;
-      while (place + 1 < argc && (std::string_view(argv[place + 1]) == "-" || argv[place + 1][0] != '-')) {
+      while (place + 1 < argc && !is_flag(argv[place + 1])) {
         if (!joined.empty()) joined += kListDelimiter;
         joined += argv[++place];
       }
@@ -147,10 +189,20 @@ bool CommandLine::parse(int argc, char** argv) {
 
   try {
     result_ = options_.parse(static_cast<int>(pointers.size()), pointers.data());
+  } catch (const WrongNumber& wrong) {
+    std::string flag;
+    for (size_t i = 1; i < words.size() && flag.empty(); ++i) {
+      const std::string& word = words[i];
+      const std::string name = word.substr(0, word.find('='));
+      if (word.starts_with("-") &&
+          (word == name + "=" + wrong.text || (word == name && i + 1 < words.size() && words[i + 1] == wrong.text)))
+        flag = name.size() == 2 ? "-" + name : name;
+    }
+    fail_usage("{}: {} '{}': must be {}", name_, flag, wrong.text, wrong.wanted);
   } catch (const cxxopts::exceptions::no_such_option& error) {
     const std::string message = error.what();
     for (const std::string& word : words) {
-      if (!word.starts_with("-")) continue;
+      if (!is_flag(word)) continue;
       const std::string name =
           word.substr(word.find_first_not_of('-') == std::string::npos ? 0 : word.find_first_not_of('-'));
       const std::string bare = name.substr(0, name.find('='));
@@ -176,14 +228,45 @@ bool CommandLine::parse(int argc, char** argv) {
   common_.seed = get<uint64_t>("seed");
   if (given("json")) {
     common_.json = text("json");
-    check_writable(*common_.json);
+    check_writable(*common_.json, OutputKind::json);
+    check_no_input(*common_.json, "json");
   }
   common_.quiet = get<bool>("quiet");
   common_.device = text("device");
   common_.profile = text("profile");
   set_thread_count(common_.threads);
   set_quiet(common_.quiet);
+  if (get<bool>("no-verify")) {
+    set_content_verification(false);
+    say("content hashes of weights and shards are not verified (--no-verify)");
+  }
   return true;
+}
+
+void CommandLine::check_no_input(const std::filesystem::path& output, const std::string& flag) const {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(output, error);
+  if (!std::filesystem::is_regular_file(status)) return;
+  for (const std::string& group : options_.groups())
+    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
+      for (const std::string& other : names_of(option)) {
+        if (other == flag || !given(other) || option.is_boolean) continue;
+        std::vector<std::string> values;
+        if (option.is_container)
+          values = parsed()[other].as<std::vector<std::string>>();
+        else
+          values = {raw_value(other)};
+        for (const std::string& value : values)
+          if (!value.empty() && std::filesystem::equivalent(value, output, error))
+            fail_usage("{}: --{} {} is also what --{} names; name another file for the result", name_, flag,
+                       output.string(), other);
+      }
+}
+
+std::string CommandLine::raw_value(const std::string& flag) const {
+  for (const cxxopts::KeyValue& argument : parsed().arguments())
+    if (argument.key() == flag) return argument.value();
+  return "";
 }
 
 const cxxopts::ParseResult& CommandLine::parsed() const {

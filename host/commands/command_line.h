@@ -13,7 +13,7 @@
 
 namespace cbtm {
 
-/// The flags every command has: --threads, --seed, --json FILE, --quiet, --device, --profile, --help.
+/// The flags every command has: --threads, --seed, --json FILE, --quiet, --no-verify, --device, --profile, --help.
 struct CommonFlags {
   int threads = 1;
   uint64_t seed = 1234;
@@ -62,11 +62,15 @@ class CommandLine {
   const CommonFlags& common() const { return common_; }
   /// The command line as typed, for run.json.
   const std::string& as_typed() const { return as_typed_; }
+  /// Throws a usage Error if the file that `flag` names is also what another flag of this command line names: a result
+  /// that would replace its own input.
+  void check_no_input(const std::filesystem::path& output, const std::string& flag) const;
   /// Writes `result` to the --json file, if one was asked for.
   void write_json(const Json& result) const;
 
  private:
   const cxxopts::ParseResult& parsed() const;
+  std::string raw_value(const std::string& flag) const;
   [[noreturn]] void missing(const std::string& flag) const;
   void print_help() const;
   std::vector<std::string> flag_names() const;
@@ -83,12 +87,15 @@ class CommandLine {
   std::string as_typed_;
 };
 
-/// Shorthands for cxxopts values: required or optional without default, or with one.
+/// Shorthands for cxxopts values: required or optional without default, or with one. Numbers are read whole: "0,5",
+/// "5%" and "1e-3x" are usage Errors that name the flag. Whole numbers may be written 20000, 1e6, 1.5M or 2G (K, M, G,
+/// T are powers of 1000), as long as the value is whole.
 std::shared_ptr<cxxopts::Value> text_flag();
 std::shared_ptr<cxxopts::Value> text_flag(const std::string& default_value);
 std::shared_ptr<cxxopts::Value> list_flag();
 std::shared_ptr<cxxopts::Value> integer_flag();
 std::shared_ptr<cxxopts::Value> integer_flag(int64_t default_value);
+std::shared_ptr<cxxopts::Value> seed_flag(uint64_t default_value);
 std::shared_ptr<cxxopts::Value> number_flag();
 std::shared_ptr<cxxopts::Value> number_flag(const std::string& default_value);
 std::shared_ptr<cxxopts::Value> switch_flag();

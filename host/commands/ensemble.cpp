@@ -7,7 +7,9 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
+#include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
+#include "cbtm/base/signals.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/device/open_device.h"
 #include "cbtm/ensemble/generate.h"
@@ -67,11 +69,9 @@ double temperature_flag(Device& device, const CommandLine& line, const ExpertSet
   if (!line.given("router-temperature")) return experts.router().parts().temperature;
   const std::string text = line.text("router-temperature");
   if (text != "tune") {
-    char* end = nullptr;
-    const double value = std::strtod(text.c_str(), &end);
-    if (*end != '\0' || !(value > 0) || !std::isfinite(value))
-      fail_usage("--router-temperature {}: must be a positive number or tune", text);
-    return value;
+    const std::optional<double> value = parse_number(text);
+    if (!value || !(*value > 0)) fail_usage("--router-temperature {}: must be a positive number or tune", text);
+    return *value;
   }
   const std::filesystem::path root = line.given("run") ? line.path("run") : run_of(line);
   if (root.empty()) fail_usage("--router-temperature tune needs a run's held-out documents: give --run RUN");
@@ -89,6 +89,11 @@ int64_t memory_flag(const CommandLine& line) {
 }
 
 int evaluate(const CommandLine& line) {
+  if (line.given("token-log-probs")) {
+    check_writable(line.path("token-log-probs"), OutputKind::json_lines);
+    line.check_no_input(line.path("token-log-probs"), "token-log-probs");
+  }
+  install_stop_signals();
   const ExpertSet experts = open_experts(line);
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   EvaluationOptions options{.routing = parse_routing_mode(line.text("routing"))};
@@ -208,6 +213,7 @@ int generate_text(const CommandLine& line) {
 }
 
 int average(const CommandLine& line) {
+  check_replaceable(line.path("out"));
   const ExpertSet experts = open_experts(line);
   std::vector<double> weights(static_cast<size_t>(experts.router().clusters()), 0.0);
   for (const Expert& expert : experts.experts())

@@ -2,10 +2,12 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
+#include "cbtm/base/signals.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/device/open_device.h"
 #include "commands/commands.h"
 #include "commands/evaluation_flags.h"
+#include "commands/model_tokenizer.h"
 #include "commands/weights_flag.h"
 
 namespace cbtm {
@@ -19,16 +21,16 @@ int run_evaluate(int argc, char** argv) {
   add_document_flags(line);
   add_weights_flag(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
+  install_stop_signals();
   const std::filesystem::path directory = line.path("model");
   OptCheckpoint::open(directory);  // what is wrong with the files is said first
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const auto model = InferenceModel::load(*device, directory, weights_flag(line));
   const Tokenizer tokenizer = Tokenizer::load(line.given("tokenizer") ? line.path("tokenizer") : directory);
+  const std::optional<ExpertCard> card = read_expert_card(directory);
+  check_tokenizer(directory, card, tokenizer);
   int64_t length = model->config().max_position_embeddings;
-  if (std::filesystem::exists(directory / "expert.json"))
-    length = std::min(
-        length,
-        read_json_file(directory / "expert.json").value("settings", Json::object()).value("sequence_length", length));
+  if (card) length = std::min(length, card->sequence_length(length));
   if (line.given("max-tokens")) length = line.integer("max-tokens", 1, model->config().max_position_embeddings);
   Json described;
   const auto documents = documents_of(line, tokenizer, {}, described);

@@ -7,8 +7,11 @@
 namespace cbtm {
 
 void add_document_flags(CommandLine& line) {
-  line.group("Documents")("run", "a run whose held-out documents to use", text_flag(), "DIR")(
-      "split", "which of them: valid (what results are reported on), tune or train", text_flag("valid"), "NAME")(
+  line.group("Documents")(
+      "run",
+      "a run whose held-out documents to use; no </s> is put in front of a document, its first token is context only",
+      text_flag(),
+      "DIR")("split", "which of them: valid (what results are reported on), tune or train", text_flag("valid"), "NAME")(
       "max-tokens", "read at most this many tokens of a document (default: what the model was trained on)",
       integer_flag(), "N");
   add_corpus_flags(line);

@@ -2,11 +2,17 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
+#include <optional>
 
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/content_hash.h"
+#include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/ensemble/evaluate.h"
+#include "cbtm/run/expert_card.h"
 #include "cbtm/train/run_training.h"
 #include "commands/evaluation_flags.h"
 #include "commands/stages.h"
@@ -22,43 +28,111 @@ std::vector<int64_t> top_k_sweep(int64_t clusters) {
   return values;
 }
 
-std::string weights_hash(const std::filesystem::path& model) { return hash_file_hex(model / "model.safetensors"); }
+/// Of all files that hold a model's weights, one or several.
+std::string weights_hash(const std::filesystem::path& model) {
+  const std::optional<ExpertCard> card = read_expert_card(model);
+  verify_weights(model, card);
+  const std::vector<std::string> files = weight_files(model);
+  if (files.empty()) fail("{}: holds no weights", model.string());
+  return hash_hex((card && card->files.is_object() ? card->files : content_hashes(model, files)).dump());
+}
 
 Evaluation evaluate_one(Device& device, const std::filesystem::path& model,
                         const std::vector<EvaluationDocument>& documents, int64_t length) {
   return evaluate_model(*InferenceModel::load(device, model), documents, length);
 }
 
-/// Perplexities of the models kept at equal distances on the way, and of the finished ones.
+/// The models kept after one step of the training, if they are all there and of this run's training; else says what is
+/// wrong with them.
+std::optional<ExpertSet> snapshot_experts(const RunDirectory& run, const RunDirectory& snapshot,
+                                          const ExpertCard& baseline, std::string& problem) {
+  try {
+    const std::optional<ExpertCard> dense = read_expert_card(snapshot.baseline());
+    if (!dense || dense->snapshot_step < 0) {
+      problem = "its dense model is not there";
+      return std::nullopt;
+    }
+    if (dense->settings != baseline.settings || dense->inputs != baseline.inputs) {
+      problem = "it is of another training than the dense baseline";
+      return std::nullopt;
+    }
+    verify_weights(snapshot.baseline(), dense);
+    ExpertSet experts = ExpertSet::open({.experts = snapshot.experts(), .router = run.router()});
+    if (static_cast<int64_t>(experts.experts().size()) != experts.router().clusters()) {
+      problem = "not all experts are there";
+      return std::nullopt;
+    }
+    return experts;
+  } catch (const Error& error) {
+    problem = error.what();
+    return std::nullopt;
+  }
+}
+
+std::vector<std::filesystem::path> snapshot_directories(const RunDirectory& run) {
+  std::vector<std::filesystem::path> directories;
+  std::error_code error;
+  for (auto entry = std::filesystem::directory_iterator(run.snapshots(), error);
+       !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
+    if (const std::string name = entry->path().filename().string();
+        name.find_first_not_of("0123456789") == std::string::npos)
+      directories.push_back(entry->path());
+  std::sort(directories.begin(), directories.end());
+  return directories;
+}
+
+/// Models that an evaluation has used are needed no more. What is not cbtm's stays.
+void remove_snapshots(const RunDirectory& run) {
+  std::error_code error;
+  for (const std::filesystem::path& directory : snapshot_directories(run)) {
+    const RunDirectory snapshot(directory);
+    std::vector<std::filesystem::path> models = {snapshot.baseline()};
+    for (auto entry = std::filesystem::directory_iterator(snapshot.experts(), error);
+         !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
+      models.push_back(entry->path());
+    for (const std::filesystem::path& model : models) remove_output_directory(model);
+    remove_abandoned_outputs(directory);
+    remove_abandoned_outputs(snapshot.experts());
+    std::filesystem::remove(snapshot.experts(), error);
+    std::filesystem::remove(directory, error);
+  }
+  std::filesystem::remove(run.snapshots(), error);
+}
+
+/// Perplexities of the models kept on the way, at the steps that their cards say, and of the finished ones.
 Json gain_curve(Device& device, const RunDirectory& run, const std::vector<EvaluationDocument>& documents,
                 int64_t length, double temperature, const Json& last) {
   Json points = Json::array();
-  int64_t count = 0;
-  while (std::filesystem::exists(run.snapshot(count + 1))) ++count;
-  const int64_t tokens = find_stage(run, "baseline")["summary"]["tokens"];
-  const int64_t steps = find_stage(run, "baseline")["summary"]["steps"];
-  for (int64_t number = 1; number <= count; ++number) {
-    const RunDirectory snapshot(run.snapshot(number));
-    const ExpertSet experts = ExpertSet::open({.experts = snapshot.experts(), .router = run.router()});
-    if (static_cast<int64_t>(experts.experts().size()) != experts.router().clusters() ||
-        !std::filesystem::exists(snapshot.baseline())) {
-      warn(fmt::format("{}: not all models are there; left out of the curve", snapshot.root().string()));
+  const std::optional<ExpertCard> baseline = read_expert_card(run.baseline());
+  if (!baseline || !baseline->training.is_object() || !baseline->training.contains("tokens") ||
+      !baseline->training.contains("steps"))
+    fail("{}: says nothing of its training; train it again with --redo", (run.baseline() / "expert.json").string());
+  const Json tokens = baseline->training["tokens"];
+  const Json steps = baseline->training["steps"];
+  for (const std::filesystem::path& directory : snapshot_directories(run)) {
+    const RunDirectory snapshot(directory);
+    std::string problem;
+    const std::optional<ExpertSet> experts = snapshot_experts(run, snapshot, *baseline, problem);
+    if (!experts) {
+      warn(fmt::format("{}: left out of the curve: {}", directory.string(), problem));
       continue;
     }
     EvaluationOptions options{.length_max = length};
-    const double power = experts.router().parts().distance_power;
+    const double power = experts->router().parts().distance_power;
     for (const int64_t top_k :
-         {int64_t{1}, std::min<int64_t>(2, experts.router().clusters()), experts.router().clusters()})
+         {int64_t{1}, std::min<int64_t>(2, experts->router().clusters()), experts->router().clusters()})
       options.mixtures.push_back({top_k, temperature, power});
-    const Evaluation ensemble = evaluate_ensemble(device, experts, documents, options);
-    const int64_t step = number * steps / (count + 1);
-    points.push_back({{"step", step},
-                      {"tokens", step * (tokens / std::max<int64_t>(1, steps))},
+    const Evaluation ensemble = evaluate_ensemble(device, *experts, documents, options);
+    const std::optional<ExpertCard> dense = read_expert_card(snapshot.baseline());
+    points.push_back({{"step", dense->snapshot_step},
+                      {"tokens", dense->snapshot_tokens},
                       {"dense", evaluate_one(device, snapshot.baseline(), documents, length).scores[0].perplexity()},
                       {"top_1", ensemble.scores[0].perplexity()},
                       {"top_2", ensemble.scores[1].perplexity()},
                       {"all", ensemble.scores[2].perplexity()}});
   }
+  std::sort(points.begin(), points.end(),
+            [](const Json& a, const Json& b) { return a["step"].get<int64_t>() < b["step"].get<int64_t>(); });
   Json end = last;
   end["step"] = steps;
   end["tokens"] = tokens;
@@ -79,8 +153,18 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
                      .command = command};
   for (const Expert& expert : experts.experts())
     record.inputs["expert/" + RunDirectory::cluster_name(expert.cluster)] = weights_hash(expert.directory);
-  if (!stage_is_due(run, record, run.evaluation() / "ensemble.json", redo))
+  const std::vector<std::string> results = {"seed.json", "baseline.json", "ensemble.json", "curve.json"};
+  const auto hash_results = [&]() -> Json {
+    for (const std::string& name : results)
+      if (!std::filesystem::exists(run.evaluation() / name)) return "missing";
+    return hash_hex(content_hashes(run.evaluation(), results).dump());
+  };
+  record.result = hash_results();
+  if (!stage_is_due(run, record, run.evaluation() / "ensemble.json", redo)) {
+    remove_snapshots(run);  // a process that died while it removed them has left some
     return find_stage(run, "evaluate")["summary"];
+  }
+  for (const std::string& name : results) check_writable(run.evaluation() / name, OutputKind::json);
 
   const auto start = std::chrono::steady_clock::now();
   const std::vector<EvaluationDocument> tuning = run_documents(run, "tune");
@@ -127,8 +211,9 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
   write_json_file(run.evaluation() / "ensemble.json", evaluation_json(ensemble, settings, described));
   record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   record.summary = summary;
+  record.result = hash_results();
   record_stage(run, record);
-  std::filesystem::remove_all(run.snapshots());
+  remove_snapshots(run);
   return summary;
 }
 

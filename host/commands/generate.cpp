@@ -10,6 +10,7 @@
 #include "cbtm/device/open_device.h"
 #include "commands/commands.h"
 #include "commands/generation_flags.h"
+#include "commands/model_tokenizer.h"
 #include "commands/weights_flag.h"
 
 namespace cbtm {
@@ -32,6 +33,7 @@ int run_generate(int argc, char** argv) {
   else if (std::filesystem::exists(directory / "vocab.json"))
     tokenizer = Tokenizer::load(directory);
   const Tokenizer* known = tokenizer ? &*tokenizer : nullptr;
+  if (known != nullptr) check_tokenizer(directory, read_expert_card(directory), *known);
 
   OptCheckpoint::open(directory);  // what is wrong with the files is said first
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);

@@ -14,10 +14,11 @@ namespace cbtm {
 void add_generation_flags(CommandLine& line) {
   line.group("Prompt")("prompt", "text to go on from (default: standard input, or ask at a terminal)", text_flag(),
                        "TEXT")("prompt-ids", "token ids instead: a JSON file [[...], ...]", text_flag(), "FILE")(
-      "no-bos", "do not put </s> in front of a text prompt", switch_flag())(
-      "max-new-tokens", "tokens to generate at most", integer_flag(128), "N");
+      "no-bos",
+      "do not put </s> in front of a text prompt (evaluating never does: a document's first token is context only)",
+      switch_flag())("max-new-tokens", "tokens to generate at most", integer_flag(128), "N");
   line.group("Sampling")("greedy", "always the most likely token", switch_flag())(
-      "temperature", "of sampling: below 1 is more cautious", number_flag("1"), "R")(
+      "temperature", "of sampling: below 1 is more cautious; 0 is --greedy", number_flag("1"), "R")(
       "sampling-top-k", "draw from the N most likely tokens; 0 is all", integer_flag(0), "N")(
       "sampling-top-p", "draw from the smallest set of tokens with this probability", number_flag("1"), "P")(
       "repetition-penalty", "of tokens seen before; 1 is none", number_flag("1"), "R")(
@@ -28,8 +29,9 @@ void add_generation_flags(CommandLine& line) {
 GenerationOptions generation_options(const CommandLine& line, const OptConfig& config) {
   GenerationOptions options;
   options.new_tokens_max = line.integer("max-new-tokens", 1, 1 << 24);
-  options.sampling.greedy = line.get<bool>("greedy");
-  options.sampling.temperature = line.number("temperature", 1e-4, 1e4);
+  const double temperature = line.number("temperature", 0, 1e4);
+  options.sampling.greedy = line.get<bool>("greedy") || temperature == 0;
+  if (!options.sampling.greedy) options.sampling.temperature = line.number("temperature", 1e-4, 1e4);
   options.sampling.top_k = line.integer("sampling-top-k", 0);
   options.sampling.top_p = line.number("sampling-top-p", 1e-9, 1);
   options.sampling.repetition_penalty = line.number("repetition-penalty", 1e-3, 1e3);

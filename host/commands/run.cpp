@@ -3,11 +3,14 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/device/open_device.h"
 #include "cbtm/report/report.h"
+#include "cbtm/run/run_directory.h"
+#include "cbtm/tokenizer/tokenizer.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
 #include "commands/evaluation_stage.h"
@@ -36,7 +39,6 @@ void add_run_flags(CommandLine& line) {
 
 SeedSource source_of(const CommandLine& line, int64_t vocab_size) {
   if (line.given("preset") || line.given("config") || line.given("init")) return seed_source(line, vocab_size);
-  say(fmt::format("no --preset, --config or --init: the experts branch from a new model of preset {}", kDefaultPreset));
   return preset_source(kDefaultPreset, vocab_size);
 }
 
@@ -57,6 +59,45 @@ TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& 
   return seed;
 }
 
+/// The settings of the dense model that the experts are compared with.
+TrainingSettings branch_settings(const CommandLine& line, const SeedSource& source, int64_t corpus_tokens,
+                                 int64_t clusters) {
+  TrainingSettings dense = dense_settings(line, source_config(source), corpus_tokens, clusters);
+  if (!line.given("snapshots")) dense.snapshots = kDefaultSnapshots;
+  return dense;
+}
+
+/// Everything that a flag can get wrong is said before the corpus is read: what depends on the corpus is tried with
+/// stand-ins. Opens the devices.
+DeviceList check_all_flags(const CommandLine& line) {
+  constexpr int64_t kSomeTokens = int64_t{1} << 40;
+  corpus_options(line);
+  const int64_t clusters = cluster_options(line, {}).clusters;
+  int64_t vocab_size = line.integer("vocab-size", 260, 1 << 24);
+  line.integer("min-frequency", 0);
+  if (line.given("tokenizer")) vocab_size = Tokenizer::load(line.path("tokenizer")).vocab_size();
+  const SeedSource source = source_of(line, vocab_size);
+  if (!line.given("preset") && !line.given("config") && !line.given("init"))
+    say(fmt::format("no --preset, --config or --init: the experts branch from a new model of preset {}",
+                    kDefaultPreset));
+  if (line.given("init") && !line.given("tokenizer"))
+    warn("--init without --tokenizer: a tokenizer learnt from the corpus has other ids than the model was trained on");
+  const OptConfig config = source_config(source);
+  if (line.given("tokenizer") && config.vocab_size < vocab_size)
+    fail(
+        "the model's vocabulary of {} is smaller than the tokenizer's {}; give the tokenizer that belongs to it "
+        "(--tokenizer)",
+        config.vocab_size, vocab_size);
+  const TrainingSettings dense = branch_settings(line, source, kSomeTokens, clusters);
+  const TrainingSettings expert = expert_settings(dense, clusters, match_batch(line));
+  const TrainingSettings seed = seed_settings(line, dense, source, kSomeTokens);
+  DeviceList devices = open_devices(line.common().device, line.common().profile);
+  check_training_settings(devices.all(), config, dense);
+  check_training_settings(devices.all(), config, seed);
+  for (Device* device : devices.all()) check_training_settings({&device, 1}, config, expert);
+  return devices;
+}
+
 }  // namespace
 
 int run_run(int argc, char** argv) {
@@ -68,22 +109,27 @@ int run_run(int argc, char** argv) {
   add_run_flags(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
   const RunDirectory run(line.path("out"));
+  prepare_run_directory(run);
+  const DeviceList devices = check_all_flags(line);
+  install_stop_signals();
   const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
   const ClusterOptions options = cluster_options(line, corpus);
   corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
   const bool redo = line.get<bool>("redo");
-  const DeviceList devices = open_devices(line.common().device, line.common().profile);
-  install_stop_signals();
 
-  run_tokenizer_stage(run, line, corpus, redo);
-  const Json clusters = run_cluster_stage(devices.front(), run, line, options, redo);
+  Json clusters;
+  {
+    const FileLock lock = lock_clusters(run);
+    run_tokenizer_stage(run, line, corpus, redo);
+    clusters = run_cluster_stage(devices.front(), run, line, options, redo);
+  }
+  const FileLock lock = lock_shards_for_reading(run);
   const auto count = clusters["clusters"].get<int64_t>();
   print_clusters(clusters);
   std::fflush(stdout);
 
   const SeedSource source = source_of(line, clusters["vocab_size"]);
-  TrainingSettings dense = dense_settings(line, source_config(source), train_tokens(clusters), count);
-  if (!line.given("snapshots")) dense.snapshots = kDefaultSnapshots;
+  const TrainingSettings dense = branch_settings(line, source, train_tokens(clusters), count);
   const TrainingSettings expert = expert_settings(dense, count, match_batch(line));
   train_run_seed(devices.all(), run, source, seed_settings(line, dense, source, train_tokens(clusters)), redo,
                  line.as_typed());

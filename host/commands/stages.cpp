@@ -6,6 +6,7 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/cluster/router.h"
 #include "cbtm/tokenizer/tokenizer.h"
@@ -13,26 +14,54 @@
 
 namespace cbtm {
 
+namespace {
+
+/// stage_is_due where it is known that a result is there.
+bool differs(const RunDirectory& run, const std::string& name, const std::string& difference, bool redo,
+             const std::filesystem::path& result) {
+  if (difference.empty()) {
+    say(fmt::format("{}: done already, in {}", name, result.string()));
+    return false;
+  }
+  if (!redo)
+    fail("{}: the stage '{}' was made from something else ({}); pass --redo to make it again, or another --out",
+         run.root().string(), name, difference);
+  return true;
+}
+
+}  // namespace
+
 bool stage_is_due(const RunDirectory& run, const StageRecord& wanted, const std::filesystem::path& result, bool redo) {
   recover_directory(result);
   if (!std::filesystem::exists(result)) return true;
   std::string difference;
-  switch (stage_state(run, wanted, difference)) {
-    case StageState::missing: return true;
-    case StageState::current: say(fmt::format("{}: done already, in {}", wanted.name, result.string())); return false;
-    case StageState::changed:
-      if (!redo)
-        fail("{}: the stage '{}' was made from something else ({}); pass --redo to make it again, or another --out",
-             run.root().string(), wanted.name, difference);
-      return true;
-  }
-  return true;
+  if (stage_state(run, wanted, difference) == StageState::missing) return true;
+  return differs(run, wanted.name, difference, redo, result);
+}
+
+FileLock lock_clusters(const RunDirectory& run) {
+  FileLock lock(run.clusters_lock(), FileLock::Wait::no);
+  if (!lock.held())
+    fail("{}: another process is making or using its shards; wait for its end, or name another --out",
+         run.root().string());
+  return lock;
 }
 
 void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const CorpusOptions& corpus, bool redo) {
   constexpr int64_t kTextBytesMax = 256 << 20;
-  StageRecord record{
-      .name = "tokenizer", .settings = Json::object(), .inputs = Json::object(), .command = line.as_typed()};
+  recover_directory(run.tokenizer());
+  Json present;  // of the tokenizer that lies there; one that cannot be read is made again
+  try {
+    if (std::filesystem::exists(run.tokenizer())) present = Tokenizer::load(run.tokenizer()).content_hash();
+  } catch (const Error& error) {
+    warn(fmt::format("{}; it is made again", error.what()));
+    present = "damaged";
+  }
+  StageRecord record{.name = "tokenizer",
+                     .settings = Json::object(),
+                     .inputs = Json::object(),
+                     .command = line.as_typed(),
+                     .result = present};
   if (line.given("tokenizer")) {
     const Tokenizer given = Tokenizer::load(line.path("tokenizer"));
     record.inputs["tokenizer"] = given.content_hash();
@@ -40,6 +69,7 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
     AtomicDirectory output(run.tokenizer());
     given.save(output.path());
     output.commit();
+    record.result = given.content_hash();
   } else {
     record.settings = {{"vocab_size", line.integer("vocab-size", 260, 1 << 24)},
                        {"min_frequency", line.integer("min-frequency", 0)}};
@@ -49,6 +79,7 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
     CorpusStatistics read;  // clustering reads the same again and says what is bad
     record.summary = train_corpus_tokenizer(corpus, record.settings["vocab_size"], record.settings["min_frequency"],
                                             kTextBytesMax, run.tokenizer(), read);
+    record.result = record.summary["content_hash"];
     record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   }
   record_stage(run, record);
@@ -63,10 +94,37 @@ Json run_cluster_stage(Device& device, const RunDirectory& run, const CommandLin
       .inputs = {{"corpus", corpus_fingerprint(options.corpus)}, {"tokenizer", tokenizer.content_hash()}},
       .command = line.as_typed()};
   recover_directory(run.shards());
-  if (std::filesystem::exists(run.shards()) && !stage_is_due(run, record, run.clusters_json(), redo))
-    return read_clusters(run);
+  const std::filesystem::path result = run.shards_clusters_json();
+  if (std::filesystem::exists(result)) {
+    // What they were made from stands in the set itself, which appeared whole; run.json is brought up to date from it.
+    Json clusters;
+    try {
+      clusters = read_clusters(run);
+    } catch (const Error&) {
+      if (!redo) throw;
+    }
+    const auto object = [&](const char* key) {
+      return clusters.is_object() && clusters.contains(key) && clusters[key].is_object() ? clusters[key]
+                                                                                         : Json::object();
+    };
+    const std::string difference =
+        clusters.is_null() ? "it is damaged" : stage_difference(object("settings"), object("inputs"), record);
+    if (!differs(run, record.name, difference, redo, run.shards())) {
+      record.result = hash_file_hex(result);
+      std::string ignored;
+      if (stage_state(run, record, ignored) != StageState::current) {
+        if (clusters.contains("command") && clusters["command"].is_string()) record.command = clusters["command"];
+        record_stage(run, record);
+        say("cluster: its record in run.json is made again from clusters.json");
+      }
+      return clusters;
+    }
+  }
   const auto start = std::chrono::steady_clock::now();
-  const Json clusters = cluster_corpus(device, tokenizer, options, run);
+  const Json clusters =
+      cluster_corpus(device, tokenizer, options, run,
+                     {{"settings", record.settings}, {"inputs", record.inputs}, {"command", record.command}});
+  record.result = hash_file_hex(result);
   record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   record_stage(run, record);
   return clusters;

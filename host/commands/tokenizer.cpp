@@ -8,6 +8,7 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/json.h"
+#include "cbtm/base/signals.h"
 #include "cbtm/cluster/cluster_corpus.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
@@ -40,11 +41,19 @@ void for_json_lines(const std::string& path, const Body& body) {
   if (!input.eof()) fail("{}: cannot be read", path);  // a directory, for example
 }
 
+/// The file that encode and decode write.
+std::filesystem::path output_file(const CommandLine& line) {
+  const std::filesystem::path output = line.path("output");
+  check_writable(output, OutputKind::json_lines);
+  line.check_no_input(output, "output");
+  return output;
+}
+
 int encode(const CommandLine& line) {
   const Tokenizer tokenizer = Tokenizer::load(line.path("tokenizer"));
   const EncodeOptions options{.add_bos = !line.get<bool>("no-bos"), .special_tokens = !line.get<bool>("no-special")};
   Encoder encoder(tokenizer);
-  AtomicFile output(line.path("output"));
+  AtomicFile output(output_file(line));
   std::vector<int32_t> ids;
   for_json_lines(line.text("input"), [&](const Json& json, const std::string& place) {
     const std::string field = line.text("text-field");
@@ -61,7 +70,7 @@ int encode(const CommandLine& line) {
 int decode(const CommandLine& line) {
   const Tokenizer tokenizer = Tokenizer::load(line.path("tokenizer"));
   const bool skip_special = line.get<bool>("skip-special");
-  AtomicFile output(line.path("output"));
+  AtomicFile output(output_file(line));
   for_json_lines(line.text("input"), [&](const Json& json, const std::string& place) {
     const Json& list = json.is_object() && json.contains("ids") ? json["ids"] : json;
     if (!list.is_array()) fail("{}: must be a list of token ids", place);
@@ -102,6 +111,8 @@ int run_tokenizer(int argc, char** argv) {
   if (what == "decode") return decode(line);
   if (what != "train") fail_usage("tokenizer: '{}' is unknown; use train, encode or decode", what);
   const std::filesystem::path directory = line.path("out");
+  check_replaceable(directory);
+  install_stop_signals();
   CorpusStatistics statistics;
   Json summary = train_corpus_tokenizer(corpus_options(line), line.integer("vocab-size", 260, 1 << 24),
                                         line.integer("min-frequency", 0), INT64_MAX, directory, statistics);

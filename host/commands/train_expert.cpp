@@ -28,6 +28,8 @@ int run_train_expert(int argc, char** argv) {
     fail_usage("train_expert: give one of --shard N, --baseline and --all");
   const RunDirectory run(line.path("run"));
   const Json clusters = read_clusters(run);
+  prepare_run_directory(run);
+  const FileLock lock = lock_shards_for_reading(run);
   const auto count = clusters["clusters"].get<int64_t>();
   if (!std::filesystem::exists(run.seed()))
     fail("{}: there is no seed to branch from; run cbtm train_seed --run {} first", run.seed().string(),

@@ -17,6 +17,8 @@ int run_train_seed(int argc, char** argv) {
   if (!line.parse(argc, argv)) return kExitSuccess;
   const RunDirectory run(line.path("run"));
   const Json clusters = read_clusters(run);
+  prepare_run_directory(run);
+  const FileLock lock = lock_shards_for_reading(run);
   const SeedSource source = seed_source(line, clusters["vocab_size"]);
   TrainingSettings settings = dense_settings(line, source_config(source), train_tokens(clusters), 1);
   if (!source.init.empty() && !line.given("steps") && !line.given("tokens")) settings.steps = 0;

@@ -5,6 +5,7 @@
 #include "cbtm/base/threads.h"
 #include "cbtm/dataset/indexed_dataset.h"
 #include "cbtm/ensemble/evaluate.h"
+#include "cbtm/run/cluster_manifest.h"
 
 namespace cbtm {
 
@@ -12,13 +13,15 @@ std::vector<EvaluationDocument> run_documents(const RunDirectory& run, const std
   if (split != "train" && split != "valid" && split != "tune")
     fail_usage("--split {}: use train, valid or tune", split);
   std::vector<EvaluationDocument> documents;
-  for (int64_t cluster = 0; std::filesystem::exists(run.shard(cluster)); ++cluster) {
+  const Json clusters = read_clusters(run);
+  for (int64_t cluster = 0; cluster < clusters["clusters"].get<int64_t>(); ++cluster) {
+    verify_shard(run, clusters, cluster, split);
     const IndexedDataset dataset(run.shard(cluster) / split);
     std::ifstream names(run.shard(cluster) / (split + ".documents.jsonl"));
     for (int64_t s = 0; s < dataset.sequences(); ++s) {
       std::string line;
       const Json entry = std::getline(names, line) ? Json::parse(line, nullptr, false) : Json();
-      if (!entry.is_object() || !entry.contains("id"))
+      if (!entry.is_object() || !entry.contains("id") || !entry["id"].is_string())
         fail("{}: line {} is damaged or missing", (run.shard(cluster) / (split + ".documents.jsonl")).string(), s + 1);
       documents.push_back({entry["id"].get<std::string>(), dataset.sequence(s), cluster});
     }

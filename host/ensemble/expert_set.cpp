@@ -26,11 +26,7 @@ std::vector<Expert> find_experts(const std::filesystem::path& directory) {
     const std::string name = entry.filename().string();
     if (name == "router" || name == "tokenizer" || is_unfinished_output(entry)) continue;
     if (!std::filesystem::exists(entry / "config.json")) continue;
-    Expert expert{.directory = entry, .card = nullptr};
-    if (const std::filesystem::path card = entry / "expert.json"; std::filesystem::exists(card)) {
-      expert.card = read_json_file(card);
-      if (!expert.card.is_object()) fail("{}: must be an object", card.string());
-    }
+    Expert expert{.directory = entry, .card = read_expert_card(entry)};
     experts.push_back(std::move(expert));
   }
   if (experts.empty()) fail("{}: holds no experts (directories with config.json)", directory.string());
@@ -40,7 +36,7 @@ std::vector<Expert> find_experts(const std::filesystem::path& directory) {
 /// Gives every expert its cluster.
 void assign_clusters(std::vector<Expert>& experts, const Router& router, const std::string& where) {
   const auto with_card =
-      std::count_if(experts.begin(), experts.end(), [](const Expert& e) { return !e.card.is_null(); });
+      std::count_if(experts.begin(), experts.end(), [](const Expert& e) { return e.card.has_value(); });
   if (with_card != 0 && with_card != static_cast<int64_t>(experts.size()))
     fail("{}: some experts have an expert.json and some have not; keep the two kinds apart", where);
   if (with_card == 0) {
@@ -64,12 +60,11 @@ void assign_clusters(std::vector<Expert>& experts, const Router& router, const s
   } else {
     for (Expert& expert : experts) {
       const std::string shown = (expert.directory / "expert.json").string();
-      if (!expert.card.contains("cluster") || !expert.card["cluster"].is_number_integer())
-        fail("{}: says no cluster; only experts belong here", shown);
-      expert.cluster = expert.card["cluster"];
-      if (expert.card.value("router_hash", "") != router.content_hash())
+      if (expert.card->cluster < 0) fail("{}: says no cluster; only experts belong here", shown);
+      expert.cluster = expert.card->cluster;
+      if (expert.card->router_hash != router.content_hash())
         fail("{}: was trained for another router ({}) than this one ({}); give the one it belongs to (--router)", shown,
-             expert.card.value("router_hash", "?"), router.content_hash());
+             expert.card->router_hash, router.content_hash());
     }
   }
   std::vector<const Expert*> of_cluster(static_cast<size_t>(router.clusters()), nullptr);
@@ -91,6 +86,23 @@ std::filesystem::path first_existing(const std::vector<std::filesystem::path>& c
   return {};
 }
 
+/// The router in `directory`. If it is damaged, it is the experts' copy of their run's, and may be mended, it is put
+/// there again from `original`.
+Router load_router(const std::filesystem::path& directory, const std::filesystem::path& original, bool may_mend) {
+  try {
+    return Router::load(directory);
+  } catch (const Error& error) {
+    std::error_code ignored;
+    if (!may_mend || !std::filesystem::exists(original / "router.json") ||
+        std::filesystem::equivalent(directory, original, ignored))
+      throw;
+    Router router = Router::load(original);
+    warn(fmt::format("{}; it is put there again from {}", error.what(), original.string()));
+    router.save(directory);
+    return router;
+  }
+}
+
 }  // namespace
 
 ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
@@ -108,7 +120,8 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
   const std::filesystem::path router =
       !options.router.empty() ? options.router : find({options.experts / "router"}, "router", "router.json");
   if (router.empty()) fail("{}: holds no router; give one with --router DIR", options.experts.string());
-  set.router_ = std::make_unique<Router>(Router::load(router));
+  set.router_ =
+      std::make_unique<Router>(load_router(router, absolute.parent_path() / "router", options.router.empty()));
   assign_clusters(set.experts_, *set.router_, options.experts.string());
   const std::filesystem::path tokenizer =
       !options.tokenizer.empty()
@@ -135,10 +148,11 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
     const auto shorter = [](int64_t& value, int64_t other) { value = value == 0 ? other : std::min(value, other); };
     shorter(set.max_position_embeddings_, config.max_position_embeddings);
     int64_t trained = config.max_position_embeddings;
-    if (!expert.card.is_null()) {
-      if (expert.card.value("tokenizer_hash", "") != set.tokenizer_->content_hash())
-        fail("{}: was trained with another tokenizer", expert.directory.string());
-      trained = std::min(trained, expert.card.value("settings", Json::object()).value("sequence_length", trained));
+    if (expert.card) {
+      if (expert.card->tokenizer_hash != set.tokenizer_->content_hash())
+        fail("{}: was trained with another tokenizer than that of {}; give its own with --tokenizer DIR",
+             expert.directory.string(), tokenizer.string());
+      trained = std::min(trained, expert.card->sequence_length(trained));
     }
     shorter(set.trained_length_, trained);
   }

@@ -1,9 +1,11 @@
 #include "cbtm/run/run_directory.h"
 
 #include <fmt/chrono.h>
+#include <unistd.h>
 
 #include <ctime>
 
+#include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/file_lock.h"
 
@@ -37,12 +39,23 @@ void compare(const Json& before, const Json& now, const char* missing, std::stri
 
 }  // namespace
 
+std::string stage_difference(const Json& settings_before, const Json& inputs_before, const StageRecord& wanted) {
+  std::string difference;
+  compare(settings_before, wanted.settings, "setting", difference);
+  compare(inputs_before, wanted.inputs, "input", difference);
+  return difference;
+}
+
 StageState stage_state(const RunDirectory& run, const StageRecord& wanted, std::string& difference) {
   difference.clear();
   const Json record = find_stage(run, wanted.name);
   if (record.is_null()) return StageState::missing;
-  compare(record.value("settings", Json::object()), wanted.settings, "setting", difference);
-  compare(record.value("inputs", Json::object()), wanted.inputs, "input", difference);
+  if (!wanted.result.is_null() && (!record.contains("result") || record["result"] != wanted.result))
+    return StageState::missing;
+  const auto object = [&](const char* key) {
+    return record.contains(key) && record[key].is_object() ? record[key] : Json::object();
+  };
+  difference = stage_difference(object("settings"), object("inputs"), wanted);
   return difference.empty() ? StageState::current : StageState::changed;
 }
 
@@ -53,13 +66,11 @@ void record_stage(const RunDirectory& run, const StageRecord& record) {
   const std::time_t now = std::time(nullptr);
   std::tm utc{};
   gmtime_r(&now, &utc);
-  json["stages"][record.name] = {{"settings", record.settings},
-                                 {"inputs", record.inputs},
-                                 {"command", record.command},
-                                 {"seconds", record.seconds},
-                                 {"summary", record.summary},
-                                 {"version", CBTM_VERSION},
-                                 {"finished", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", utc)}};
+  json["stages"][record.name] = {
+      {"settings", record.settings}, {"inputs", record.inputs},
+      {"command", record.command},   {"seconds", record.seconds},
+      {"summary", record.summary},   {"version", CBTM_VERSION},
+      {"result", record.result},     {"finished", fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", utc)}};
   write_json_file(run.run_json(), json);
 }
 
@@ -67,7 +78,43 @@ Json find_stage(const RunDirectory& run, const std::string& name) {
   if (!std::filesystem::exists(run.run_json())) return nullptr;
   const Json json = read_run(run);
   const auto found = json["stages"].find(name);
-  return found == json["stages"].end() ? Json(nullptr) : *found;
+  if (found == json["stages"].end()) return nullptr;
+  if (!found->is_object())
+    fail("{}: the record of '{}' is damaged; remove it from the file, or remove the file: what was made is found again",
+         run.run_json().string(), name);
+  return *found;
+}
+
+void prepare_run_directory(const RunDirectory& run) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::file_status status = fs::status(run.root(), error);
+  if (fs::exists(status) && !fs::is_directory(status))
+    fail("{}: is a file, but a run is a directory; name another", run.root().string());
+  make_directories(run.root());
+  for (const fs::path& directory : {run.root(), run.experts(), run.evaluation(), run.snapshots()})
+    remove_abandoned_outputs(directory);
+  for (const fs::path& parent : {run.root() / "training", run.snapshots()})
+    for (auto entry = fs::directory_iterator(parent, error); !error && entry != fs::directory_iterator();
+         entry.increment(error)) {
+      remove_abandoned_outputs(entry->path());
+      remove_abandoned_outputs(entry->path() / "experts");
+    }
+  for (const fs::path& directory :
+       {run.tokenizer(), run.router(), run.shards(), run.seed(), run.baseline(), run.experts_router()}) {
+    recover_directory(directory);
+    check_replaceable(directory);
+  }
+  for (auto entry = fs::directory_iterator(run.experts(), error); !error && entry != fs::directory_iterator();
+       entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.size() >= 3 && name.find_first_not_of("0123456789") == std::string::npos) check_replaceable(entry->path());
+  }
+  for (const fs::path& file : {run.run_json(), run.clusters_json()})
+    if (fs::exists(file)) check_writable(file, OutputKind::json);
+  if (fs::exists(run.report())) check_writable(run.report(), OutputKind::html);
+  if (fs::exists(run.run_json())) find_stage(run, "tokenizer");  // a foreign or damaged run.json is said now
+  if (::access(run.root().c_str(), W_OK) != 0) fail("{}: cannot be written: {}", run.root().string(), errno_text());
 }
 
 }  // namespace cbtm

@@ -7,7 +7,11 @@ namespace cbtm {
 
 std::vector<Json> read_metrics(const std::filesystem::path& path) {
   std::vector<Json> lines;
+  if (!std::filesystem::exists(path)) return lines;
   std::ifstream file(path);
+  if (!file)
+    fail("{}: cannot be read: {}; it holds the curve of the steps so far: make it readable, or move it away",
+         path.string(), errno_text());
   for (std::string text; std::getline(file, text);) {
     Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (line.is_object() && line.contains("step") && line["step"].is_number_integer())

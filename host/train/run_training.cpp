@@ -1,36 +1,63 @@
 #include "cbtm/train/run_training.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "cbtm/base/atomic_output.h"
+#include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/file_lock.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/model/training_model.h"
+#include "cbtm/run/expert_card.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
 namespace cbtm {
 namespace {
 
-/// Whether a stage still has to run; says so if not, refuses if it was made from something else. `work`: where it kept
-/// its states, of which a process killed at its very end may have left some.
+/// Whether a model still has to be trained; says so if not, refuses if it was trained from something else. What it was
+/// trained from stands in its own expert.json, which appeared with it; run.json is brought up to date from there.
+/// `work`: where the training kept its states, of which a process killed at its very end may have left some.
 bool due(const RunDirectory& run, const StageRecord& wanted, const std::filesystem::path& result,
          const std::filesystem::path& work, bool redo) {
   recover_directory(result);
-  std::string difference;
-  const StageState state = std::filesystem::exists(result) ? stage_state(run, wanted, difference) : StageState::missing;
-  if (state == StageState::missing || (state == StageState::changed && redo)) return true;
-  if (state == StageState::changed)
+  std::error_code error;
+  if (!std::filesystem::exists(result) || std::filesystem::is_empty(result, error)) return true;
+  check_replaceable(result);
+  if (redo) {
+    std::optional<ExpertCard> card;
+    try {
+      card = read_expert_card(result);
+    } catch (const Error&) {  // damaged: --redo makes it again
+    }
+    if (!card || card->inputs.is_null() || !stage_difference(card->settings, card->inputs, wanted).empty()) return true;
+  }
+  const std::optional<ExpertCard> card = read_expert_card(result);
+  if (!card || card->inputs.is_null())
+    fail(
+        "{}: a model is there, but no record of what it was trained from; pass --redo to train another in its place, "
+        "or "
+        "move it away",
+        result.string());
+  if (const std::string difference = stage_difference(card->settings, card->inputs, wanted); !difference.empty())
     fail("{}: it was trained from something else ({}); pass --redo to train it again", result.string(), difference);
+  StageRecord record = wanted;
+  record.result = card->files;
+  std::string ignored;
+  if (stage_state(run, record, ignored) != StageState::current) {
+    record.command = card->command;
+    record.summary = card->training.is_object() ? card->training : Json::object();
+    record.seconds = record.summary.contains("training_seconds") && record.summary["training_seconds"].is_number()
+                         ? record.summary["training_seconds"].get<double>()
+                         : 0.0;
+    record_stage(run, record);
+    say(fmt::format("{}: its record in run.json is made again from its expert.json", wanted.name));
+  }
   forget_training_state(work);
   say(fmt::format("{}: done already, in {}", wanted.name, result.string()));
   return false;
-}
-
-std::string shard_hash(const RunDirectory& run, int64_t cluster) {
-  return hash_file_hex(run.shard(cluster) / "train.bin") + hash_file_hex(run.shard(cluster) / "train.idx");
 }
 
 void copy_one_file(const std::filesystem::path& from, const std::filesystem::path& to) {
@@ -39,13 +66,14 @@ void copy_one_file(const std::filesystem::path& from, const std::filesystem::pat
   if (error) fail("{}: cannot be copied to {}: {}", from.string(), to.string(), error.message());
 }
 
-/// A trained model with everything that belongs beside it, whole or not at all.
+/// A trained model with everything that belongs beside it, whole or not at all. The card gets the weights' hashes.
 void write_model(const std::filesystem::path& directory, const OptConfig& config, const std::vector<float>& parameters,
-                 const RunDirectory& run, const TrainingJob& job, const Json& card) {
+                 const RunDirectory& run, const TrainingJob& job, ExpertCard& card) {
   AtomicDirectory output(directory);
   write_opt_checkpoint(output.path(), config, parameters);
   Tokenizer::load(run.tokenizer()).save(output.path());
-  write_json_file(output.path() / "expert.json", card);
+  card.files = content_hashes(output.path(), weight_files(output.path()));
+  write_expert_card(output.path(), card);
   if (std::filesystem::exists(job.work_directory / "metrics.jsonl"))
     copy_one_file(job.work_directory / "metrics.jsonl", output.path() / "metrics.jsonl");
   output.commit();
@@ -74,18 +102,29 @@ std::vector<float> parameters_of(const OptCheckpoint& checkpoint) {
 }
 
 /// The run's router beside the experts, so that these can be carried off. The same one already there is left alone: its
-/// temperature may have been tuned. Experts may finish at the same time.
+/// temperature may have been tuned. A damaged one is put there anew. Experts may finish at the same time.
 void put_router(const RunDirectory& run) {
   const FileLock lock(run.experts() / ".router.lock");
   recover_directory(run.experts_router());
-  constexpr const char* kTensors = "router.safetensors";
-  if (std::filesystem::exists(run.experts_router() / kTensors) &&
-      hash_file_hex(run.experts_router() / kTensors) == hash_file_hex(run.router() / kTensors))
-    return;
+  if (std::filesystem::exists(run.experts_router() / "router.json")) {
+    constexpr const char* kTensors = "router.safetensors";
+    try {
+      read_json_file(run.experts_router() / "router.json");
+      if (hash_file_hex(run.experts_router() / kTensors) == hash_file_hex(run.router() / kTensors)) return;
+    } catch (const Error& error) {
+      warn(fmt::format("{}; it is put there again from {}", error.what(), run.router().string()));
+    }
+  }
   AtomicDirectory output(run.experts_router());
-  for (const auto& entry : std::filesystem::directory_iterator(run.router()))
-    copy_one_file(entry.path(), output.path() / entry.path().filename());
+  for (const char* name : {"router.json", "router.safetensors"})
+    copy_one_file(run.router() / name, output.path() / name);
   output.commit();
+}
+
+/// What is trained on and what the running loss comes from.
+void verify_shards(const RunDirectory& run, const Json& clusters, int64_t first, int64_t count) {
+  for (int64_t cluster = first; cluster < first + count; ++cluster)
+    for (const char* split : {"train", "tune"}) verify_shard(run, clusters, cluster, split);
 }
 
 std::filesystem::path work_directory(const RunDirectory& run, int64_t cluster) {
@@ -95,40 +134,11 @@ std::filesystem::path work_directory(const RunDirectory& run, int64_t cluster) {
 
 }  // namespace
 
-Json read_clusters(const RunDirectory& run) {
-  if (!std::filesystem::exists(run.clusters_json()))
-    fail(
-        "{}: holds no clusters.json, so there are no shards to train on; run cbtm cluster --corpus ... --out {} first, "
-        "or name another --run",
-        run.root().string(), run.root().string());
-  const Json clusters = read_json_file(run.clusters_json());
-  const auto check = [&](bool good, const std::string& what) {
-    if (!good) fail("{}: {}; the file is damaged, cluster again with --redo", run.clusters_json().string(), what);
-  };
-  const auto holds = [&](const char* name, bool (Json::*is)() const noexcept) {
-    check(clusters.is_object() && clusters.contains(name) && (clusters[name].*is)(),
-          fmt::format("{} is missing or of the wrong type", name));
-  };
-  holds("clusters", &Json::is_number_integer);
-  holds("vocab_size", &Json::is_number_integer);
-  holds("router_hash", &Json::is_string);
-  holds("tokenizer_hash", &Json::is_string);
-  holds("sizes", &Json::is_array);
-  holds("top_terms", &Json::is_array);
-  const auto count = clusters["clusters"].get<int64_t>();
-  check(count > 0 && static_cast<int64_t>(clusters["sizes"].size()) == count &&
-            static_cast<int64_t>(clusters["top_terms"].size()) == count,
-        "sizes and top_terms do not fit the number of clusters");
-  for (const Json& size : clusters["sizes"])
-    check(size.is_object() && size.contains("train_tokens") && size["train_tokens"].is_number_integer(),
-          "sizes lack train_tokens");
-  return clusters;
-}
-
-int64_t train_tokens(const Json& clusters) {
-  int64_t tokens = 0;
-  for (const Json& size : clusters["sizes"]) tokens += size["train_tokens"].get<int64_t>();
-  return tokens;
+FileLock lock_shards_for_reading(const RunDirectory& run) {
+  FileLock lock(run.clusters_lock(), FileLock::Wait::no, FileLock::Mode::shared);
+  if (!lock.held())
+    fail("{}: another process is making its shards; wait for its end, then give the same command", run.root().string());
+  return lock;
 }
 
 TrainingSettings expert_settings(const TrainingSettings& dense, int64_t clusters, bool keep_batch) {
@@ -184,6 +194,7 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
                   .work_directory = work,
                   .identity = record.inputs};
   if (redo) forget_other_training_state(devices, job, settings);
+  if (settings.steps > 0) verify_shards(run, clusters, 0, count);
   if (parameters.empty()) parameters = initial_parameters(config, settings.seed);
   TrainingResult result;
   if (settings.steps > 0) {
@@ -191,13 +202,16 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
   } else {
     result.parameters = std::move(parameters);
   }
-  write_model(run.seed(), config, result.parameters, run, job,
-              {{"kind", "seed"},
-               {"settings", record.settings},
-               {"training", summary_of(result)},
-               {"tokenizer_hash", tokenizer.content_hash()}});
+  ExpertCard card{.kind = "seed",
+                  .settings = record.settings,
+                  .inputs = record.inputs,
+                  .training = summary_of(result),
+                  .command = command,
+                  .tokenizer_hash = tokenizer.content_hash()};
+  write_model(run.seed(), config, result.parameters, run, job, card);
   record.seconds = result.seconds;
-  record.summary = summary_of(result);
+  record.summary = card.training;
+  record.result = card.files;
   record_stage(run, record);
   forget_training_state(job.work_directory);
 }
@@ -226,11 +240,14 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
   if (baseline) {
     record.inputs["shards"] = clusters["router_hash"].get<std::string>() + "/" + std::to_string(train_tokens(clusters));
   } else {
-    record.inputs["shard"] = shard_hash(run, cluster);
+    record.inputs["shard"] = shard_training_hash(run, clusters, cluster);
     record.inputs["router"] = clusters["router_hash"];
   }
   const std::filesystem::path work = work_directory(run, cluster);
-  if (!due(run, record, result_path, work, redo)) return;
+  if (!due(run, record, result_path, work, redo)) {
+    if (!baseline) put_router(run);
+    return;
+  }
 
   TrainingJob job{
       .name = baseline ? "dense baseline" : "expert " + RunDirectory::cluster_name(cluster),
@@ -240,26 +257,38 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
       .work_directory = work,
       .identity = record.inputs};
   if (redo) forget_other_training_state(devices, job, settings);
-  Json card = {{"kind", baseline ? "baseline" : "expert"},
-               {"tokenizer_hash", clusters["tokenizer_hash"]},
-               {"seed_hash", record.inputs["seed"]},
-               {"settings", record.settings}};
+  verify_shards(run, clusters, baseline ? 0 : cluster, baseline ? count : 1);
+  ExpertCard card{.kind = baseline ? "baseline" : "expert",
+                  .settings = record.settings,
+                  .inputs = record.inputs,
+                  .command = command,
+                  .tokenizer_hash = clusters["tokenizer_hash"],
+                  .seed_hash = record.inputs["seed"]};
   if (!baseline) {
-    card["cluster"] = cluster;
-    card["clusters"] = count;
-    card["router_hash"] = clusters["router_hash"];
-    card["top_terms"] = clusters["top_terms"][static_cast<size_t>(cluster)];
+    card.router_hash = clusters["router_hash"];
+    card.cluster = cluster;
+    card.clusters = count;
+    card.top_terms = clusters["top_terms"][static_cast<size_t>(cluster)].get<std::vector<std::string>>();
   }
   job.snapshot = [&](int64_t number, const std::vector<float>& weights) {
     const RunDirectory place(run.snapshot(number));
-    write_model(baseline ? place.baseline() : place.expert(cluster), seed.config(), weights, run, job, card);
+    ExpertCard own = card;
+    own.snapshot_step = number * settings.steps / (settings.snapshots + 1);
+    own.snapshot_tokens = own.snapshot_step * settings.batch_sequences * settings.sequence_length;
+    write_model(baseline ? place.baseline() : place.expert(cluster), seed.config(), weights, run, job, own);
   };
   const TrainingResult result = train_model(devices, job, settings, parameters);
-  card["training"] = summary_of(result);
+  card.training = summary_of(result);
+  if (read_clusters(run)["router_hash"] != clusters["router_hash"])
+    fail(
+        "{}: the run was clustered again while {} was trained; the trained state stays in {}, and nothing was put in "
+        "place of what is there: train it again on the new shards with --redo",
+        run.root().string(), job.name, job.work_directory.string());
   write_model(result_path, seed.config(), result.parameters, run, job, card);
   if (!baseline) put_router(run);
   record.seconds = result.seconds;
-  record.summary = summary_of(result);
+  record.summary = card.training;
+  record.result = card.files;
   record_stage(run, record);
   forget_training_state(job.work_directory);
 }

@@ -6,6 +6,7 @@
 #include <deque>
 #include <optional>
 
+#include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/file_lock.h"
 #include "cbtm/base/memory.h"
@@ -61,6 +62,15 @@ DType resolve_precision(const std::string& precision, std::span<Device* const> d
   return first;
 }
 
+void check_training_settings(std::span<Device* const> devices, const OptConfig& config,
+                             const TrainingSettings& settings) {
+  resolve_precision(settings.precision, devices);
+  if (settings.sequence_length > config.max_position_embeddings)
+    fail_usage("--sequence {} is longer than the model's {} positions", settings.sequence_length,
+               config.max_position_embeddings);
+  choose_micro_batch(settings, static_cast<int64_t>(devices.size()));
+}
+
 double learning_rate_at(const TrainingSettings& s, int64_t step) {
   if (step <= s.warmup_steps) return s.learning_rate * static_cast<double>(step) / static_cast<double>(s.warmup_steps);
   const auto decaying = static_cast<double>(std::max<int64_t>(1, s.steps - s.warmup_steps));
@@ -103,9 +113,7 @@ class Training {
         stream_(open_datasets(job.train_prefixes, job.config.vocab_size), settings.seed),
         held_out_(
             held_out_documents(open_datasets(job.held_out_prefixes, job.config.vocab_size), settings.sequence_length)) {
-    if (settings.sequence_length > job.config.max_position_embeddings)
-      fail_usage("--sequence {} is longer than the model's {} positions", settings.sequence_length,
-                 job.config.max_position_embeddings);
+    check_training_settings(devices, job.config, settings);
     micro_ = choose_micro_batch(settings, device_count());
     plan_memory();
     model_.emplace(devices, job.config, parameters, micro_ * settings.sequence_length, memory_.recompute, dtype_,
@@ -355,9 +363,17 @@ TrainingResult train_model(std::span<Device* const> devices, const TrainingJob& 
 }
 
 void forget_training_state(const std::filesystem::path& work_directory) {
-  std::filesystem::remove_all(work_directory);
-  std::error_code not_empty;
-  std::filesystem::remove(work_directory.parent_path(), not_empty);
+  std::error_code error;
+  std::vector<std::filesystem::path> ours;
+  for (auto entry = std::filesystem::directory_iterator(work_directory, error);
+       !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with("state-") || name == "metrics.jsonl" || name == ".lock" || is_unfinished_output(entry->path()))
+      ours.push_back(entry->path());
+  }
+  for (const std::filesystem::path& path : ours) std::filesystem::remove(path, error);
+  std::filesystem::remove(work_directory, error);  // unless somebody keeps files of his own there
+  std::filesystem::remove(work_directory.parent_path(), error);
 }
 
 void forget_other_training_state(std::span<Device* const> devices, const TrainingJob& job,

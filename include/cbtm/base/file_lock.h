@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <utility>
 
 namespace cbtm {
 
@@ -9,10 +10,13 @@ namespace cbtm {
 class FileLock {
  public:
   enum class Wait : bool { no, yes };
+  /// One holder alone, or any number of holders that share it.
+  enum class Mode : bool { exclusive, shared };
   /// Waits for other holders, or with Wait::no leaves it to held() to say that there is one. Throws Error if the file
   /// cannot be made.
-  explicit FileLock(const std::filesystem::path& path, Wait wait = Wait::yes);
+  explicit FileLock(const std::filesystem::path& path, Wait wait = Wait::yes, Mode mode = Mode::exclusive);
   ~FileLock();
+  FileLock(FileLock&& other) noexcept : file_(std::exchange(other.file_, -1)), held_(other.held_) {}
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
 

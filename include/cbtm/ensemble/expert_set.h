@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "cbtm/base/json.h"
 #include "cbtm/cluster/router.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/inference.h"
+#include "cbtm/run/expert_card.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
 namespace cbtm {
@@ -19,7 +19,7 @@ namespace cbtm {
 struct Expert {
   int64_t cluster = 0;
   std::filesystem::path directory;
-  Json card;  ///< expert.json, or null for a plain OPT checkpoint
+  std::optional<ExpertCard> card;  ///< none: a plain OPT checkpoint
 };
 
 struct ExpertSetOptions {

@@ -6,9 +6,11 @@
 #include <span>
 #include <string>
 
+#include "cbtm/base/file_lock.h"
 #include "cbtm/base/json.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/opt_config.h"
+#include "cbtm/run/cluster_manifest.h"
 #include "cbtm/run/run_directory.h"
 #include "cbtm/train/trainer.h"
 
@@ -16,6 +18,10 @@ namespace cbtm {
 
 /// Number of the dense baseline where a cluster is asked for.
 inline constexpr int64_t kBaseline = -1;
+
+/// A training reads the shards for a long time: held, so that nobody clusters the run anew meanwhile. Throws Error if
+/// somebody does now.
+FileLock lock_shards_for_reading(const RunDirectory& run);
 
 /// The model that experts branch from: a new one of this shape, or a checkpoint.
 struct SeedSource {
@@ -43,10 +49,5 @@ void train_run_experts(std::span<Device* const> devices, const RunDirectory& run
 /// paper's way; cbtm-method.md 3.4), or, with `keep_batch`, the same batch and 1/k of the steps. Throws a usage Error
 /// if the batch cannot be divided by k.
 TrainingSettings expert_settings(const TrainingSettings& dense, int64_t clusters, bool keep_batch);
-
-/// run/clusters.json. Throws Error that says to cluster first.
-Json read_clusters(const RunDirectory& run);
-/// Training tokens of all shards.
-int64_t train_tokens(const Json& clusters);
 
 }  // namespace cbtm

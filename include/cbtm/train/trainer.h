@@ -44,6 +44,11 @@ DType resolve_precision(const std::string& precision, const Device& device);
 /// Of devices that train together: the one type that all of them come to. Throws a usage Error if they come to several.
 DType resolve_precision(const std::string& precision, std::span<Device* const> devices);
 
+/// Throws a usage Error if these devices cannot train such a model with these settings: a precision that they do not
+/// have, more devices than sequences of a batch, sequences longer than the model's positions.
+void check_training_settings(std::span<Device* const> devices, const OptConfig& config,
+                             const TrainingSettings& settings);
+
 /// Learning rate of step 1..steps (cbtm-method.md 3.3: linear decay to the last step; optional linear warm-up).
 double learning_rate_at(const TrainingSettings& settings, int64_t step);
 

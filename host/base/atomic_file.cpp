@@ -1,0 +1,198 @@
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <optional>
+#include <utility>
+
+#include "base/output_places.h"
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/error.h"
+
+namespace cbtm {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kBufferBytes = 1 << 20;
+
+/// The number that a path like /dev/fd/3 or /proc/self/fd/3 ends in, if `directory` is what holds descriptors.
+std::optional<int> descriptor_number(const fs::path& path) {
+  const std::string directory = path.parent_path().string();
+  if (directory != "/dev/fd" && directory != "/proc/self/fd" && directory != "/proc/thread-self/fd" &&
+      directory != fmt::format("/proc/{}/fd", ::getpid()))
+    return std::nullopt;
+  const std::string name = path.filename().string();
+  int number = -1;
+  const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (error != std::errc() || end != name.data() + name.size() || number < 0) return std::nullopt;
+  return number;
+}
+
+/// The descriptor of this process that a path names, itself or through links (/dev/stdout is one).
+std::optional<int> named_descriptor(fs::path path) {
+  constexpr int kLinksMax = 40;
+  std::error_code error;
+  for (int link = 0; link < kLinksMax; ++link) {
+    path = fs::absolute(path).lexically_normal();
+    if (const std::optional<int> number = descriptor_number(path)) return number;
+    if (!fs::is_symlink(path, error)) return std::nullopt;
+    const fs::path target = fs::read_symlink(path, error);
+    if (error) return std::nullopt;
+    path = target.is_absolute() ? target : path.parent_path() / target;
+  }
+  return std::nullopt;
+}
+
+bool begins_as(OutputKind kind, std::string_view bytes) {
+  const size_t first = bytes.find_first_not_of(" \t\r\n");
+  switch (kind) {
+    case OutputKind::json:
+    case OutputKind::json_lines: return first != std::string_view::npos && (bytes[first] == '{' || bytes[first] == '[');
+    case OutputKind::safetensors: return bytes.size() > 8 && bytes[8] == '{';
+    case OutputKind::html: return bytes.substr(0, 15) == "<!doctype html>" || bytes.substr(0, 15) == "<!DOCTYPE html>";
+  }
+  return false;
+}
+
+/// A file that holds one JSON value ends with the bracket it began with; JSON lines have further lines that begin so.
+bool is_one_json_value(const fs::path& path) {
+  std::FILE* file = std::fopen(path.c_str(), "rb");
+  if (file == nullptr) return false;
+  bool line_began = true;
+  int64_t values = 0;
+  for (int c = std::fgetc(file); c != EOF; c = std::fgetc(file)) {
+    // Results are indented: only the value itself begins at the beginning of a line.
+    if (line_began && (c == '{' || c == '[')) ++values;
+    line_began = c == '\n';
+  }
+  std::fclose(file);
+  return values == 1;
+}
+
+const char* kind_name(OutputKind kind) {
+  switch (kind) {
+    case OutputKind::json: return "a JSON result";
+    case OutputKind::json_lines: return "JSON lines";
+    case OutputKind::safetensors: return "a safetensors file";
+    case OutputKind::html: return "an HTML page";
+  }
+  return "?";
+}
+
+void check_kind(const fs::path& path, OutputKind kind) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (file < 0) fail("{}: a file that cannot be read stands there: {}; name another", path.string(), errno_text());
+  char bytes[256];
+  const ssize_t count = ::read(file, bytes, sizeof bytes);
+  ::close(file);
+  if (count == 0) return;
+  if (count < 0 || !begins_as(kind, {bytes, static_cast<size_t>(count)}) ||
+      (kind == OutputKind::json && !is_one_json_value(path)))
+    fail("{}: another file stands there, not {}; it is left as it is: move it away, or name another", path.string(),
+         kind_name(kind));
+}
+
+}  // namespace
+
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
+  std::error_code ignored;
+  if (const std::optional<int> descriptor = named_descriptor(path_)) {
+    if (*descriptor == STDOUT_FILENO) std::fflush(stdout);
+    file_ = ::fcntl(*descriptor, F_DUPFD_CLOEXEC, 0);
+    if (file_ < 0) fail("{}: cannot be written: {}", path_.string(), errno_text());
+    return;
+  }
+  const fs::file_status status = fs::status(path_, ignored);
+  if (fs::is_directory(status)) fail("{}: cannot be written: is a directory", path_.string());
+  if (fs::exists(status) && !fs::is_regular_file(status)) {
+    file_ = ::open(path_.c_str(), O_WRONLY | O_CLOEXEC);
+  } else {
+    if (fs::is_symlink(path_, ignored) && fs::exists(status)) path_ = fs::canonical(path_);
+    make_directories(path_.parent_path());
+    remove_abandoned_partials_of(path_);
+    partial_path_ = new_partial_path(path_);
+    file_ = ::open(partial_path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (file_ >= 0) ::flock(file_, LOCK_EX | LOCK_NB);
+  }
+  if (file_ < 0) fail("{}: cannot be written: {}", path_.string(), errno_text());
+}
+
+AtomicFile::~AtomicFile() {
+  if (file_ < 0) return;
+  ::close(file_);
+  if (!partial_path_.empty()) ::unlink(partial_path_.c_str());
+}
+
+void AtomicFile::flush() {
+  size_t done = 0;
+  while (done < buffer_.size()) {
+    const ssize_t count = ::write(file_, buffer_.data() + done, buffer_.size() - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) fail("{}: writing failed: {}; what was there before is untouched", path_.string(), errno_text());
+    done += static_cast<size_t>(count);
+  }
+  written_ += buffer_.size();
+  buffer_.clear();
+}
+
+void AtomicFile::write(const void* data, size_t bytes) {
+  const char* next = static_cast<const char*>(data);
+  while (bytes != 0) {
+    const size_t part = std::min(bytes, kBufferBytes - buffer_.size());
+    buffer_.append(next, part);
+    next += part;
+    bytes -= part;
+    if (buffer_.size() == kBufferBytes) flush();
+  }
+}
+
+void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
+  CBTM_ASSERT(!partial_path_.empty(), "a stream has no bytes to overwrite");
+  flush();
+  CBTM_ASSERT(offset + bytes <= written_, "write_at overwrites, it does not extend");
+  const char* next = static_cast<const char*>(data);
+  while (bytes != 0) {
+    const ssize_t count = ::pwrite(file_, next, bytes, static_cast<off_t>(offset));
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) fail("{}: writing failed: {}", path_.string(), errno_text());
+    next += count;
+    offset += static_cast<uint64_t>(count);
+    bytes -= static_cast<size_t>(count);
+  }
+}
+
+void AtomicFile::commit() {
+  flush();
+  const bool renamed = !partial_path_.empty();
+  if (renamed && ::fsync(file_) != 0) fail("{}: writing failed: {}", path_.string(), errno_text());
+  if (renamed) rename_or_fail(partial_path_, path_);
+  partial_path_.clear();
+  const int file = std::exchange(file_, -1);
+  if (::close(file) != 0) fail("{}: writing failed: {}", path_.string(), errno_text());
+  if (renamed) sync_directory(path_.parent_path());
+}
+
+void check_writable(const fs::path& path, OutputKind kind) {
+  if (named_descriptor(path)) return;
+  std::error_code ignored;
+  const fs::file_status status = fs::status(path, ignored);
+  if (fs::is_directory(status)) fail("{}: cannot be written: is a directory", path.string());
+  const bool replaced = !fs::exists(status) || fs::is_regular_file(status);
+  if (replaced) make_directories(path.parent_path());
+  const fs::path touched = !replaced ? path : path.has_parent_path() ? path.parent_path() : fs::path(".");
+  if (::access(touched.c_str(), W_OK) != 0) fail("{}: cannot be written: {}", path.string(), errno_text());
+  if (fs::is_regular_file(status)) check_kind(path, kind);
+}
+
+void write_file_atomically(const fs::path& path, std::string_view contents) {
+  AtomicFile file(path);
+  file.write(contents);
+  file.commit();
+}
+
+}  // namespace cbtm

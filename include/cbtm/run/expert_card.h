@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cbtm/base/json.h"
+
+namespace cbtm {
+
+/// What a trained model says of itself: its expert.json (docs/formats.md). It lies in the model's directory and appears
+/// with it in one rename, so it can be believed where run.json is older, newer or gone.
+struct ExpertCard {
+  std::string kind;     ///< "seed", "baseline" or "expert"
+  Json settings;        ///< everything that changes the result; an object
+  Json inputs;          ///< name -> content hash of what it was trained from; null in cards of older versions
+  Json training;        ///< steps, tokens, losses, seconds; null in snapshots
+  std::string command;  ///< as typed; may be empty
+  std::string tokenizer_hash;
+  std::string seed_hash;    ///< of the weights it was branched from; empty in a seed
+  std::string router_hash;  ///< experts only, as the next three
+  int64_t cluster = -1;
+  int64_t clusters = 0;
+  std::vector<std::string> top_terms;
+  int64_t snapshot_step = -1;   ///< of a snapshot: the step after which it was kept; else -1
+  int64_t snapshot_tokens = 0;  ///< of a snapshot: tokens trained on until then
+  Json files;                   ///< content hashes of the weights (content_hashes), or null
+
+  /// Tokens of the sequences it was trained on, or `otherwise` if the card does not say.
+  int64_t sequence_length(int64_t otherwise) const;
+};
+
+/// Reads DIRECTORY/expert.json; nothing if there is none. Throws Error naming the file and the key if a value has the
+/// wrong type.
+std::optional<ExpertCard> read_expert_card(const std::filesystem::path& directory);
+
+/// Writes DIRECTORY/expert.json.
+void write_expert_card(const std::filesystem::path& directory, const ExpertCard& card);
+
+/// Names of the files in a model directory that hold its weights: *.safetensors and their index.
+std::vector<std::string> weight_files(const std::filesystem::path& directory);
+
+/// Checks the weights against the card, if it lists them: see verify_content. Returns false if nothing was checked.
+bool verify_weights(const std::filesystem::path& directory, const std::optional<ExpertCard>& card);
+
+}  // namespace cbtm
