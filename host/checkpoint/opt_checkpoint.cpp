@@ -8,6 +8,7 @@
 #include "cbtm/base/json.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/checkpoint/expert_card.h"
 #include "checkpoint/opt_tensors.h"
 
 namespace cbtm {
@@ -110,6 +111,7 @@ OptCheckpoint OptCheckpoint::open(const std::filesystem::path& path) {
   // A config that lies about its size must not make the layout eat the memory.
   if (config.num_hidden_layers > 4096)
     fail("{}: num_hidden_layers is {}; no OPT is that deep", (path / "config.json").string(), config.num_hidden_layers);
+  verify_weights(path, read_expert_card(path));
   auto state = std::make_unique<State>(State{path, config, ParameterLayout(config), collect_opt_tensors(path, config)});
   check_tensors(state->tensors, state->layout, config, path.string());
   return OptCheckpoint(std::move(state));

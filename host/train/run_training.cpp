@@ -10,8 +10,8 @@
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/checkpoint/expert_card.h"
 #include "cbtm/model/training_model.h"
-#include "cbtm/run/expert_card.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
 namespace cbtm {

@@ -1,7 +1,10 @@
 #include "cbtm/base/atomic_output.h"
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <fstream>
@@ -91,27 +94,152 @@ TEST_CASE("a link stays and what it names is replaced") {
   CHECK(contents(directory / "deep/target") == "new");
 }
 
+/// A directory as AtomicDirectory makes it, with one file.
+void make_output(const fs::path& path, const std::string& name, const std::string& text) {
+  AtomicDirectory output(path);
+  write_file_atomically(output.path() / name, text);
+  output.commit();
+}
+
 TEST_CASE("a directory is replaced whole") {
   const TemporaryDirectory directory;
   for (const std::string name : {"first", "second"}) {
-    AtomicDirectory output(directory / "out/");
-    write_file_atomically(output.path() / name, name);
-    output.commit();
-    CHECK(entries(directory / "out") == 1);
+    make_output(directory / "out/", name, name);
+    CHECK(entries(directory / "out") == 2);
     CHECK(contents(directory / "out" / name) == name);
+    CHECK(fs::exists(directory / "out" / kOutputList));
   }
   { const AtomicDirectory abandoned(directory / "out"); }
   CHECK(entries(directory.path()) == 1);
 }
 
-TEST_CASE("a commit killed between its two renames is undone") {
+TEST_CASE("only what cbtm made is replaced, and nothing that somebody added to it") {
   const TemporaryDirectory directory;
-  fs::create_directory(directory / "out.previous");
-  write_file_atomically(directory / "out.previous/file", "old");
+  fs::create_directory(directory / "mine");
+  write_file_atomically(directory / "mine/notes.txt", "precious");
+  write_file_atomically(directory / "file", "precious");
+  fs::create_directory(directory / "empty");
+  make_output(directory / "ours", "deep/weights", "1");
+  make_output(directory / "added", "weights", "1");
+  write_file_atomically(directory / "added/notes.txt", "precious");
+  fs::create_symlink("mine", directory / "link-to-mine");
+  fs::create_symlink("nothing", directory / "link-to-nothing");
+  fs::create_symlink("ours", directory / "link-to-ours");
+
+  CHECK_NOTHROW(check_replaceable(directory / "missing"));
+  CHECK_NOTHROW(check_replaceable(directory / "empty"));
+  CHECK_NOTHROW(check_replaceable(directory / "ours/"));
+  CHECK_THROWS_WITH_AS(check_replaceable(directory / "mine"), doctest::Contains("holds 'notes.txt'"), Error);
+  CHECK_THROWS_WITH_AS(check_replaceable(directory / "link-to-mine"), doctest::Contains("holds 'notes.txt'"), Error);
+  CHECK_THROWS_WITH_AS(check_replaceable(directory / "added"), doctest::Contains("'notes.txt', which is not"), Error);
+  CHECK_THROWS_WITH_AS(check_replaceable(directory / "file"), doctest::Contains("is a file"), Error);
+  CHECK_THROWS_WITH_AS(check_replaceable("/dev/null"), doctest::Contains("is a file"), Error);
+  CHECK_THROWS_WITH_AS(check_replaceable(directory / "link-to-nothing"), doctest::Contains("leads nowhere"), Error);
+  CHECK_THROWS_WITH_AS(check_replaceable("."), doctest::Contains("is the current directory"), Error);
+  CHECK_THROWS_AS(AtomicDirectory(directory / "mine"), Error);
+
+  make_output(directory / "link-to-ours", "other", "2");
+  CHECK(fs::is_symlink(directory / "link-to-ours"));
+  CHECK(contents(directory / "ours/other") == "2");
+  CHECK_FALSE(fs::exists(directory / "ours/deep"));
+  CHECK(contents(directory / "mine/notes.txt") == "precious");
+}
+
+TEST_CASE("files that came while the work went on are kept, and so is the work") {
+  const TemporaryDirectory directory;
+  AtomicDirectory output(directory / "out");
+  write_file_atomically(output.path() / "weights", "1");
+  write_file_atomically(directory / "out/notes.txt", "precious");
+  CHECK_THROWS_WITH_AS(output.commit(), doctest::Contains("the new result is in"), Error);
+  CHECK(contents(directory / "out/notes.txt") == "precious");
+  CHECK(entries(directory.path()) == 2);
+}
+
+TEST_CASE("removing an output leaves what somebody added") {
+  const TemporaryDirectory directory;
+  make_output(directory / "out", "deep/weights", "1");
+  write_file_atomically(directory / "out/deep/notes.txt", "precious");
+  remove_output_directory(directory / "out");
+  CHECK(contents(directory / "out/deep/notes.txt") == "precious");
+  CHECK_FALSE(fs::exists(directory / "out/deep/weights"));
+  make_output(directory / "other", "weights", "1");
+  remove_output_directory(directory / "other");
+  remove_output_directory(directory / "other");
+  CHECK(entries(directory.path()) == 1);
+}
+
+TEST_CASE("a commit killed between its two renames is undone, but a directory of somebody's is not taken for ours") {
+  const TemporaryDirectory directory;
+  make_output(directory / "out.previous", "file", "old");
   recover_directory(directory / "out");
   CHECK(contents(directory / "out/file") == "old");
   recover_directory(directory / "out");
   CHECK(entries(directory.path()) == 1);
+
+  write_file_atomically(directory / "mine.previous/file", "precious");
+  recover_directory(directory / "mine");
+  CHECK(contents(directory / "mine.previous/file") == "precious");
+  make_output(directory / "mine", "file", "1");
+  make_output(directory / "mine", "file", "2");
+  CHECK(contents(directory / "mine.previous/file") == "precious");
+}
+
+TEST_CASE("what a killed process left unfinished is removed, what a living one writes is not") {
+  const TemporaryDirectory directory;
+  const pid_t child = ::fork();
+  if (child == 0) {
+    AtomicFile file(directory / "file");
+    file.write("half");
+    AtomicDirectory output(directory / "out");
+    write_file_atomically(output.path() / "weights", "half");
+    ::_exit(0);  // as SIGKILL: nothing is cleaned up
+  }
+  REQUIRE(::waitpid(child, nullptr, 0) == child);
+  REQUIRE(entries(directory.path()) == 2);
+  const AtomicFile living(directory / "living");
+  write_file_atomically(directory / "thesis.partial-3", "precious");
+  make_output(directory / "other", "weights", "1");
+  CHECK(entries(directory.path()) == 5);
+  make_output(directory / "out", "weights", "1");
+  write_file_atomically(directory / "file", "whole");
+  CHECK(entries(directory.path()) == 5);
+  remove_abandoned_outputs(directory.path());
+  CHECK(entries(directory.path()) == 5);
+  CHECK(contents(directory / "thesis.partial-3") == "precious");
+}
+
+TEST_CASE("an output file replaces results of its own kind only") {
+  const TemporaryDirectory directory;
+  write_file_atomically(directory / "result.json", "{\n  \"perplexity\": 3\n}\n");
+  write_file_atomically(directory / "lines.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n");
+  write_file_atomically(directory / "notes.txt", "precious");
+  write_file_atomically(directory / "empty", "");
+  CHECK_NOTHROW(check_writable(directory / "result.json", OutputKind::json));
+  CHECK_NOTHROW(check_writable(directory / "empty", OutputKind::json));
+  CHECK_NOTHROW(check_writable(directory / "new/result.json", OutputKind::json));
+  CHECK_NOTHROW(check_writable("/dev/null", OutputKind::json));
+  CHECK_NOTHROW(check_writable("/dev/stdout", OutputKind::json));
+  CHECK_NOTHROW(check_writable(directory / "lines.jsonl", OutputKind::json_lines));
+  CHECK_THROWS_WITH_AS(check_writable(directory / "lines.jsonl", OutputKind::json), doctest::Contains("left as it is"),
+                       Error);
+  CHECK_THROWS_WITH_AS(check_writable(directory / "notes.txt", OutputKind::json_lines),
+                       doctest::Contains("left as it is"), Error);
+  CHECK_THROWS_WITH_AS(check_writable(directory.path(), OutputKind::json), doctest::Contains("is a directory"), Error);
+}
+
+TEST_CASE("an open descriptor is written to at its own offset, whatever it leads to") {
+  const TemporaryDirectory directory;
+  write_file_atomically(directory / "log", "earlier\n");
+  const int file = ::open((directory / "log").c_str(), O_WRONLY | O_APPEND);
+  REQUIRE(file >= 0);
+  fs::create_symlink(fs::path("/proc/self/fd") / std::to_string(file), directory / "link");
+  write_file_atomically("/dev/fd/" + std::to_string(file), "first\n");
+  write_file_atomically("/proc/self/fd/" + std::to_string(file), "second\n");
+  write_file_atomically(directory / "link", "third\n");
+  CHECK_NOTHROW(check_writable("/dev/fd/" + std::to_string(file), OutputKind::json));
+  ::close(file);
+  CHECK(contents(directory / "log") == "earlier\nfirst\nsecond\nthird\n");
+  CHECK_THROWS_WITH_AS(write_file_atomically("/dev/fd/987", ""), doctest::Contains("/dev/fd/987"), Error);
 }
 
 }  // namespace

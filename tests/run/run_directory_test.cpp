@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "tests/temporary_directory.h"
 
@@ -24,6 +25,32 @@ TEST_CASE("a stage is missing, current, or changed in words") {
   CHECK(difference == "k was 8, is 4; corpus has changed");
   CHECK(find_stage(run, "nothing").is_null());
   CHECK(run.expert(3).filename() == "003");
+}
+
+TEST_CASE("a record does not count for another result than the one it names") {
+  const TemporaryDirectory directory;
+  const RunDirectory run(directory.path() / "run");
+  StageRecord record{.name = "tokenizer", .settings = Json::object(), .inputs = Json::object(), .result = "abc"};
+  record_stage(run, record);
+  std::string difference;
+  CHECK(stage_state(run, record, difference) == StageState::current);
+  record.result = "def";  // made again by a process that died before it could record it
+  CHECK(stage_state(run, record, difference) == StageState::missing);
+}
+
+TEST_CASE("a run is refused where its places are taken") {
+  const TemporaryDirectory directory;
+  write_file_atomically(directory / "file", "precious");
+  CHECK_THROWS_WITH_AS(prepare_run_directory(RunDirectory(directory / "file")), doctest::Contains("is a file"), Error);
+  for (const std::string name : {"tokenizer/notes.txt", "experts/000/notes.txt", "shards/mine", "seed/config.json",
+                                 "report.html", "run.json", "clusters.json"}) {
+    CAPTURE(name);
+    const TemporaryDirectory own;
+    write_file_atomically(own / name, "precious");
+    CHECK_THROWS_AS(prepare_run_directory(RunDirectory(own.path())), Error);
+  }
+  write_file_atomically(directory / "project/main.py", "precious");
+  CHECK_NOTHROW(prepare_run_directory(RunDirectory(directory / "project")));
 }
 
 }  // namespace

@@ -7,10 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "cbtm/checkpoint/expert_card.h"
 #include "cbtm/cluster/router.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/inference.h"
-#include "cbtm/run/expert_card.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
 namespace cbtm {

@@ -1,4 +1,4 @@
-#include "cbtm/run/expert_card.h"
+#include "cbtm/checkpoint/expert_card.h"
 
 #include <algorithm>
 
