@@ -108,6 +108,13 @@ bool remove_listed(const fs::path& directory) {
 void check_replaceable(const fs::path& path) {
   const fs::path place = followed(path);
   std::error_code error;
+  fs::path above = fs::absolute(place).parent_path();
+  while (!fs::exists(above, error) && above.has_relative_path() && (!error || error == std::errc::not_a_directory))
+    above = above.parent_path();
+  if (fs::exists(above, error) && !fs::is_directory(above, error))
+    fail("{}: cannot be written: {} is a file, not a directory", path.string(), above.string());
+  if (::access(above.c_str(), W_OK | X_OK) != 0)
+    fail("{}: cannot be written: {}: {}", path.string(), above.string(), errno_text());
   const fs::file_status status = fs::status(place, error);
   if (!fs::exists(status)) {
     if (error && error != std::errc::no_such_file_or_directory)

@@ -239,7 +239,7 @@ TEST_CASE("values out of range name flag and range") {
       {{"ensemble", "evaluate", "--experts", kExperts, "--router", (kData / "ensemble/router").string(), "--tokenizer",
         kTokenizer},
        "--corpus"},
-      {{"generate", "--model", kExperts + "/000", "--prompt-ids", "x", "--temperature", "0"}, "--temperature"},
+      {{"generate", "--model", kExperts + "/000", "--prompt-ids", "x", "--temperature", "-1"}, "--temperature"},
       {{"generate", "--model", kExperts + "/000", "--prompt-ids", "x", "--weights", "f8"}, "--weights f8"},
       {{"cluster", "--corpus", kTokenizer, "--k", "0"}, "--k"},
       {{"cluster", "--corpus", kTokenizer, "--kmeans-init", "zeros"}, "--kmeans-init zeros"},
@@ -262,7 +262,7 @@ TEST_CASE("what cannot be written is said, before the work where it can be known
   check_error(
       run_cbtm({"tokenizer", "train", "--corpus", "corpus.jsonl", "--vocab-size", "300", "--out", "file/t", "--quiet"},
                work.path()),
-      kExitFailure, "file: cannot create the directory: Not a directory");
+      kExitFailure, "file/t: cannot be written");
   check_error(run_cbtm({"devices", "--json", "file/out.json"}, work.path()), kExitFailure, "file");
   check_error(run_cbtm({"ensemble", "evaluate", "--experts", kExperts, "--router", router, "--tokenizer", kTokenizer,
                         "--corpus", "corpus.jsonl", "--token-log-probs", "file/tokens", "--quiet"},

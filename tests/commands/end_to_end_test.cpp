@@ -196,7 +196,7 @@ TEST_CASE("experts of another router, tokenizer or shape are refused") {
     std::ofstream(copy / "run/experts/001/expert.json") << damage;
     check_error(with({}), kExitFailure, "expert.json");
   }
-  std::ofstream(copy / "run/clusters.json") << "{\"clusters\": 3}";
+  std::ofstream(copy / "run/shards/clusters.json") << "{\"clusters\": 3}";
   check_error(run_cbtm(tiny_training({"train_expert", "--shard", "0", "--quiet"}), copy.path()), kExitFailure,
               "clusters.json");
 }

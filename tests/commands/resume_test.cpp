@@ -142,6 +142,34 @@ TEST_CASE("asked to stop, a training saves, says so with its own exit code, and 
   CHECK(succeed(run_cbtm(kTrainExpert, run.path())).errors.find("done already") != std::string::npos);
 }
 
+TEST_CASE("schedulers send several signals; only a second Ctrl-C is impatient") {
+  struct Signals {
+    int first, second;
+    int exit_code;
+  };
+  for (const Signals signals : {Signals{SIGUSR1, SIGTERM, kExitInterrupted},
+                                Signals{SIGTERM, SIGTERM, kExitInterrupted}, Signals{SIGHUP, SIGTERM, kExitInterrupted},
+                                Signals{SIGTERM, SIGINT, kExitInterrupted}, Signals{SIGINT, SIGINT, 128 + SIGINT}}) {
+    CAPTURE(signals.first);
+    CAPTURE(signals.second);
+    const TinyRunCopy run;
+    // Large steps: the second signal comes while the step that the first one ends is still computed.
+    const std::vector<std::string> command = {
+        "train_expert", "--run",          "run",   "--shard",       "1",  "--sequence", "32", "--steps",
+        "1000000",      "--batch-tokens", "98304", "--micro-batch", "32", "--threads",  "1"};
+    Process process(cbtm_command(command), run.path());
+    const fs::path metrics = run / "run/training/expert-001/metrics.jsonl";
+    while (!process.ended() && metric_steps(metrics).size() < 2)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    process.send(signals.first);
+    process.send(signals.second);
+    const Outcome outcome = process.wait();
+    CAPTURE(outcome.errors);
+    CHECK(outcome.exit_code == signals.exit_code);
+    if (outcome.exit_code == kExitInterrupted) CHECK(states(run).size() >= 1);
+  }
+}
+
 TEST_CASE("a damaged state is named and the one before it taken") {
   const std::function<void(const fs::path&)> damages[] = {
       [](const fs::path& path) { fs::resize_file(path, fs::file_size(path) - 1); },
