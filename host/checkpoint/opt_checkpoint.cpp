@@ -1,14 +1,22 @@
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <map>
+#include <mutex>
+#include <set>
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/foreign_file.h"
+#include "cbtm/base/hash.h"
 #include "cbtm/base/json.h"
+#include "cbtm/base/signals.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/checkpoint/expert_card.h"
+#include "checkpoint/finite_values.h"
 #include "checkpoint/opt_tensors.h"
 
 namespace cbtm {
@@ -44,10 +52,15 @@ void check_tensors(const OptTensors& tensors, const ParameterLayout& layout, con
                    const std::string& where) {
   for (const Parameter& parameter : layout.parameters()) {
     const auto found = tensors.by_name.find(parameter.name);
-    if (found == tensors.by_name.end()) fail("{}: tensor '{}' is missing", where, parameter.name);
+    if (found == tensors.by_name.end()) {
+      const auto unreadable = tensors.unreadable.find(parameter.name);
+      if (unreadable == tensors.unreadable.end()) fail("{}: tensor '{}' is missing", where, parameter.name);
+      fail("{}: tensor '{}' cannot be read: {}", where, parameter.name, unreadable->second);
+    }
     const StoredTensor& tensor = found->second;
     if (!is_floating(tensor.type))
-      fail("{}: tensor '{}' holds {}, not floating-point numbers", where, tensor.name, stored_type_name(tensor.type));
+      fail("{}: tensor '{}' holds {}, but weights are F64, F32, F16 or BF16; convert it", where, tensor.name,
+           tensor.type_name());
     const std::vector<int64_t> wanted = wanted_shape(parameter);
     if (tensor.shape == wanted) continue;
     if (parameter.name == "embed_positions.weight" && tensor.shape.size() == 2 &&
@@ -99,22 +112,75 @@ void read_tensor(const StoredTensor& tensor, Target* out) {
   });
 }
 
+/// Files whose weights this process has looked at and found finite.
+class CheckedFiles {
+ public:
+  bool contain(const std::vector<TensorFile>& files) {
+    const std::lock_guard guard(lock_);
+    return std::all_of(files.begin(), files.end(), [&](const TensorFile& file) { return known_.contains(key(file)); });
+  }
+  void add(const std::vector<TensorFile>& files) {
+    const std::lock_guard guard(lock_);
+    for (const TensorFile& file : files) known_.insert(key(file));
+  }
+
+ private:
+  static std::string key(const TensorFile& file) {
+    struct stat status {};
+    if (::stat(file.path().c_str(), &status) != 0) return "";
+    return fmt::format("{} {} {} {} {}", status.st_dev, status.st_ino, status.st_size, status.st_mtim.tv_sec,
+                       status.st_mtim.tv_nsec);
+  }
+  std::mutex lock_;
+  std::set<std::string> known_;
+};
+
+void refuse_broken(const OptCheckpoint& checkpoint) {
+  const std::vector<BrokenTensor> broken = checkpoint.broken_tensors();
+  if (broken.empty()) return;
+  const BrokenTensor& first = broken.front();
+  fail(
+      "{}: tensor '{}' holds {} NaN or infinite values, the first at index {}{}; the file is damaged, or its training "
+      "diverged: use another copy or an earlier checkpoint",
+      checkpoint.path().string(), first.name, first.count, first.first,
+      broken.size() == 1 ? "" : fmt::format(", and so do {} more tensors", broken.size() - 1));
+}
+
 }  // namespace
 
-OptCheckpoint OptCheckpoint::open(const std::filesystem::path& path) {
+OptCheckpoint OptCheckpoint::open(const std::filesystem::path& path, ValueCheck check) {
   recover_directory(path);
-  if (!std::filesystem::exists(path)) fail("{}: there is no such model directory", path.string());
-  if (!std::filesystem::is_directory(path))
+  std::error_code error;
+  const std::filesystem::file_type type = std::filesystem::status(path, error).type();
+  if (type == std::filesystem::file_type::not_found) fail("{}: there is no such model directory", path.string());
+  if (type == std::filesystem::file_type::none) fail("{}: cannot be read: {}", path.string(), error.message());
+  if (type != std::filesystem::file_type::directory)
     fail("{}: a model is a directory with config.json and weights", path.string());
-  if (!std::filesystem::exists(path / "config.json")) fail("{}: holds no config.json, so no model", path.string());
+  if (!std::filesystem::exists(path / "config.json", error))
+    fail("{}: holds no config.json, so no model{}", path.string(), error ? " (" + error.message() + ")" : "");
   const OptConfig config = read_opt_config(path / "config.json");
-  // A config that lies about its size must not make the layout eat the memory.
-  if (config.num_hidden_layers > 4096)
-    fail("{}: num_hidden_layers is {}; no OPT is that deep", (path / "config.json").string(), config.num_hidden_layers);
   verify_weights(path, read_expert_card(path));
-  auto state = std::make_unique<State>(State{path, config, ParameterLayout(config), collect_opt_tensors(path, config)});
-  check_tensors(state->tensors, state->layout, config, path.string());
-  return OptCheckpoint(std::move(state));
+  OptCheckpoint checkpoint(
+      std::make_unique<State>(State{path, config, ParameterLayout(config), collect_opt_tensors(path, config)}));
+  const State& state = *checkpoint.state_;
+  check_tensors(state.tensors, state.layout, config, path.string());
+  static CheckedFiles checked;
+  if (check == ValueCheck::finite && !checked.contain(state.tensors.files)) {
+    refuse_broken(checkpoint);
+    checked.add(state.tensors.files);
+  }
+  return checkpoint;
+}
+
+std::vector<BrokenTensor> OptCheckpoint::broken_tensors() const {
+  std::vector<BrokenTensor> broken;
+  for (const Parameter& parameter : state_->layout.parameters()) {
+    stop_if_requested("reading weights");
+    const StoredTensor& tensor = state_->tensors.by_name.at(parameter.name);
+    const NotFinite found = find_not_finite(tensor);
+    if (found.count > 0) broken.push_back({shown_text(tensor.name), found.count, found.first});
+  }
+  return broken;
 }
 
 DType OptCheckpoint::stored_dtype() const {
@@ -178,7 +244,6 @@ const void* OptCheckpoint::mapped_flat(DType dtype) const {
 
 namespace {
 
-constexpr int64_t kShardBytesMax = int64_t{5} << 30;
 constexpr const char* kPrefix = "model.decoder.";
 
 /// `flat` in the stored dtype; f32 is used as it is.
@@ -203,7 +268,7 @@ std::vector<uint16_t> narrowed(std::span<const float> flat, DType dtype, const s
 }  // namespace
 
 void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfig& config, std::span<const float> flat,
-                          DType stored_dtype) {
+                          DType stored_dtype, int64_t shard_bytes_max) {
   const ParameterLayout layout(config);
   CBTM_ASSERT(static_cast<int64_t>(flat.size()) == layout.flat_size(), "a flat buffer has the layout's size");
   const std::vector<uint16_t> half = narrowed(flat, stored_dtype, directory.string());
@@ -215,7 +280,7 @@ void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfi
   int64_t total_bytes = 0;
   for (const Parameter& parameter : layout.parameters()) {
     const int64_t bytes = parameter.size() * item;
-    if (shard_bytes > 0 && shard_bytes + bytes > kShardBytesMax) {
+    if (shard_bytes > 0 && shard_bytes + bytes > shard_bytes_max) {
       shards.emplace_back();
       shard_bytes = 0;
     }
@@ -242,6 +307,15 @@ void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfi
   write_json_file(directory / "generation_config.json", {{"bos_token_id", config.bos_token_id},
                                                          {"eos_token_id", json["eos_token_id"]},
                                                          {"pad_token_id", config.pad_token_id}});
+}
+
+std::string checkpoint_hash(const std::filesystem::path& directory) {
+  const std::vector<std::filesystem::path> files = weight_files(directory);
+  if (files.size() == 1) return hash_file_hex(files.front());
+  StreamingHash hash;
+  for (size_t i = 1; i < files.size(); ++i)  // the first is the index, which says nothing more
+    hash.update(files[i].filename().string() + "\n" + hash_file_hex(files[i]) + "\n");
+  return hash.hex();
 }
 
 }  // namespace cbtm

@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
-#include <set>
+#include <tuple>
 #include <utility>
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/foreign_file.h"
 #include "cbtm/base/json.h"
 #include "cbtm/checkpoint/tensor_file.h"
 
@@ -15,42 +16,71 @@ namespace cbtm {
 namespace {
 
 constexpr uint64_t kHeaderBytesMax = 100'000'000;
+constexpr int64_t kHeaderMemoryMax = int64_t{1} << 28;  ///< some 300,000 tensors
+constexpr size_t kRankMax = 64;                         ///< PyTorch's own limit
 
-StoredType type_of_name(const std::string& name, const std::string& where) {
+/// Types of the format that are not read: name and bits an element.
+constexpr std::pair<std::string_view, int64_t> kOtherTypes[] = {
+    {"F8_E4M3", 8}, {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8},
+    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"U16", 16},        {"U32", 32},
+    {"U64", 64},    {"C64", 64},    {"C128", 128},
+};
+
+StoredType type_of_name(std::string_view name) {
   constexpr std::array kTypes = {StoredType::f64, StoredType::f32,    StoredType::f16, StoredType::bf16,
                                  StoredType::i64, StoredType::i32,    StoredType::i16, StoredType::i8,
                                  StoredType::u8,  StoredType::boolean};
   for (const StoredType type : kTypes)
     if (name == stored_type_name(type)) return type;
-  fail("{}: unknown dtype '{}'", where, name);
+  return StoredType::other;
 }
 
-/// Parses the header, refusing what the format forbids but a JSON parser lets pass: duplicate keys, deep nesting.
+/// Bits an element; 0 for a type that nobody knows.
+int64_t bits_of(const StoredTensor& tensor) {
+  if (tensor.type != StoredType::other) return 8 * stored_type_bytes(tensor.type);
+  for (const auto& [name, bits] : kOtherTypes)
+    if (name == tensor.other_type) return bits;
+  return 0;
+}
+
 Json parse_header(std::string_view text, const std::string& path) {
   if (text.empty() || text.front() != '{')
     fail("{}: not a safetensors file: the header does not start with '{{'", path);
-  std::vector<std::set<std::string>> keys(4);
-  const Json::parser_callback_t watch = [&](int depth, Json::parse_event_t event, Json& value) {
-    if (depth > 3) fail("{}: the header is nested too deeply", path);
-    if (event == Json::parse_event_t::object_start) keys[static_cast<size_t>(depth)].clear();
-    if (event == Json::parse_event_t::key &&
-        !keys[static_cast<size_t>(depth) - 1].insert(value.get<std::string>()).second)
-      fail("{}: the header names '{}' twice", path, value.get<std::string>());
-    return true;
-  };
-  try {
-    return Json::parse(text, watch);
-  } catch (const Json::exception& error) {
-    fail("{}: the header is not valid JSON: {}", path, error.what());
-  }
+  return parse_json(text, path + ": its header", {.depth = 3, .memory_bytes = kHeaderMemoryMax});
 }
 
-int64_t non_negative(const Json& value, const std::string& where, const char* what) {
-  if (!value.is_number_integer() ||
-      (value.is_number_integer() && !value.is_number_unsigned() && value.get<int64_t>() < 0) ||
-      (value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX)))
-    fail("{}: {} is {}, not a whole number from 0 up", where, what, value.dump());
-  return value.get<int64_t>();
+/// Reads one entry of the header. `data_bytes`: what follows the header.
+StoredTensor tensor_of(const std::string& name, const JsonReader& entry, const std::byte* data, int64_t data_bytes,
+                       std::pair<int64_t, int64_t>& range) {
+  StoredTensor tensor;
+  tensor.name = name;
+  const std::string& type = entry.text("dtype");
+  tensor.type = type_of_name(type);
+  if (tensor.type == StoredType::other) tensor.other_type = shown_text(type);
+  tensor.shape = entry.integers("shape", 0);
+  const std::vector<int64_t> offsets = entry.integers("data_offsets", 0);
+  if (tensor.shape.size() > kRankMax)
+    entry.refuse(fmt::format("has {} dimensions; up to {} are read", tensor.shape.size(), kRankMax));
+  if (offsets.size() != 2) entry.refuse("needs two data_offsets");
+  int64_t count = 1;
+  for (const int64_t extent : tensor.shape)
+    if (__builtin_mul_overflow(count, extent, &count)) entry.refuse("its element count overflows");
+  const auto [begin, end] = range = {offsets[0], offsets[1]};
+  if (begin > end || end > data_bytes)
+    entry.refuse(fmt::format("its bytes {} to {} do not lie within the {} bytes of data", begin, end, data_bytes));
+  const int64_t bits = bits_of(tensor);
+  int64_t bits_needed = 0;
+  if (__builtin_mul_overflow(count, bits, &bits_needed)) entry.refuse("its size overflows");
+  if (bits != 0 && (bits_needed + 7) / 8 != end - begin)
+    entry.refuse(fmt::format("its shape needs {} bytes, its offsets give {}", (bits_needed + 7) / 8, end - begin));
+  tensor.data = data + begin;
+  tensor.strides.resize(tensor.shape.size());
+  int64_t stride = 1;
+  for (size_t axis = tensor.shape.size(); axis-- > 0;) {
+    tensor.strides[axis] = stride;
+    stride *= tensor.shape[axis];
+  }
+  return tensor;
 }
 
 }  // namespace
@@ -61,70 +91,50 @@ TensorFile read_safetensors(const std::filesystem::path& path) {
   result.file_ = std::make_shared<const MappedFile>(path);
   const std::string shown = path.string();
   const MappedFile& file = *result.file_;
+  if (const std::string foreign = foreign_content(file.text()); !foreign.empty())
+    fail("{}: not a safetensors file: {}", shown, foreign);
+  if (file.text().starts_with("PK\x03\x04") || file.text().starts_with("\x80\x02"))
+    fail("{}: not a safetensors file: it is one of PyTorch; name it pytorch_model.bin", shown);
   if (file.size() < 8) fail("{}: not a safetensors file: shorter than 8 bytes", shown);
   uint64_t header_bytes = 0;
   std::memcpy(&header_bytes, file.bytes().data(), 8);
   if (header_bytes > kHeaderBytesMax)
-    fail("{}: header length {} is above the limit of {}", shown, header_bytes, kHeaderBytesMax);
+    fail("{}: not a safetensors file: its header's length {} is above the limit of {}", shown, header_bytes,
+         kHeaderBytesMax);
   if (8 + header_bytes > file.size())
-    fail("{}: header length {} passes the end of the file ({} bytes)", shown, header_bytes, file.size());
+    fail("{}: cut off: its header of {} bytes passes the end of the file ({} bytes); copy or download it again", shown,
+         header_bytes, file.size());
   const Json header = parse_header(file.text().substr(8, header_bytes), shown);
-  if (!header.is_object()) fail("{}: the header is not a JSON object", shown);
+  const JsonReader read(header, shown);
   const std::byte* data = file.bytes().data() + 8 + header_bytes;
   const int64_t data_bytes = static_cast<int64_t>(file.size() - 8 - header_bytes);
 
   std::vector<std::pair<int64_t, int64_t>> ranges;
-  for (const auto& [name, entry] : header.items()) {
+  std::vector<StoredTensor> tensors;
+  bool any_known = false;
+  for (const auto& [name, value] : header.items()) {
     if (name == "__metadata__") {
-      if (!entry.is_object()) fail("{}: __metadata__ is not an object", shown);
-      for (const auto& [key, value] : entry.items()) {
-        if (!value.is_string()) fail("{}: __metadata__ '{}' is not a string", shown, key);
-        result.metadata_[key] = value.get<std::string>();
-      }
+      const JsonReader metadata = read.object(name);
+      for (const auto& [key, entry] : value.items()) result.metadata_[key] = metadata.text(key);
       continue;
     }
-    const std::string where = fmt::format("{}: tensor '{}'", shown, name);
-    if (!entry.is_object() || !entry.contains("dtype") || !entry.contains("shape") || !entry.contains("data_offsets"))
-      fail("{}: needs dtype, shape and data_offsets", where);
-    if (!entry["dtype"].is_string() || !entry["shape"].is_array() || !entry["data_offsets"].is_array() ||
-        entry["data_offsets"].size() != 2)
-      fail("{}: dtype, shape or data_offsets has the wrong form", where);
-    StoredTensor tensor;
-    tensor.name = name;
-    tensor.type = type_of_name(entry["dtype"].get<std::string>(), where);
-    int64_t count = 1;
-    for (const Json& extent : entry["shape"]) {
-      tensor.shape.push_back(non_negative(extent, where, "a dimension"));
-      if (__builtin_mul_overflow(count, tensor.shape.back(), &count)) fail("{}: its element count overflows", where);
-    }
-    int64_t bytes = 0;
-    if (__builtin_mul_overflow(count, stored_type_bytes(tensor.type), &bytes)) fail("{}: its size overflows", where);
-    const int64_t begin = non_negative(entry["data_offsets"][0], where, "an offset");
-    const int64_t end = non_negative(entry["data_offsets"][1], where, "an offset");
-    if (begin > end || end > data_bytes)
-      fail("{}: its bytes {} to {} do not lie within the {} bytes of data", where, begin, end, data_bytes);
-    if (end - begin != bytes) fail("{}: its shape needs {} bytes, its offsets give {}", where, bytes, end - begin);
-    tensor.data = data + begin;
-    tensor.strides.resize(tensor.shape.size());
-    int64_t stride = 1;
-    for (size_t axis = tensor.shape.size(); axis-- > 0;) {
-      tensor.strides[axis] = stride;
-      stride *= tensor.shape[axis];
-    }
-    ranges.emplace_back(begin, end);
-    result.tensors_.push_back(std::move(tensor));
+    tensors.push_back(tensor_of(name, read.object(name), data, data_bytes, ranges.emplace_back()));
+    any_known |= bits_of(tensors.back()) != 0;
   }
+  if (!any_known && !tensors.empty())
+    fail("{}: tensor '{}' holds {}, which is not read", shown, shown_text(tensors[0].name), tensors[0].other_type);
   std::sort(ranges.begin(), ranges.end());
   int64_t covered = 0;
   for (const auto& [begin, end] : ranges) {
     if (begin != covered)
-      fail("{}: tensors overlap or leave a hole at byte {} of the data", shown, std::min(begin, covered));
+      fail("{}: damaged: its tensors overlap or leave a hole at byte {} of the data", shown, std::min(begin, covered));
     covered = end;
   }
   if (covered != data_bytes) fail("{}: {} bytes follow the last tensor", shown, data_bytes - covered);
-  std::sort(result.tensors_.begin(), result.tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
+  std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
     return std::tie(a.data, a.name) < std::tie(b.data, b.name);
   });
+  result.set_tensors(std::move(tensors));
   return result;
 }
 

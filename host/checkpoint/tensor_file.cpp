@@ -1,8 +1,10 @@
 #include "cbtm/checkpoint/tensor_file.h"
 
 #include <cstring>
+#include <utility>
 
 #include "cbtm/base/error.h"
+#include "cbtm/base/foreign_file.h"
 
 namespace cbtm {
 
@@ -21,6 +23,7 @@ int64_t stored_type_bytes(StoredType type) {
     case StoredType::i8:
     case StoredType::u8:
     case StoredType::boolean: return 1;
+    case StoredType::other: return 0;
   }
   return 0;
 }
@@ -37,6 +40,7 @@ const char* stored_type_name(StoredType type) {
     case StoredType::i8: return "I8";
     case StoredType::u8: return "U8";
     case StoredType::boolean: return "BOOL";
+    case StoredType::other: return "another type";
   }
   return "?";
 }
@@ -58,6 +62,8 @@ StoredType stored_type_of(DType dtype) {
   }
   return StoredType::u8;
 }
+
+std::string StoredTensor::type_name() const { return type == StoredType::other ? other_type : stored_type_name(type); }
 
 int64_t StoredTensor::size() const {
   int64_t count = 1;
@@ -108,6 +114,7 @@ void copy_elements(const StoredTensor& tensor, std::vector<Element>& out) {
 
 template <typename Element>
 std::vector<Element> StoredTensor::values() const {
+  if (type == StoredType::other) fail("tensor '{}' holds {}, which is not read", shown_text(name), other_type);
   std::vector<Element> out(static_cast<size_t>(size()));
   if (out.empty()) return out;
   switch (type) {
@@ -121,6 +128,7 @@ std::vector<Element> StoredTensor::values() const {
     case StoredType::i8: copy_elements<Element, int8_t>(*this, out); break;
     case StoredType::u8:
     case StoredType::boolean: copy_elements<Element, uint8_t>(*this, out); break;
+    case StoredType::other: break;
   }
   return out;
 }
@@ -133,15 +141,27 @@ TensorFile TensorFile::open(const std::filesystem::path& path) {
   return path.extension() == ".safetensors" ? read_safetensors(path) : read_torch_file(path);
 }
 
+void TensorFile::set_tensors(std::vector<StoredTensor> tensors) {
+  tensors_ = std::move(tensors);
+  places_.reserve(tensors_.size());
+  for (size_t i = 0; i < tensors_.size(); ++i) places_.emplace(tensors_[i].name, i);
+}
+
 const StoredTensor* TensorFile::find(std::string_view name) const {
-  for (const StoredTensor& tensor : tensors_)
-    if (tensor.name == name) return &tensor;
-  return nullptr;
+  const auto found = places_.find(name);
+  return found == places_.end() ? nullptr : &tensors_[found->second];
 }
 
 const StoredTensor& TensorFile::at(std::string_view name) const {
   const StoredTensor* tensor = find(name);
-  if (tensor == nullptr) fail("{}: holds no tensor '{}'", path_.string(), name);
+  if (tensor == nullptr) {
+    const auto reason = unreadable_.find(name);
+    fail("{}: {}", path_.string(),
+         reason == unreadable_.end() ? fmt::format("holds no tensor '{}'", name)
+                                     : fmt::format("tensor '{}' cannot be read: {}", name, reason->second));
+  }
+  if (tensor->type == StoredType::other)
+    fail("{}: tensor '{}' holds {}, which is not read", path_.string(), name, tensor->other_type);
   return *tensor;
 }
 

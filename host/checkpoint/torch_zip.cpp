@@ -7,8 +7,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "cbtm/base/error.h"
+#include "cbtm/base/foreign_file.h"
+#include "cbtm/base/signals.h"
 
 namespace cbtm {
 namespace {
@@ -32,10 +36,18 @@ class Archive {
         fail("{}: damaged zip: directory entry {} of {} is not there", where_, entry, entries_);
       place = add_member(place, members);
     }
+    check_contents();
     return members;
   }
 
  private:
+  struct Contents {
+    uint64_t begin;
+    std::string_view data;
+    uint32_t checksum;
+    std::string name;
+  };
+
   template <typename Number>
   Number number(uint64_t place) const {
     if (place > file_.size() || file_.size() - place < sizeof(Number))
@@ -78,7 +90,7 @@ class Archive {
     const uint64_t next = place + kEntryBytes + name_bytes + extra_bytes + comment_bytes;
     if (next > file_.size()) fail("{}: damaged zip: a directory entry passes the end of the file", where_);
     const std::string name(file_.substr(place + kEntryBytes, name_bytes));
-    if ((flags & 1) != 0) fail("{}: member '{}' is encrypted", where_, name);
+    if ((flags & 1) != 0) fail("{}: member '{}' is encrypted", where_, shown_text(name));
 
     for (uint64_t extra = place + kEntryBytes + name_bytes;
          extra + 4 <= place + kEntryBytes + name_bytes + extra_bytes;) {
@@ -93,26 +105,46 @@ class Archive {
       extra += 4 + length;
     }
     if (method != 0)
-      fail("{}: member '{}' is compressed; PyTorch never does that: save it again with torch.save", where_, name);
-    if (stored_bytes != bytes) fail("{}: damaged zip: member '{}' has two sizes", where_, name);
+      fail("{}: member '{}' is compressed; PyTorch never does that: save it again with torch.save", where_,
+           shown_text(name));
+    if (stored_bytes != bytes) fail("{}: damaged zip: member '{}' has two sizes", where_, shown_text(name));
     if (number<uint32_t>(offset) != 0x04034b50)
-      fail("{}: damaged zip: no member '{}' where the directory says", where_, name);
+      fail("{}: damaged zip: no member '{}' where the directory says", where_, shown_text(name));
     const uint64_t begin = offset + kLocalHeaderBytes + number<uint16_t>(offset + 26) + number<uint16_t>(offset + 28);
     if (begin > file_.size() || bytes > file_.size() - begin)
-      fail("{}: damaged zip: member '{}' passes the end of the file", where_, name);
+      fail("{}: damaged zip: member '{}' passes the end of the file", where_, shown_text(name));
     const std::string_view data = file_.substr(begin, bytes);
-    uLong actual = crc32_z(0, nullptr, 0);
-    actual = crc32_z(actual, reinterpret_cast<const Bytef*>(data.data()), data.size());
-    if (actual != checksum) fail("{}: damaged: the checksum of member '{}' does not match", where_, name);
-
+    contents_.push_back({begin, data, checksum, name});
     const size_t slash = name.find('/');
     const std::string inner = slash == std::string::npos ? name : name.substr(slash + 1);
-    if (!members.emplace(inner, data).second) fail("{}: holds two members named '{}'", where_, name);
+    if (!members.emplace(inner, data).second) fail("{}: holds two members named '{}'", where_, shown_text(name));
     return next;
+  }
+
+  /// Checks each member's checksum. No byte belongs to two members, so that the work is bounded by the file's size.
+  void check_contents() {
+    std::sort(contents_.begin(), contents_.end(), [](const Contents& a, const Contents& b) {
+      return std::pair(a.begin, a.data.size()) < std::pair(b.begin, b.data.size());
+    });
+    uint64_t covered = 0;
+    for (const Contents& member : contents_) {
+      if (member.data.empty()) continue;
+      if (member.begin < covered)
+        fail("{}: damaged zip: member '{}' overlaps another", where_, shown_text(member.name));
+      covered = member.begin + member.data.size();
+    }
+    for (const Contents& member : contents_) {
+      stop_if_requested("reading weights");
+      const auto* data = reinterpret_cast<const Bytef*>(member.data.data());
+      if (crc32_z(crc32_z(0, nullptr, 0), data, member.data.size()) != member.checksum)
+        fail("{}: damaged: the checksum of member '{}' does not match; copy or download it again", where_,
+             shown_text(member.name));
+    }
   }
 
   std::string_view file_;
   const std::string& where_;
+  std::vector<Contents> contents_;
   uint64_t entries_ = 0;
   uint64_t directory_offset_ = 0;
 };

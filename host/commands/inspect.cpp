@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "cbtm/base/error.h"
+#include "cbtm/base/foreign_file.h"
+#include "cbtm/base/json.h"
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
@@ -17,44 +19,76 @@
 namespace cbtm {
 namespace {
 
+/// False too where a directory cannot be looked into: what is read then says why.
+bool is_there(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
+}
+
 Json inspect_file(const std::filesystem::path& path) {
   const TensorFile file = TensorFile::open(path);
   Json tensors = Json::array();
   for (const StoredTensor& tensor : file.tensors()) {
     std::string shape;
     for (const int64_t extent : tensor.shape) shape += (shape.empty() ? "" : " x ") + std::to_string(extent);
-    fmt::print("{:<5} {:<20} {}\n", stored_type_name(tensor.type), shape.empty() ? "scalar" : shape, tensor.name);
-    tensors.push_back({{"name", tensor.name}, {"dtype", stored_type_name(tensor.type)}, {"shape", tensor.shape}});
+    fmt::print("{:<5} {:<20} {}\n", tensor.type_name(), shape.empty() ? "scalar" : shape, shown_text(tensor.name));
+    tensors.push_back({{"name", tensor.name}, {"dtype", tensor.type_name()}, {"shape", tensor.shape}});
   }
+  for (const auto& [name, reason] : file.unreadable())
+    fmt::print("{:<26} {}: {}\n", "not read", shown_text(name), reason);
   return {{"kind", "tensors"}, {"tensors", tensors}};
 }
 
+/// Says what of the weights is not finite; gives the number of such values.
+int64_t print_health(const std::vector<BrokenTensor>& broken) {
+  constexpr size_t kShown = 5;
+  int64_t count = 0;
+  for (const BrokenTensor& tensor : broken) count += tensor.count;
+  fmt::print("health: {}\n", count == 0 ? "all values finite" : fmt::format("{} values are not finite", count));
+  for (size_t i = 0; i < std::min(kShown, broken.size()); ++i)
+    fmt::print("  {}: {}, the first at index {}\n", broken[i].name, broken[i].count, broken[i].first);
+  if (broken.size() > kShown) fmt::print("  and {} more tensors\n", broken.size() - kShown);
+  return count;
+}
+
+std::string card_line(const JsonReader& card) {
+  const Json none = Json::object();
+  const JsonReader training = card.has("training") ? card.object("training") : JsonReader(none, "");
+  return fmt::format("{} {}: {} tokens in {} steps, loss {:.4f}, held out {:.4f}\n",
+                     shown_text(card.text_or("kind", "model")),
+                     card.has("cluster") ? fmt::format("of cluster {}", card.integer("cluster", 0)) : "",
+                     training.integer_or("tokens", 0, 0), training.integer_or("steps", 0, 0),
+                     training.number_or("loss", 0.0), training.number_or("held_out_loss", 0.0));
+}
+
 Json inspect_checkpoint(const std::filesystem::path& path) {
-  const OptCheckpoint checkpoint = OptCheckpoint::open(path);
+  const OptCheckpoint checkpoint = OptCheckpoint::open(path, ValueCheck::none);
+  Json card;
+  std::string line;
+  if (is_there(path / "expert.json")) {
+    card = read_json_file(path / "expert.json");
+    line = card_line(
+        JsonReader(card, (path / "expert.json").string(), "the model can be used without this file, or trained again"));
+  }
   const OptConfig& c = checkpoint.config();
-  std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
-  checkpoint.read_parameters(DType::f32, flat.data());
-  const auto broken = std::count_if(flat.begin(), flat.end(), [](float value) { return !(value - value == 0); });
   fmt::print(
       "OPT model: {} parameters ({}), {} layers, hidden size {}, {} heads, feed-forward {}, vocabulary {}, {} "
       "positions, {}\n",
       format_count(checkpoint.layout().parameter_count()), dtype_name(checkpoint.stored_dtype()), c.num_hidden_layers,
       c.hidden_size, c.num_attention_heads, c.ffn_dim, c.vocab_size, c.max_position_embeddings,
       c.do_layer_norm_before ? "pre-norm" : "post-norm");
-  fmt::print("health: {}\n", broken == 0 ? "all values finite" : fmt::format("{} values are not finite", broken));
+  const std::vector<BrokenTensor> broken = checkpoint.broken_tensors();
+  Json tensors = Json::array();
+  for (const BrokenTensor& tensor : broken)
+    tensors.push_back({{"name", tensor.name}, {"count", tensor.count}, {"first", tensor.first}});
   Json json = {{"kind", "checkpoint"},
                {"parameters", checkpoint.layout().parameter_count()},
                {"dtype", dtype_name(checkpoint.stored_dtype())},
                {"config", opt_config_json(c, dtype_name(checkpoint.stored_dtype()))},
-               {"values_not_finite", broken}};
-  if (std::filesystem::exists(path / "expert.json")) {
-    json["expert"] = read_json_file(path / "expert.json");
-    const Json& training = json["expert"].value("training", Json::object());
-    fmt::print("{} {}: {} tokens in {} steps, loss {:.4f}, held out {:.4f}\n", json["expert"].value("kind", "model"),
-               json["expert"].contains("cluster") ? "of cluster " + json["expert"]["cluster"].dump() : "",
-               training.value("tokens", int64_t{0}), training.value("steps", int64_t{0}), training.value("loss", 0.0),
-               training.value("held_out_loss", 0.0));
-  }
+               {"values_not_finite", print_health(broken)},
+               {"tensors_not_finite", tensors}};
+  if (!card.is_null()) json["expert"] = card;
+  fmt::print("{}", line);
   return json;
 }
 
@@ -91,7 +125,7 @@ Json inspect_dataset(const std::filesystem::path& prefix) {
 Json inspect_shard(const std::filesystem::path& path) {
   Json json = {{"kind", "shard"}};
   for (const char* split : {"train", "valid", "tune"})
-    if (std::filesystem::exists(path / (std::string(split) + ".idx"))) json[split] = inspect_dataset(path / split);
+    if (is_there(path / (std::string(split) + ".idx"))) json[split] = inspect_dataset(path / split);
   return json;
 }
 
@@ -104,23 +138,55 @@ Json inspect_tokenizer(const std::filesystem::path& path) {
           {"pad_id", tokenizer.pad_id()}, {"content_hash", tokenizer.content_hash()}};
 }
 
+/// What print_clusters needs.
+void check_clusters(const JsonReader& clusters) {
+  const JsonReader sizes = clusters.list("sizes");
+  const JsonReader top_terms = clusters.list("top_terms");
+  if (top_terms.size() != sizes.size())
+    top_terms.refuse(fmt::format("has {} items, but 'sizes' has {}", top_terms.size(), sizes.size()));
+  for (size_t j = 0; j < sizes.size(); ++j) {
+    static_cast<void>(top_terms.item(j).as_texts());
+    const JsonReader size = sizes.item(j);
+    for (const char* key : {"train_documents", "train_tokens", "valid_documents", "tune_documents"})
+      size.integer(key, 0);
+  }
+  for (const char* key : {"balance", "objective", "duality_gap"}) clusters.number(key);
+  clusters.integer("documents_without_words", 0);
+}
+
 Json inspect_run(const std::filesystem::path& path) {
+  constexpr double kSecondsMax = 1e12;
   const RunDirectory run(path);
   const Json json = read_json_file(run.run_json());
-  fmt::print("run of cbtm {}\n", json.value("version", "?"));
-  const Json stages = json.value("stages", Json::object());  // a loop over the items of a temporary would outlive it
-  for (const auto& [name, stage] : stages.items())
-    fmt::print("  {:<14} finished {}, {}\n", name, stage.value("finished", "?"),
-               format_duration(stage.value("seconds", 0.0)));
-  if (std::filesystem::exists(run.clusters_json())) print_clusters(read_json_file(run.clusters_json()));
+  const JsonReader read(json, run.run_json().string(), "it is damaged; make the run again");
+  std::string text = fmt::format("run of cbtm {}\n", shown_text(read.text_or("version", "?")));
+  if (read.has("stages")) {
+    const JsonReader stages = read.object("stages");
+    for (const std::string& name : stages.keys()) {
+      const JsonReader stage = stages.object(name);
+      text += fmt::format("  {:<14} finished {}, {}\n", shown_text(name), shown_text(stage.text_or("finished", "?")),
+                          format_duration(stage.number_or("seconds", 0.0, 0.0, kSecondsMax)));
+    }
+  }
+  Json clusters;
+  if (is_there(run.clusters_json())) {
+    clusters = read_json_file(run.clusters_json());
+    check_clusters(
+        JsonReader(clusters, run.clusters_json().string(), "it is damaged; make it again with 'cbtm cluster --redo'"));
+  }
+  fmt::print("{}", text);
+  if (!clusters.is_null()) print_clusters(clusters);
   return {{"kind", "run"}, {"run", json}};
 }
 
 Json inspect_experts(const std::filesystem::path& path) {
   Json experts = Json::object();
   std::vector<std::filesystem::path> directories;
-  for (const auto& entry : std::filesystem::directory_iterator(path))
-    if (std::filesystem::exists(entry.path() / "config.json")) directories.push_back(entry.path());
+  std::error_code error;
+  for (auto entry = std::filesystem::directory_iterator(path, error);
+       !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
+    if (is_there(entry->path() / "config.json")) directories.push_back(entry->path());
+  if (error) fail("{}: cannot be read: {}", path.string(), error.message());
   std::sort(directories.begin(), directories.end());
   for (const std::filesystem::path& directory : directories) {
     fmt::print("{}: ", directory.filename().string());
@@ -132,21 +198,24 @@ Json inspect_experts(const std::filesystem::path& path) {
 }
 
 Json inspect(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path)) {
-    if (std::filesystem::exists(path.string() + ".idx")) return inspect_dataset(path);
+  std::error_code error;
+  const std::filesystem::file_type type = std::filesystem::status(path, error).type();
+  if (type == std::filesystem::file_type::not_found) {
+    if (is_there(path.string() + ".idx")) return inspect_dataset(path);
     fail("{}: there is no such file or directory", path.string());
   }
-  if (!std::filesystem::is_directory(path)) {
+  if (type == std::filesystem::file_type::none) fail("{}: cannot be read: {}", path.string(), error.message());
+  if (type != std::filesystem::file_type::directory) {
     if (path.extension() == ".idx" ||
-        (path.extension() == ".bin" && std::filesystem::exists(std::filesystem::path(path).replace_extension(".idx"))))
+        (path.extension() == ".bin" && is_there(std::filesystem::path(path).replace_extension(".idx"))))
       return inspect_dataset(std::filesystem::path(path).replace_extension());
     return inspect_file(path);
   }
-  if (std::filesystem::exists(path / "run.json")) return inspect_run(path);
-  if (std::filesystem::exists(path / "router.json")) return inspect_router(path);
-  if (std::filesystem::exists(path / "config.json")) return inspect_checkpoint(path);
-  if (std::filesystem::exists(path / "vocab.json")) return inspect_tokenizer(path);
-  if (std::filesystem::exists(path / "train.idx")) return inspect_shard(path);
+  if (is_there(path / "run.json")) return inspect_run(path);
+  if (is_there(path / "router.json")) return inspect_router(path);
+  if (is_there(path / "config.json")) return inspect_checkpoint(path);
+  if (is_there(path / "vocab.json")) return inspect_tokenizer(path);
+  if (is_there(path / "train.idx")) return inspect_shard(path);
   return inspect_experts(path);
 }
 

@@ -7,14 +7,17 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/foreign_file.h"
 #include "cbtm/base/mapped_file.h"
+#include "cbtm/base/signals.h"
 
 namespace cbtm {
 namespace {
 
 constexpr std::string_view kMagic("MMIDIDX\0\0", 9);
 constexpr int64_t kSmallVocabulary = 65'500;
-enum TypeCode : uint8_t { kU8 = 1, kI8 = 2, kI16 = 3, kI32 = 4, kI64 = 5, kU16 = 8 };
+constexpr std::string_view kOlderMagic("TNTIDX\0\0", 8);
+enum TypeCode : uint8_t { kU8 = 1, kI8 = 2, kI16 = 3, kI32 = 4, kI64 = 5, kFloatA = 6, kFloatB = 7, kU16 = 8 };
 
 std::filesystem::path with_suffix(std::filesystem::path prefix, const char* suffix) {
   prefix += suffix;
@@ -130,8 +133,12 @@ IndexedDataset::IndexedDataset(const std::filesystem::path& prefix) : state_(std
   const std::string shown = index_path.string();
   const std::span<const std::byte> index = s.index_file->bytes();
   constexpr size_t kHeader = 34;
-  if (index.size() < kHeader || s.index_file->text().substr(0, 9) != kMagic)
-    fail("{}: not an indexed dataset (wrong magic)", shown);
+  const std::string_view text = s.index_file->text();
+  if (const std::string foreign = foreign_content(text); !foreign.empty())
+    fail("{}: not an indexed dataset: {}", shown, foreign);
+  if (text.starts_with(kOlderMagic))
+    fail("{}: an older kind of indexed dataset (TNTIDX); make it again with --dataset-impl mmap", shown);
+  if (index.size() < kHeader || text.substr(0, 9) != kMagic) fail("{}: not an indexed dataset (wrong magic)", shown);
   uint64_t version = 0, count = 0, documents = 0;
   std::memcpy(&version, index.data() + 9, 8);
   s.code = static_cast<uint8_t>(index[17]);
@@ -139,15 +146,18 @@ IndexedDataset::IndexedDataset(const std::filesystem::path& prefix) : state_(std
   std::memcpy(&documents, index.data() + 26, 8);
   if (version != 1) fail("{}: version {} is unknown", shown, version);
   s.item = bytes_of_type(s.code);
+  if (s.code == kFloatA || s.code == kFloatB)
+    fail("{}: dtype code {} is of floating-point numbers, not of token ids", shown, s.code);
   if (s.item == 0) fail("{}: dtype code {} is no integer type", shown, s.code);
-  const uint64_t most = index.size();
+  const uint64_t most = index.size() / 8;  // so that what is needed cannot overflow
   const uint64_t needed = kHeader + 12 * count + 8 * documents;
-  if (count > most || documents > most || (index.size() != needed && index.size() != needed + count))
+  if (count > most || documents > most || documents == 0 || (index.size() != needed && index.size() != needed + count))
     fail("{}: {} bytes do not fit {} sequences and {} documents", shown, index.size(), count, documents);
   s.count = static_cast<int64_t>(count);
   s.lengths = index.data() + kHeader;
   s.offsets = s.lengths + 4 * s.count;
   const std::byte* indices = s.offsets + 8 * s.count;
+  const auto tokens_bytes = static_cast<int64_t>(s.tokens_file->size());
   int64_t expected = 0;
   for (int64_t i = 0; i < s.count; ++i) {
     const auto length = State::load<int32_t>(s.lengths, i);
@@ -155,9 +165,15 @@ IndexedDataset::IndexedDataset(const std::filesystem::path& prefix) : state_(std
     if (State::load<int64_t>(s.offsets, i) != expected)
       fail("{}: the offset of sequence {} is not the sum of the lengths before it", shown, i);
     expected += length * s.item;
+    if (expected > tokens_bytes) break;  // and so it never overflows
   }
-  if (expected != static_cast<int64_t>(s.tokens_file->size()))
-    fail("{}: holds {} bytes, but its index counts {}", tokens_path.string(), s.tokens_file->size(), expected);
+  if (const std::string foreign = foreign_content(s.tokens_file->text());
+      foreign.find("Git LFS") != std::string::npos && expected != tokens_bytes)
+    fail("{}: not token ids: {}", tokens_path.string(), foreign);
+  if (expected > tokens_bytes)
+    fail("{}: cut off: holds {} bytes, but its index counts more", tokens_path.string(), tokens_bytes);
+  if (expected != tokens_bytes)
+    fail("{}: holds {} bytes, but its index counts {}", tokens_path.string(), tokens_bytes, expected);
   int64_t before = -1;
   for (uint64_t d = 0; d < documents; ++d) {
     const auto first = State::load<int64_t>(indices, static_cast<int64_t>(d));
@@ -190,10 +206,12 @@ std::vector<int32_t> IndexedDataset::sequence(int64_t index) const {
 }
 
 void IndexedDataset::check_ids(int64_t vocab_size) const {
-  for (int64_t place = 0; place < tokens(); ++place)
+  for (int64_t place = 0; place < tokens(); ++place) {
+    if ((place & 0xfffff) == 0) stop_if_requested("checking token ids");
     if (const int64_t id = state_->token(place); id < 0 || id >= vocab_size)
       fail("{}.bin: token {} is {}, outside the vocabulary of {}; shards and model belong to different tokenizers",
            state_->name, place, id, vocab_size);
+  }
 }
 
 }  // namespace cbtm

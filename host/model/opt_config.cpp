@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "cbtm/base/error.h"
+#include "cbtm/base/foreign_file.h"
 
 namespace cbtm {
 namespace {
@@ -26,44 +27,21 @@ constexpr Preset kPresets[] = {
     {"175b", 96, 12288, 96, 49152, 12288, true, 2048},
 };
 
-class FieldReader {
- public:
-  FieldReader(const Json& json, const std::string& where) : json_(json), where_(where) {}
+constexpr int64_t kConfigBytesMax = 16 << 20;
 
-  bool has(const char* name) const { return json_.contains(name) && !json_[name].is_null(); }
-  int64_t positive(const char* name, int64_t otherwise) const {
-    if (!has(name)) return otherwise;
-    const Json& value = json_[name];
-    if (!value.is_number_integer() || value.get<int64_t>() <= 0 || value.get<int64_t>() > (int64_t{1} << 31))
-      fail("{}: {} is {}, but must be a positive whole number", where_, name, value.dump());
-    return value.get<int64_t>();
-  }
-  int64_t token(const char* name, int64_t otherwise) const {
-    if (!has(name)) return otherwise;
-    if (!json_[name].is_number_integer())
-      fail("{}: {} is {}, but must be a whole number", where_, name, json_[name].dump());
-    return json_[name].get<int64_t>();
-  }
-  bool truth(const char* name, bool otherwise) const {
-    if (!has(name)) return otherwise;
-    if (!json_[name].is_boolean()) fail("{}: {} is {}, but must be true or false", where_, name, json_[name].dump());
-    return json_[name].get<bool>();
-  }
-  double real(const char* name, double otherwise) const {
-    if (!has(name)) return otherwise;
-    if (!json_[name].is_number()) fail("{}: {} is {}, but must be a number", where_, name, json_[name].dump());
-    return json_[name].get<double>();
-  }
-  std::string text(const char* name, const std::string& otherwise) const {
-    if (!has(name)) return otherwise;
-    if (!json_[name].is_string()) fail("{}: {} is {}, but must be text", where_, name, json_[name].dump());
-    return json_[name].get<std::string>();
-  }
+// Above what any OPT has; the sizes of all tensors stay far within 64 bits.
+constexpr int64_t kVocabularyMax = 1 << 24, kHiddenMax = 1 << 18, kFfnMax = 1 << 20, kLayersMax = 4096,
+                  kPositionsMax = 1 << 24;
 
- private:
-  const Json& json_;
-  const std::string& where_;
-};
+/// "'llama' (LlamaForCausalLM)", of whatever config.json this is.
+std::string found_model(const JsonReader& read) {
+  std::string text = read.has("model_type") ? "'" + shown_text(read.text("model_type")) + "'" : "missing";
+  const Json& json = read.json();
+  if (read.has("architectures") && json["architectures"].is_array() && !json["architectures"].empty() &&
+      json["architectures"][0].is_string())
+    text += " (" + shown_text(json["architectures"][0].get_ref<const std::string&>()) + ")";
+  return text;
+}
 
 }  // namespace
 
@@ -79,46 +57,44 @@ double OptConfig::forward_flops_per_token(int64_t sequence_length) const {
 }
 
 OptConfig parse_opt_config(const Json& json, const std::string& where) {
-  if (!json.is_object()) fail("{}: not a JSON object", where);
-  const FieldReader read(json, where);
-  const std::string model_type = read.text("model_type", "");
-  if (model_type != "opt") fail("{}: model_type is '{}', but only 'opt' models are understood", where, model_type);
+  const JsonReader read(json, where);
+  if (read.text_or("model_type", "") != "opt")
+    fail("{}: model_type is {}, but only 'opt' models are understood", where, found_model(read));
+  const auto size = [&](const char* name, int64_t otherwise, int64_t high) {
+    return read.integer_or(name, otherwise, 1, high);
+  };
   OptConfig config;
-  config.vocab_size = read.positive("vocab_size", config.vocab_size);
-  config.hidden_size = read.positive("hidden_size", config.hidden_size);
-  config.num_hidden_layers = read.positive("num_hidden_layers", config.num_hidden_layers);
-  config.num_attention_heads = read.positive("num_attention_heads", config.num_attention_heads);
-  config.ffn_dim = read.positive("ffn_dim", config.ffn_dim);
-  config.max_position_embeddings = read.positive("max_position_embeddings", config.max_position_embeddings);
-  config.word_embed_proj_dim = read.positive("word_embed_proj_dim", config.hidden_size);
-  config.do_layer_norm_before = read.truth("do_layer_norm_before", config.do_layer_norm_before);
-  config.remove_final_layer_norm = read.truth("_remove_final_layer_norm", config.remove_final_layer_norm);
-  config.enable_bias = read.truth("enable_bias", config.enable_bias);
+  config.vocab_size = size("vocab_size", config.vocab_size, kVocabularyMax);
+  config.hidden_size = size("hidden_size", config.hidden_size, kHiddenMax);
+  config.num_hidden_layers = size("num_hidden_layers", config.num_hidden_layers, kLayersMax);
+  config.num_attention_heads = size("num_attention_heads", config.num_attention_heads, kHiddenMax);
+  config.ffn_dim = size("ffn_dim", config.ffn_dim, kFfnMax);
+  config.max_position_embeddings = size("max_position_embeddings", config.max_position_embeddings, kPositionsMax);
+  config.word_embed_proj_dim = size("word_embed_proj_dim", config.hidden_size, kHiddenMax);
+  config.do_layer_norm_before = read.truth_or("do_layer_norm_before", config.do_layer_norm_before);
+  config.remove_final_layer_norm = read.truth_or("_remove_final_layer_norm", config.remove_final_layer_norm);
+  config.enable_bias = read.truth_or("enable_bias", config.enable_bias);
   config.layer_norm_elementwise_affine =
-      read.truth("layer_norm_elementwise_affine", config.layer_norm_elementwise_affine);
-  config.dropout = read.real("dropout", config.dropout);
-  config.attention_dropout = read.real("attention_dropout", config.attention_dropout);
-  config.init_std = read.real("init_std", config.init_std);
-  config.pad_token_id = read.token("pad_token_id", config.pad_token_id);
-  config.bos_token_id = read.token("bos_token_id", config.bos_token_id);
+      read.truth_or("layer_norm_elementwise_affine", config.layer_norm_elementwise_affine);
+  config.dropout = read.number_or("dropout", config.dropout);
+  config.attention_dropout = read.number_or("attention_dropout", config.attention_dropout);
+  config.init_std = read.number_or("init_std", config.init_std);
+  config.pad_token_id = read.integer_or("pad_token_id", config.pad_token_id);
+  config.bos_token_id = read.integer_or("bos_token_id", config.bos_token_id);
   if (read.has("eos_token_id") && json["eos_token_id"].is_array()) {
-    config.eos_token_ids.clear();
-    for (const Json& id : json["eos_token_id"]) {
-      if (!id.is_number_integer()) fail("{}: eos_token_id holds {}, which is no token id", where, id.dump());
-      config.eos_token_ids.push_back(id.get<int64_t>());
-    }
+    config.eos_token_ids = read.integers("eos_token_id");
   } else {
-    config.eos_token_ids = {read.token("eos_token_id", 2)};
+    config.eos_token_ids = {read.integer_or("eos_token_id", 2)};
   }
-  const std::string activation = read.text("activation_function", "relu");
+  const std::string activation = read.text_or("activation_function", "relu");
   if (activation == "relu") {
     config.activation_function = OptActivation::relu;
   } else if (activation == "gelu") {
     config.activation_function = OptActivation::gelu;
   } else {
-    fail("{}: activation_function is '{}'; relu and gelu are understood", where, activation);
+    fail("{}: activation_function is '{}'; relu and gelu are understood", where, shown_text(activation));
   }
-  if (!read.truth("tie_word_embeddings", true))
+  if (!read.truth_or("tie_word_embeddings", true))
     fail("{}: tie_word_embeddings is false; OPT's input and output matrices are one", where);
   if (config.hidden_size % config.num_attention_heads != 0)
     fail("{}: hidden_size {} is not a multiple of num_attention_heads {}", where, config.hidden_size,
@@ -127,7 +103,7 @@ OptConfig parse_opt_config(const Json& json, const std::string& where) {
 }
 
 OptConfig read_opt_config(const std::filesystem::path& config_json) {
-  OptConfig config = parse_opt_config(read_json_file(config_json), config_json.string());
+  OptConfig config = parse_opt_config(read_json_file(config_json, kConfigBytesMax), config_json.string());
   const std::filesystem::path generation = config_json.parent_path() / "generation_config.json";
   if (std::filesystem::exists(generation)) {
     const Json json = read_json_file(generation);

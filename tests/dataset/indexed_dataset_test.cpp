@@ -71,6 +71,32 @@ TEST_CASE("damaged datasets are refused with their name") {
   refused(changed(34, 1), tokens);
   refused(index.substr(0, index.size() - 1), tokens);
   refused(index, tokens.substr(2));
+  refused(index, "version https://git-lfs.github.com/spec/v1\n");
+  refused("TNTIDX" + std::string(60, '\0'), tokens);
+}
+
+TEST_CASE("an index whose counts and lengths overflow is refused") {
+  const auto number = [](auto value) { return std::string(reinterpret_cast<const char*>(&value), sizeof value); };
+  const auto refused = [&](uint64_t count, uint64_t documents, const std::string& rest, uint8_t code = 5) {
+    const TemporaryDirectory directory;
+    std::ofstream(directory.path() / "d.idx", std::ios::binary) << std::string("MMIDIDX\0\0", 9) + number(uint64_t{1}) +
+                                                                       number(code) + number(count) +
+                                                                       number(documents) + rest;
+    std::ofstream(directory.path() / "d.bin", std::ios::binary) << std::string(16, '\0');
+    CHECK_THROWS_WITH_AS(IndexedDataset(directory.path() / "d"), doctest::Contains("d."), Error);
+  };
+  const std::string room(96, '\0');
+  refused(uint64_t{1} << 62, 1, room);
+  refused((uint64_t{1} << 63) / 6, 4, room);  // 12 times it wraps to a small number
+  refused(0, uint64_t{1} << 61, room);        // and so does 8 times this
+  refused(2, 0, number(int32_t{1}) + number(int32_t{1}) + number(int64_t{0}) + number(int64_t{8}));
+  // Two sequences of 2^31 - 1 tokens of 8 bytes; offsets are as they should be.
+  const int32_t longest = 0x7fffffff;
+  refused(2, 3,
+          number(longest) + number(longest) + number(int64_t{0}) + number(int64_t{longest} * 8) + number(int64_t{0}) +
+              number(int64_t{1}) + number(int64_t{2}));
+  refused(1, 2, number(int32_t{-1}) + number(int64_t{0}) + number(int64_t{0}) + number(int64_t{1}));
+  refused(1, 2, number(int32_t{2}) + number(int64_t{0}) + number(int64_t{0}) + number(int64_t{1}), 6);
 }
 
 }  // namespace

@@ -13,20 +13,36 @@
 
 namespace cbtm {
 
+/// A tensor of a checkpoint with elements that are NaN or infinite.
+struct BrokenTensor {
+  std::string name;   ///< as the file names it
+  int64_t count = 0;  ///< of such elements
+  int64_t first = 0;  ///< index of the first, in row-major order
+};
+
+/// What opening a checkpoint does about NaN and infinite weights.
+enum class ValueCheck : uint8_t {
+  finite,  ///< refuse them: every weight is looked at once in a process, as long as the file stays the same
+  none,    ///< look at nothing
+};
+
 /// A model on disk: config and tensors, in any published layout (model.safetensors, sharded, pytorch_model.bin zip or
 /// legacy, sharded; metaseq's restored.pt names). Files stay memory-mapped; nothing in them is executed. Throws Error,
-/// in one line naming file and tensor: missing, wrong shape, wrong dtype, damaged, both matrices of a tied pair stored
-/// with different values.
+/// in one line naming file and tensor: missing, wrong shape, wrong dtype, damaged, not finite, both matrices of a tied
+/// pair stored with different values.
 class OptCheckpoint {
  public:
-  /// `path` is a directory with config.json. Unknown tensors are named in a warning on stderr.
-  static OptCheckpoint open(const std::filesystem::path& path);
+  /// `path` is a directory with config.json. Unknown tensors are named in a warning on stderr. Looking for values that
+  /// are not finite reads all weights once, at the speed of memory or of the disk.
+  static OptCheckpoint open(const std::filesystem::path& path, ValueCheck check = ValueCheck::finite);
   OptCheckpoint(OptCheckpoint&&) noexcept;
   ~OptCheckpoint();
 
   const std::filesystem::path& path() const;
   const OptConfig& config() const;
   const ParameterLayout& layout() const;
+  /// The tensors that a model needs and that hold values that are not finite, in the layout's order.
+  std::vector<BrokenTensor> broken_tensors() const;
   /// The dtype most of its tensors have.
   DType stored_dtype() const;
   /// Fills a flat buffer of layout().flat_size() elements of `dtype` (f32, bf16 or f16; widening exact, narrowing to
@@ -46,11 +62,18 @@ class OptCheckpoint {
   std::unique_ptr<State> state_;
 };
 
-/// Writes config.json, generation_config.json and model.safetensors (shards of at most 5 GB with an index) into
-/// `directory`, which exists and which the caller renames into place. `flat` is float32, layout order; `stored_dtype`
-/// f32, bf16 or f16 (a finite value that f16 cannot hold is an Error). Tensors lie in the file as in the flat
-/// buffer, so that it can be mapped back whole.
+inline constexpr int64_t kShardBytesMax = int64_t{5} << 30;
+
+/// Writes config.json, generation_config.json and model.safetensors into `directory`, which exists and which the caller
+/// renames into place. Weights above `shard_bytes_max` are written as shards of at most so many bytes (a single tensor
+/// may be larger) with an index. `flat` is float32, layout order; `stored_dtype` f32, bf16 or f16 (a finite value that
+/// f16 cannot hold is an Error). Tensors lie in the file as in the flat buffer, so that one that is not sharded can be
+/// mapped back whole.
 void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfig& config, std::span<const float> flat,
-                          DType stored_dtype = DType::f32);
+                          DType stored_dtype = DType::f32, int64_t shard_bytes_max = kShardBytesMax);
+
+/// Content hash of a model's weights in whatever files they are: hash_file_hex of the one file, or a hash of the names
+/// and hashes of all shards. Throws Error if files are missing.
+std::string checkpoint_hash(const std::filesystem::path& directory);
 
 }  // namespace cbtm
