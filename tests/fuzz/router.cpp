@@ -2,8 +2,11 @@
 
 #include "cbtm/cluster/router.h"
 
+#include <cmath>
+#include <numeric>
 #include <vector>
 
+#include "cbtm/base/error.h"
 #include "tests/fuzz/input_files.h"
 #include "tests/fuzz/repair.h"
 #include "tests/fuzz/target.h"
@@ -19,10 +22,11 @@ void read(std::string_view input) {
   std::vector<double> distances(static_cast<size_t>(router.clusters())), weights(distances.size());
   router.embed(text, embedding);
   router.squared_distances(embedding, distances);
-  routing_weights(
-      distances,
-      {.top_k = 2, .temperature = router.parts().temperature, .distance_power = router.parts().distance_power}, {},
-      weights);
+  const Router::Parts& parts = router.parts();
+  routing_weights(distances, {.top_k = 2, .temperature = parts.temperature, .distance_power = parts.distance_power}, {},
+                  weights);
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  CBTM_ASSERT(std::abs(sum - 1) < 1e-6, "experts are mixed by weights that add up to 1");
   RoutingContext context(router);
   for (const char byte : text) context.append({&byte, 1});
   context.squared_distances(distances);
