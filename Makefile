@@ -7,7 +7,7 @@ NVCC := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
 # What the CUDA tests run on: gpu, simulator or nowhere.
 CUDA_TESTS_RUN_ON = $(if $(NVCC),$(shell tests/cuda/run --where),nowhere)
 
-.PHONY: all deps cuda build-cudasim build-cudasim-full test test-cuda test-cuda-full demo format bench asan clean
+.PHONY: all deps cuda build-cudasim build-cudasim-full test test-cuda test-cuda-full demo format bench asan fuzz clean
 
 all:
 	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) > /dev/null
@@ -68,8 +68,20 @@ asan: deps
 	@cmake --build $(BUILD)-asan -j $(JOBS)
 	@ctest --test-dir $(BUILD)-asan -L quick --output-on-failure
 
+# Every reader of files on damaged ones: libFuzzer with ASan and UBSan, FUZZ_SECONDS for each of FUZZ_TARGETS (by default
+# all of them). What is kept of it, tests/fuzz/corpus, is replayed by make test and make asan without clang.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?=
+CLANG ?= clang++
+fuzz: deps
+	@command -v $(CLANG) > /dev/null || { echo "make fuzz: clang is missing; run scripts/install-deps.sh --fuzz, or name another one with CLANG=" >&2; exit 1; }
+	@cmake -S . -B $(BUILD)-fuzz -DCMAKE_CXX_COMPILER=$(CLANG) -DCBTM_FUZZ=ON -DCBTM_SANITIZE=address,undefined \
+	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -gline-tables-only" $(CMAKE_FLAGS) > /dev/null
+	@cmake --build $(BUILD)-fuzz --target $(if $(FUZZ_TARGETS),$(FUZZ_TARGETS:%=fuzz_%),fuzz) -j $(JOBS)
+	@scripts/fuzz $(BUILD)-fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
 bench: all
 	@scripts/bench/all
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-cuda $(BUILD)-cudasim $(BUILD)-cudasim-full cbtm
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-fuzz $(BUILD)-cuda $(BUILD)-cudasim $(BUILD)-cudasim-full cbtm

@@ -1,11 +1,16 @@
 #!/bin/sh
 # Installs the Debian packages that cbtm is built, tested and demonstrated with. Prints what it installs, does nothing
-# when nothing is missing, and says what to do when it may not.
+# when nothing is missing, and says what to do when it may not. With --fuzz: what `make fuzz` needs, too.
 set -eu
 
 packages="g++ make cmake pkg-config git ca-certificates python3 file
   libfmt-dev nlohmann-json3-dev libcxxopts-dev doctest-dev
   libxxhash-dev zlib1g-dev libzstd-dev libutf8proc-dev libhwy-dev libpcre2-dev"
+case "${1:-}" in
+  "") ;;
+  --fuzz) packages="$packages clang libclang-rt-dev libomp-dev" ;;
+  *) echo "install-deps: unknown option $1; there is --fuzz" >&2; exit 2 ;;
+esac
 
 missing=""
 for package in $packages; do

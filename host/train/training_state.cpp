@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -14,8 +15,6 @@ namespace cbtm {
 namespace {
 
 constexpr const char* kTensorNames[] = {"weights", "first_moments", "second_moments"};
-constexpr const char* kCounterNames[] = {"identity",         "step",   "optimizer_steps", "skipped_steps", "loss_scale",
-                                         "loss_scale_steps", "seconds"};
 
 /// Hash of the tensors' bytes and of the text that belongs to them.
 std::string state_hash(std::span<const void* const> data, size_t bytes, const std::string& text) {
@@ -35,6 +34,40 @@ std::vector<std::filesystem::path> states_in(const std::filesystem::path& direct
   return states;
 }
 
+/// The identity and the counters that the text beside the tensors holds.
+struct StateText {
+  Json identity;
+  TrainingCounters counters;
+};
+
+/// Throws Error that names the file and the counter: absent, of another type, or not a count.
+StateText parse_state_text(const std::filesystem::path& path, const std::string& text) {
+  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) fail("{}: its counters are no JSON object", path.string());
+  const auto member = [&](const char* key) -> const Json& {
+    if (!json.contains(key)) fail("{}: '{}' is absent; an older cbtm wrote it", path.string(), key);
+    return json[key];
+  };
+  const auto count = [&](const char* key) {
+    const Json& value = member(key);
+    if (!value.is_number_unsigned() || value.get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()})
+      fail("{}: '{}' is not a count", path.string(), key);
+    return value.get<int64_t>();
+  };
+  const auto real = [&](const char* key, double lowest) {
+    const Json& value = member(key);
+    if (!value.is_number() || !(value.get<double>() >= lowest))
+      fail("{}: '{}' is not a number of at least {}", path.string(), key, lowest);
+    return value.get<double>();
+  };
+  return {.identity = member("identity"),
+          .counters = {.step = count("step"),
+                       .optimizer_steps = count("optimizer_steps"),
+                       .skipped_steps = count("skipped_steps"),
+                       .seconds = real("seconds", 0),
+                       .loss_scale = {real("loss_scale", 1), count("loss_scale_steps")}}};
+}
+
 /// "learning_rate was 0.01, is 0.02; ..." of what differs at any depth.
 void add_differences(const Json& before, const Json& now, std::string& text) {
   for (const auto& [key, value] : now.items()) {
@@ -48,11 +81,19 @@ void add_differences(const Json& before, const Json& now, std::string& text) {
   }
 }
 
+/// Removes a file of ours; what cannot be removed is said and left.
+void remove_file(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::remove(path, error);
+  if (error) warn(fmt::format("{}: cannot be removed: {}", path.string(), error.message()));
+}
+
 void remove_partial_files(const std::filesystem::path& directory) {
   std::vector<std::filesystem::path> partial;
   for (const auto& entry : std::filesystem::directory_iterator(directory))
-    if (entry.path().filename().string().find(".partial-") != std::string::npos) partial.push_back(entry.path());
-  for (const std::filesystem::path& path : partial) std::filesystem::remove(path);
+    if (entry.path().filename().string().find(".partial-") != std::string::npos && entry.is_regular_file())
+      partial.push_back(entry.path());
+  for (const std::filesystem::path& path : partial) remove_file(path);
 }
 
 }  // namespace
@@ -74,7 +115,7 @@ void write_training_state(const std::filesystem::path& work_directory, const std
   write_safetensors(work_directory / fmt::format("state-{:08}.safetensors", counters.step), tensors,
                     {{"training", text}, {"hash", state_hash(parts, static_cast<size_t>(count) * 4, text)}});
   std::vector<std::filesystem::path> states = states_in(work_directory);
-  for (size_t i = static_cast<size_t>(keep); i < states.size(); ++i) std::filesystem::remove(states[i]);
+  for (size_t i = static_cast<size_t>(keep); i < states.size(); ++i) remove_file(states[i]);
 }
 
 bool has_other_training_state(const std::filesystem::path& work_directory, const Json& identity) {
@@ -82,7 +123,7 @@ bool has_other_training_state(const std::filesystem::path& work_directory, const
     try {
       const TensorFile file = TensorFile::open(path);
       const auto text = file.metadata().find("training");
-      if (text != file.metadata().end()) return Json::parse(text->second)["identity"] != identity;
+      if (text != file.metadata().end()) return parse_state_text(path, text->second).identity != identity;
     } catch (const Error&) {  // damaged: loading says so
     }
   }
@@ -109,12 +150,10 @@ std::optional<TrainingCounters> load_training_state(const std::filesystem::path&
       }
       if (state_hash(data, static_cast<size_t>(count) * 4, text->second) != hash->second)
         fail("{}: its hash does not match its contents", path.string());
-      const Json json = Json::parse(text->second);
-      for (const char* key : kCounterNames)
-        if (!json.contains(key)) fail("{}: '{}' is absent; an older cbtm wrote it", path.string(), key);
-      if (json["identity"] != identity) {
+      const StateText state = parse_state_text(path, text->second);
+      if (state.identity != identity) {
         std::string difference;
-        add_differences(json["identity"], identity, difference);
+        add_differences(state.identity, identity, difference);
         throw Error(fmt::format("{}: an unfinished training with other settings ({}); finish it with those, or pass "
                                 "--redo to start anew",
                                 path.string(), difference),
@@ -122,11 +161,7 @@ std::optional<TrainingCounters> load_training_state(const std::filesystem::path&
       }
       model.restore(static_cast<const float*>(data[0]), static_cast<const float*>(data[1]),
                     static_cast<const float*>(data[2]));
-      return TrainingCounters{.step = json["step"],
-                              .optimizer_steps = json["optimizer_steps"],
-                              .skipped_steps = json["skipped_steps"],
-                              .seconds = json["seconds"],
-                              .loss_scale = {json["loss_scale"], json["loss_scale_steps"]}};
+      return state.counters;
     } catch (const Error& error) {
       if (error.exit_code() == kExitUsage) throw;
       warn(fmt::format("{}; trying the state before it", error.what()));

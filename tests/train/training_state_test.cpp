@@ -3,12 +3,15 @@
 #include <doctest/doctest.h>
 
 #include <fstream>
+#include <functional>
+#include <iterator>
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/checkpoint/tensor_file.h"
 #include "tests/train/tiny_training.h"
+#include "train/metrics_log.h"
 
 namespace cbtm {
 namespace {
@@ -33,11 +36,10 @@ void damage(const fs::path& path, int64_t offset_from_end) {
   file.put(byte);
 }
 
-/// Writes the state again without one of its counters, as a cbtm before that counter would have.
-void drop_counter(const fs::path& path, const char* key) {
+/// Writes the state again with another text of counters and the hash that fits it.
+void change_text(const fs::path& path, const std::function<std::string(Json)>& changed) {
   const TensorFile file = TensorFile::open(path);
-  Json json = Json::parse(file.metadata().at("training"));
-  json.erase(key);
+  const std::string text = changed(Json::parse(file.metadata().at("training")));
   std::vector<OutputTensor> tensors;
   StreamingHash hash;
   for (const char* name : {"weights", "first_moments", "second_moments"}) {
@@ -45,8 +47,23 @@ void drop_counter(const fs::path& path, const char* key) {
     tensors.push_back({name, tensor.type, tensor.shape, tensor.data});
     hash.update(tensor.data, static_cast<size_t>(tensor.size()) * 4);
   }
-  hash.update(json.dump());
-  write_safetensors(path, tensors, {{"training", json.dump()}, {"hash", hash.hex()}});
+  hash.update(text);
+  write_safetensors(path, tensors, {{"training", text}, {"hash", hash.hex()}});
+}
+
+/// A state as a cbtm before that counter would have written it.
+void drop_counter(const fs::path& path, const char* key) {
+  change_text(path, [&](Json json) {
+    json.erase(key);
+    return json.dump();
+  });
+}
+
+void set_counter(const fs::path& path, const char* key, const Json& value) {
+  change_text(path, [&](Json json) {
+    json[key] = value;
+    return json.dump();
+  });
 }
 
 /// A finished training whose states are still there: training again goes on from the newest good one.
@@ -92,6 +109,21 @@ TEST_CASE("a finished or half-finished training gives the same weights, losses a
     damage(newest(tiny), static_cast<int64_t>(fs::file_size(newest(tiny))) - 200);
   }
   SUBCASE("the newest state lacks what an older cbtm did not count") { drop_counter(newest(tiny), "loss_scale"); }
+  SUBCASE("the newest state's counters are no JSON") {
+    change_text(newest(tiny), [](const Json&) { return "{\"step\": 6"; });
+  }
+  SUBCASE("the newest state's counters are a number too large") {
+    change_text(newest(tiny), [](const Json&) { return "1e999"; });
+  }
+  SUBCASE("the newest state's counters are a list") {
+    change_text(newest(tiny), [](const Json&) { return "[6]"; });
+  }
+  SUBCASE("the newest state's step is a word") { set_counter(newest(tiny), "step", "six"); }
+  SUBCASE("the newest state's step is negative") { set_counter(newest(tiny), "step", -6); }
+  SUBCASE("the newest state's step is not whole") { set_counter(newest(tiny), "step", 1e300); }
+  SUBCASE("the newest state's step is above 2^63") { set_counter(newest(tiny), "step", uint64_t{1} << 63); }
+  SUBCASE("the newest state's seconds are null") { set_counter(newest(tiny), "seconds", nullptr); }
+  SUBCASE("the newest state's loss scale is zero") { set_counter(newest(tiny), "loss_scale", 0); }
   SUBCASE("both states are damaged") {
     damage(newest(tiny), 4000);
     damage(tiny.job.work_directory / states(tiny).front(), 5000);
@@ -106,6 +138,37 @@ TEST_CASE("what a killed save left half-written is removed") {
   std::ofstream(partial) << "half";
   check_same(tiny.train(test_device()), tiny.result);
   CHECK_FALSE(fs::exists(partial));
+}
+
+TEST_CASE("a directory that bears the name of an unfinished file is nobody's to remove") {
+  Finished tiny;
+  const fs::path directory = tiny.job.work_directory / "notes.partial-1";
+  fs::create_directory(directory);
+  write_file_atomically(directory / "mine", "text");
+  check_same(tiny.train(test_device()), tiny.result);
+  CHECK(fs::exists(directory / "mine"));
+}
+
+TEST_CASE("metrics that cannot be read are named and left, instead of written anew") {
+  Finished tiny;
+  const fs::path metrics = tiny.job.work_directory / "metrics.jsonl";
+  fs::remove(metrics);
+  fs::create_directory(metrics);
+  CHECK_THROWS_WITH_AS(tiny.train(test_device()), doctest::Contains("metrics.jsonl"), Error);
+  CHECK(fs::is_directory(metrics));
+}
+
+TEST_CASE("lines of metrics that no step can have are dropped, the others are kept byte by byte") {
+  const TemporaryDirectory directory;
+  const fs::path path = directory / "metrics.jsonl";
+  const std::string good = "{\"step\": 1,  \"loss\": 2.50}\n";
+  const std::string deep = "{\"step\": 2, \"x\": " + std::string(100'000, '[') + std::string(100'000, ']') + "}\n";
+  std::ofstream(path) << "[1]\n" + good + "{\"step\": 9223372036854775808}\n{\"step\": -1}\n{\"step\": 1.5}\n" + deep +
+                             "{\"step\": 3}\n{\"step\": 2, \"lo";
+  MetricsLog log(path, /*last_step=*/2);
+  CHECK(log.earlier().size() == 2);
+  std::ifstream file(path);
+  CHECK(std::string(std::istreambuf_iterator<char>(file), {}) == good + deep);
 }
 
 TEST_CASE("a state of other settings or another start is refused in words, and kept") {

@@ -1,0 +1,36 @@
+// run.json and clusters.json of a run directory.
+
+#include <vector>
+
+#include "cbtm/run/run_directory.h"
+#include "cbtm/train/run_training.h"
+#include "tests/fuzz/input_files.h"
+#include "tests/fuzz/target.h"
+
+namespace cbtm::fuzz {
+namespace {
+
+void read_stages(const RunDirectory& run) {
+  for (const char* name : {"cluster", "seed", "expert/000"}) {
+    const StageRecord wanted{.name = name,
+                             .settings = {{"k", 8}, {"nested", {{"a", 1}}}},
+                             .inputs = {{"corpus", "hash"}},
+                             .command = "cbtm cluster"};
+    std::string difference;
+    stage_state(run, wanted, difference);
+    find_stage(run, name);
+  }
+  record_stage(run, {.name = "cluster", .settings = Json::object(), .inputs = Json::object(), .command = ""});
+}
+
+void read(std::string_view input) {
+  const InputFiles files(input, {"run.json", "clusters.json"});
+  const RunDirectory run(files.path());
+  if (std::filesystem::exists(run.run_json())) read_stages(run);
+  if (std::filesystem::exists(run.clusters_json())) train_tokens(read_clusters(run));
+}
+
+const Registration kRegistration{{"run_files", read}};
+
+}  // namespace
+}  // namespace cbtm::fuzz
