@@ -20,6 +20,7 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define CBTM_FUZZ_SANITIZED 1
 extern "C" void __sanitizer_set_death_callback(void (*callback)());
+extern "C" const char* __asan_default_options() { return "max_allocation_size_mb=2048:hard_rss_limit_mb=2048"; }
 #else
 #define CBTM_FUZZ_SANITIZED 0
 #endif
@@ -54,11 +55,11 @@ void watch() {
   __sanitizer_set_death_callback(on_death);
 #else
   static_cast<void>(on_death);
-  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT}) std::signal(signal, on_signal);
+  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE}) std::signal(signal, on_signal);
   const rlimit limit{kMemoryBytesMax, kMemoryBytesMax};
   ::setrlimit(RLIMIT_AS, &limit);
 #endif
-  std::signal(SIGALRM, on_signal);
+  for (const int signal : {SIGABRT, SIGALRM}) std::signal(signal, on_signal);
 }
 
 std::string contents_of(const fs::path& path) {
