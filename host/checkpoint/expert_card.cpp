@@ -10,55 +10,6 @@ namespace {
 
 constexpr const char* kFileName = "expert.json";
 
-/// Checked access to the values of one card.
-class CardReader {
- public:
-  CardReader(const Json& json, const std::filesystem::path& path) : json_(json), path_(path) {}
-
-  std::string text(const char* key) const {
-    const Json* value = find(key);
-    if (value == nullptr) return "";
-    if (!value->is_string()) wrong(key, "text");
-    return value->get<std::string>();
-  }
-  int64_t integer(const char* key, int64_t otherwise) const {
-    const Json* value = find(key);
-    if (value == nullptr) return otherwise;
-    if (!value->is_number_integer()) wrong(key, "a whole number");
-    return value->get<int64_t>();
-  }
-  Json object(const char* key) const {
-    const Json* value = find(key);
-    if (value == nullptr) return nullptr;
-    if (!value->is_object()) wrong(key, "an object");
-    return *value;
-  }
-  std::vector<std::string> texts(const char* key) const {
-    std::vector<std::string> list;
-    const Json* value = find(key);
-    if (value == nullptr) return list;
-    if (!value->is_array()) wrong(key, "a list of words");
-    for (const Json& word : *value) {
-      if (!word.is_string()) wrong(key, "a list of words");
-      list.push_back(word.get<std::string>());
-    }
-    return list;
-  }
-
- private:
-  const Json* find(const char* key) const {
-    const auto found = json_.find(key);
-    return found == json_.end() || found->is_null() ? nullptr : &*found;
-  }
-  [[noreturn]] void wrong(const char* key, const char* wanted) const {
-    fail("{}: '{}' must be {}; the file is damaged: restore it, or train the model again with --redo", path_.string(),
-         key, wanted);
-  }
-
-  const Json& json_;
-  const std::filesystem::path& path_;
-};
-
 }  // namespace
 
 int64_t ExpertCard::sequence_length(int64_t otherwise) const {
@@ -72,22 +23,23 @@ std::optional<ExpertCard> read_expert_card(const std::filesystem::path& director
   const std::filesystem::path path = directory / kFileName;
   if (!std::filesystem::exists(path)) return std::nullopt;
   const Json json = read_json_file(path);
-  if (!json.is_object()) fail("{}: must hold a JSON object; restore it, or train the model again", path.string());
-  const CardReader read(json, path);
-  ExpertCard card{.kind = read.text("kind"),
-                  .settings = read.object("settings"),
-                  .inputs = read.object("inputs"),
-                  .training = read.object("training"),
-                  .command = read.text("command"),
-                  .tokenizer_hash = read.text("tokenizer_hash"),
-                  .seed_hash = read.text("seed_hash"),
-                  .router_hash = read.text("router_hash"),
-                  .cluster = read.integer("cluster", -1),
-                  .clusters = read.integer("clusters", 0),
-                  .top_terms = read.texts("top_terms"),
-                  .snapshot_step = read.integer("snapshot_step", -1),
-                  .snapshot_tokens = read.integer("snapshot_tokens", 0),
-                  .files = read.object("files")};
+  const JsonReader read(json, path.string(), "restore the file, or train the model again with --redo");
+  read.as_object();
+  const auto object = [&](const char* key) { return read.has(key) ? read.object(key).json() : Json(); };
+  ExpertCard card{.kind = read.text_or("kind", ""),
+                  .settings = object("settings"),
+                  .inputs = object("inputs"),
+                  .training = object("training"),
+                  .command = read.text_or("command", ""),
+                  .tokenizer_hash = read.text_or("tokenizer_hash", ""),
+                  .seed_hash = read.text_or("seed_hash", ""),
+                  .router_hash = read.text_or("router_hash", ""),
+                  .cluster = read.integer_or("cluster", -1, 0),
+                  .clusters = read.integer_or("clusters", 0, 0),
+                  .top_terms = read.has("top_terms") ? read.texts("top_terms") : std::vector<std::string>(),
+                  .snapshot_step = read.integer_or("snapshot_step", -1, 0),
+                  .snapshot_tokens = read.integer_or("snapshot_tokens", 0, 0),
+                  .files = object("files")};
   return card;
 }
 
@@ -118,7 +70,7 @@ void write_expert_card(const std::filesystem::path& directory, const ExpertCard&
   write_json_file(directory / kFileName, json);
 }
 
-std::vector<std::string> weight_files(const std::filesystem::path& directory) {
+std::vector<std::string> safetensors_names(const std::filesystem::path& directory) {
   std::vector<std::string> names;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
     const std::string name = entry.path().filename().string();

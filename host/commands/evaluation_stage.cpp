@@ -32,7 +32,7 @@ std::vector<int64_t> top_k_sweep(int64_t clusters) {
 std::string weights_hash(const std::filesystem::path& model) {
   const std::optional<ExpertCard> card = read_expert_card(model);
   verify_weights(model, card);
-  const std::vector<std::string> files = weight_files(model);
+  const std::vector<std::string> files = safetensors_names(model);
   if (files.empty()) fail("{}: holds no weights", model.string());
   return hash_hex((card && card->files.is_object() ? card->files : content_hashes(model, files)).dump());
 }
@@ -104,11 +104,12 @@ Json gain_curve(Device& device, const RunDirectory& run, const std::vector<Evalu
                 int64_t length, double temperature, const Json& last) {
   Json points = Json::array();
   const std::optional<ExpertCard> baseline = read_expert_card(run.baseline());
-  if (!baseline || !baseline->training.is_object() || !baseline->training.contains("tokens") ||
-      !baseline->training.contains("steps"))
-    fail("{}: says nothing of its training; train it again with --redo", (run.baseline() / "expert.json").string());
-  const Json tokens = baseline->training["tokens"];
-  const Json steps = baseline->training["steps"];
+  const std::string card = (run.baseline() / "expert.json").string();
+  if (!baseline || !baseline->training.is_object())
+    fail("{}: says nothing of its training; train it again with --redo", card);
+  const JsonReader training(baseline->training, card, "train it again with --redo");
+  const int64_t tokens = training.integer("tokens", 0);
+  const int64_t steps = training.integer("steps", 0);
   for (const std::filesystem::path& directory : snapshot_directories(run)) {
     const RunDirectory snapshot(directory);
     std::string problem;
@@ -140,6 +141,19 @@ Json gain_curve(Device& device, const RunDirectory& run, const std::vector<Evalu
   return {{"points", points}};
 }
 
+/// What print_evaluation asks for.
+void check_summary(const Json& summary, const std::string& file) {
+  const JsonReader read(summary, file, "evaluate again with --redo");
+  for (const char* key : {"seed", "dense", "router_temperature"}) read.number(key);
+  for (const char* key : {"documents", "tokens", "clusters"}) read.integer(key, 0);
+  const JsonReader sweep = read.list("top_k");
+  for (size_t i = 0; i < sweep.size(); ++i) {
+    if (sweep.item(i).as_list().size() != 2) sweep.refuse("must hold pairs of a number and a perplexity");
+    sweep.item(i).item(0).as_integer(1);
+    sweep.item(i).item(1).as_number();
+  }
+}
+
 }  // namespace
 
 Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, const std::string& command) {
@@ -161,8 +175,11 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
   };
   record.result = hash_results();
   if (!stage_is_due(run, record, run.evaluation() / "ensemble.json", redo)) {
+    const Json done = find_stage(run, "evaluate");
+    const Json summary = done.contains("summary") ? done["summary"] : Json();
+    check_summary(summary, run.run_json().string());
     remove_snapshots(run);  // a process that died while it removed them has left some
-    return find_stage(run, "evaluate")["summary"];
+    return summary;
   }
   for (const std::string& name : results) check_writable(run.evaluation() / name, OutputKind::json);
 

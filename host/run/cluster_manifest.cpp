@@ -13,34 +13,23 @@ namespace fs = std::filesystem;
 
 constexpr const char* kRouterFiles[] = {"router.json", "router.safetensors"};
 
-void check_clusters(const Json& clusters, const std::string& where) {
-  const auto check = [&](bool good, const std::string& what) {
-    if (!good) fail("{}: {}; the file is damaged, cluster again with --redo", where, what);
-  };
-  check(clusters.is_object(), "it holds no JSON object");
-  const auto holds = [&](const char* name, bool (Json::*is)() const noexcept) {
-    check(clusters.contains(name) && (clusters[name].*is)(), fmt::format("'{}' is missing or of the wrong type", name));
-  };
-  holds("clusters", &Json::is_number_integer);
-  holds("vocab_size", &Json::is_number_integer);
-  holds("router_hash", &Json::is_string);
-  holds("tokenizer_hash", &Json::is_string);
-  holds("sizes", &Json::is_array);
-  holds("top_terms", &Json::is_array);
-  const auto count = clusters["clusters"].get<int64_t>();
-  check(count > 0 && static_cast<int64_t>(clusters["sizes"].size()) == count &&
-            static_cast<int64_t>(clusters["top_terms"].size()) == count,
-        "'sizes' and 'top_terms' do not fit the number of clusters");
-  for (const Json& size : clusters["sizes"])
+void check_clusters(const Json& clusters, const std::string& file) {
+  const JsonReader read(clusters, file, "the file is damaged: restore it, or cluster again with --redo");
+  constexpr int64_t kClustersMax = 1'000'000;
+  const auto count = static_cast<size_t>(read.integer("clusters", 1, kClustersMax));
+  read.integer("vocab_size", 1);
+  read.text("router_hash");
+  read.text("tokenizer_hash");
+  const JsonReader sizes = read.list("sizes");
+  const JsonReader terms = read.list("top_terms");
+  if (sizes.size() != count) sizes.refuse(fmt::format("is not a list of {} clusters", count));
+  if (terms.size() != count) terms.refuse(fmt::format("is not a list of {} clusters", count));
+  for (size_t i = 0; i < count; ++i) {
     for (const char* key : {"train_tokens", "train_documents", "valid_documents", "tune_documents"})
-      check(size.is_object() && size.contains(key) && size[key].is_number_integer() && size[key].get<int64_t>() >= 0,
-            fmt::format("'sizes' lacks '{}'", key));
-  for (const Json& terms : clusters["top_terms"]) {
-    check(terms.is_array(), "'top_terms' must hold lists of words");
-    for (const Json& term : terms) check(term.is_string(), "'top_terms' must hold lists of words");
+      sizes.item(i).integer(key, 0);
+    terms.item(i).as_texts();
   }
-  for (const char* key : {"balance", "objective", "duality_gap", "documents_without_words"})
-    check(!clusters.contains(key) || clusters[key].is_number(), fmt::format("'{}' must be a number", key));
+  for (const char* key : {"balance", "objective", "duality_gap", "documents_without_words"}) read.number_or(key, 0);
 }
 
 bool same_contents(const fs::path& a, const fs::path& b) {

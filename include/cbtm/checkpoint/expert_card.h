@@ -40,7 +40,7 @@ std::optional<ExpertCard> read_expert_card(const std::filesystem::path& director
 void write_expert_card(const std::filesystem::path& directory, const ExpertCard& card);
 
 /// Names of the files in a model directory that hold its weights: *.safetensors and their index.
-std::vector<std::string> weight_files(const std::filesystem::path& directory);
+std::vector<std::string> safetensors_names(const std::filesystem::path& directory);
 
 /// Checks the weights against the card, if it lists them: see verify_content. Returns false if nothing was checked.
 bool verify_weights(const std::filesystem::path& directory, const std::optional<ExpertCard>& card);
