@@ -47,7 +47,10 @@ int64_t available_memory_bytes() {
   return available;
 }
 
-int64_t own_memory_bytes() { return std::max<int64_t>(0, proc_field_bytes(kOwnStatus, "RssAnon:")); }
+int64_t own_memory_bytes() {
+  return std::max<int64_t>(0, proc_field_bytes(kOwnStatus, "RssAnon:")) +
+         std::max<int64_t>(0, proc_field_bytes(kOwnStatus, "VmExe:"));
+}
 
 int64_t peak_resident_bytes() { return std::max<int64_t>(0, proc_field_bytes(kOwnStatus, "VmHWM:")); }
 

@@ -10,8 +10,8 @@ namespace cbtm {
 /// own limits (RLIMIT_AS, RLIMIT_DATA) leave.
 int64_t available_memory_bytes();
 
-/// Bytes this process has taken so far (RssAnon): without the files that it maps, whose memory the system takes back
-/// when it needs some.
+/// Bytes this process has taken so far, its code included (RssAnon, VmExe): without the files that it maps, whose
+/// memory the system takes back when it needs some.
 int64_t own_memory_bytes();
 
 /// Largest resident size so far (VmHWM), in bytes.
