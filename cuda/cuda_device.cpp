@@ -219,8 +219,8 @@ class CudaDevice final : public Device {
   }
   int64_t row_alignment_bytes() const override { return 32; }  // a sector
   int64_t relu_mask_columns(int64_t columns) const override { return cuda::relu_mask_columns(columns); }
-  int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const override {
-    return cuda::DeviceContext::planned_workspace_bytes(rows, hidden_size, ffn_dim, vocab_size);
+  int64_t workspace_bytes(const WorkspaceShape& shape) const override {
+    return cuda::DeviceContext::planned_workspace_bytes(shape.rows, shape.hidden_size, shape.ffn_dim, shape.vocab_size);
   }
   void reserve_workspace(int64_t bytes) override { context_.reserve_workspace(bytes); }
 

@@ -8,9 +8,9 @@
 
 namespace cbtm {
 
-/// max |a[i] - b[i]| of two vectors of one size.
+/// max |a[i] - b[i]| of two ranges of one size.
 template <typename A, typename B>
-double largest_difference(const std::vector<A>& a, const std::vector<B>& b) {
+double largest_difference(const A& a, const B& b) {
   REQUIRE(a.size() == b.size());
   double largest = 0;
   for (size_t i = 0; i < a.size(); ++i)

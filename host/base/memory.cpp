@@ -1,15 +1,22 @@
 #include "cbtm/base/memory.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <limits>
 
+#include "cbtm/base/cgroup.h"
 #include "cbtm/base/error.h"
 
 namespace cbtm {
 namespace {
+
+constexpr const char* kOwnStatus = "/proc/self/status";
 
 /// A "Name:   123 kB" line of a /proc file in bytes, or -1.
 int64_t proc_field_bytes(const char* path, std::string_view name) {
@@ -20,11 +27,12 @@ int64_t proc_field_bytes(const char* path, std::string_view name) {
   return -1;
 }
 
-/// A file that holds one number, or -1 ("max", missing).
-int64_t number_in_file(const char* path) {
-  int64_t value = 0;
-  std::ifstream file(path);
-  return file >> value ? value : -1;
+/// What a limit of the process (ulimit) leaves beside what it has taken, which is a field of its status.
+int64_t left_of(const rlimit& limit, const char* taken_field) {
+  if (limit.rlim_cur > static_cast<rlim_t>(std::numeric_limits<int64_t>::max()))  // RLIM_INFINITY
+    return std::numeric_limits<int64_t>::max();
+  const int64_t taken = std::max<int64_t>(0, proc_field_bytes(kOwnStatus, taken_field));
+  return std::max<int64_t>(0, static_cast<int64_t>(limit.rlim_cur) - taken);
 }
 
 }  // namespace
@@ -32,21 +40,19 @@ int64_t number_in_file(const char* path) {
 int64_t available_memory_bytes() {
   int64_t available = proc_field_bytes("/proc/meminfo", "MemAvailable:");
   if (available < 0) available = std::numeric_limits<int64_t>::max();
-  struct CgroupFiles {
-    const char* limit;
-    const char* usage;
-  };
-  for (const CgroupFiles& files :
-       {CgroupFiles{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-        CgroupFiles{"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
-    const int64_t limit = number_in_file(files.limit);
-    const int64_t usage = number_in_file(files.usage);
-    if (limit > 0 && usage >= 0) available = std::min(available, std::max<int64_t>(0, limit - usage));
-  }
+  available = std::min(available, cgroup_limits().memory_bytes);
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) == 0) available = std::min(available, left_of(limit, "VmSize:"));
+  if (getrlimit(RLIMIT_DATA, &limit) == 0) available = std::min(available, left_of(limit, "VmData:"));
   return available;
 }
 
-int64_t peak_resident_bytes() { return std::max<int64_t>(0, proc_field_bytes("/proc/self/status", "VmHWM:")); }
+int64_t own_memory_bytes() {
+  return std::max<int64_t>(0, proc_field_bytes(kOwnStatus, "RssAnon:")) +
+         std::max<int64_t>(0, proc_field_bytes(kOwnStatus, "VmExe:"));
+}
+
+int64_t peak_resident_bytes() { return std::max<int64_t>(0, proc_field_bytes(kOwnStatus, "VmHWM:")); }
 
 std::string format_bytes(int64_t bytes) {
   constexpr std::array kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
@@ -69,7 +75,7 @@ int64_t parse_bytes(std::string_view text, std::string_view flag) {
   if (unit == "M" || unit == "MiB") factor = 0x1p20;
   if (unit == "G" || unit == "GiB") factor = 0x1p30;
   if (unit == "T" || unit == "TiB") factor = 0x1p40;
-  if (status != std::errc() || factor == 0 || !(value > 0) || value * factor > 9e18)
+  if (status != std::errc() || factor == 0 || !(value * factor >= 1) || value * factor > 9e18)
     fail_usage("{}: '{}' is not a size; write for example 512M or 2G", flag, text);
   return static_cast<int64_t>(value * factor);
 }

@@ -5,10 +5,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
-#include <string>
 #include <thread>
 
+#include "cbtm/base/cgroup.h"
 #include "cbtm/base/error.h"
 
 namespace cbtm {
@@ -24,26 +23,13 @@ __attribute__((constructor(101))) void spin_briefly() {
   if (std::getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "1000", /*overwrite=*/0);
 }
 
-/// Cores granted by the cgroup (version 2, then 1), or a large number where there is no limit.
-double cgroup_cores() {
-  std::string quota;
-  double period = 0;
-  if (std::ifstream file("/sys/fs/cgroup/cpu.max"); file >> quota >> period && quota != "max" && period > 0)
-    return std::stod(quota) / period;
-  double quota_v1 = 0;
-  std::ifstream quota_file("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
-  std::ifstream period_file("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
-  if (quota_file >> quota_v1 && period_file >> period && quota_v1 > 0 && period > 0) return quota_v1 / period;
-  return 1e9;
-}
-
 }  // namespace
 
 int available_threads() {
   int cores = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) cores = std::min(cores, CPU_COUNT(&set));
-  return std::max(1, static_cast<int>(std::min<double>(cores, std::ceil(cgroup_cores()))));
+  return std::max(1, static_cast<int>(std::min<double>(cores, std::ceil(cgroup_limits().cores))));
 }
 
 void set_thread_count(int count) {

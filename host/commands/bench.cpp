@@ -50,7 +50,8 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
   const auto device_count = static_cast<int64_t>(devices.size());
   const int64_t batch_rows = device_count * rows;
   const DType dtype = resolve_precision(line.text("precision"), devices);
-  const TrainingMemory memory = plan_training_memory(devices, config, rows, /*budget_bytes=*/0, dtype);
+  const TrainingMemory memory = plan_training_memory(
+      devices, config, {.rows = rows, .sequence_length = sequence, .dtype = dtype}, /*budget_bytes=*/0);
   DataParallelModel model(devices, config, flat, rows, memory.recompute, dtype, !line.get<bool>("no-cuda-graph"));
   flat = {};
 

@@ -85,7 +85,7 @@ double temperature_flag(Device& device, const CommandLine& line, const ExpertSet
 
 /// 0 if it is not given.
 int64_t memory_flag(const CommandLine& line) {
-  return line.given("memory") ? parse_bytes(line.text("memory"), "memory") : 0;
+  return line.given("memory") ? parse_bytes(line.text("memory"), "--memory") : 0;
 }
 
 int evaluate(const CommandLine& line) {

@@ -18,7 +18,9 @@ void add_training_flags(CommandLine& line) {
       "tokens", "of the dense model, instead of --steps (default: once over the corpus); experts share them",
       integer_flag(),
       "N")("batch-tokens", "tokens of one step of the dense model (default about 32768)", integer_flag(), "N")(
-      "micro-batch", "sequences at a time; changes memory and speed, not the result (default: by memory)",
+      "micro-batch",
+      "sequences at a time; changes memory and speed, the result by the rounding of sums only (default: about 4096 "
+      "tokens)",
       integer_flag(), "N")("sequence", "tokens of a training sequence", integer_flag(256), "N")(
       "learning-rate", "peak (default: by the model's width)", number_flag(), "R")("warmup", "steps of linear warm-up",
                                                                                    integer_flag(0), "N")(
@@ -95,7 +97,7 @@ TrainingSettings dense_settings(const CommandLine& line, const OptConfig& config
   s.keep = line.integer("keep", 1, 1000);
   if (line.given("validate-every")) s.validate_every = line.integer("validate-every", 1);
   s.snapshots = line.integer("snapshots", 0, 1000);
-  if (line.given("memory")) s.memory_bytes = parse_bytes(line.text("memory"), "memory");
+  if (line.given("memory")) s.memory_bytes = parse_bytes(line.text("memory"), "--memory");
   return s;
 }
 

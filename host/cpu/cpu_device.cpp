@@ -48,7 +48,9 @@ void* CpuDevice::allocate_bytes(int64_t bytes, std::string_view purpose) {
   constexpr int64_t kHugePage = int64_t{2} << 20;
   const int64_t alignment = bytes >= 4 * kHugePage ? kHugePage : 64;
   const int64_t rounded = (std::max<int64_t>(bytes, 1) + alignment - 1) / alignment * alignment;
-  void* data = rounded > free_bytes() ? nullptr : std::aligned_alloc(alignment, rounded);
+  // Small ones are not worth asking the system first.
+  constexpr int64_t kSmall = int64_t{1} << 20;
+  void* data = rounded > kSmall && rounded > free_bytes() ? nullptr : std::aligned_alloc(alignment, rounded);
   if (data == nullptr)
     fail("{} needs {} of memory, but only {} are free; lower --micro-batch, --sequence or --memory", purpose,
          format_bytes(bytes), format_bytes(free_bytes()));
@@ -130,11 +132,13 @@ void CpuDevice::fill_zero(TensorView destination) {
   });
 }
 
-int64_t CpuDevice::workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const {
-  constexpr int64_t kLossRows = 256;
-  const int64_t logits = std::min(rows, kLossRows) * vocab_size * 4;
-  const int64_t attention = thread_count() * (int64_t{4} * rows * 128 + int64_t{3} * 32 * rows) * 4;
-  return logits + attention + (hidden_size + ffn_dim) * 4 * (thread_count() + 8);
+int64_t CpuDevice::workspace_bytes(const WorkspaceShape& shape) const {
+  constexpr int64_t kLossRows = 256, kQueryRows = 32, kNormChunks = 128;
+  const int64_t logits = std::min(shape.rows, kLossRows) * shape.vocab_size;
+  const int64_t norm_sums = kNormChunks * 2 * shape.hidden_size;  // share their memory with the logits
+  // Of each thread: keys and values of a head, scores and their gradients of a block of queries, a block of a product.
+  const int64_t attention = 2 * (shape.head_dim + kQueryRows) * shape.sequence_length + kQueryRows * shape.head_dim;
+  return (std::max(logits, norm_sums) + thread_count() * (attention + cpu::kProductScratch)) * 4;
 }
 
 namespace cpu {

@@ -55,7 +55,7 @@ class CpuDevice : public Device {
   void price_sweep(const PriceSweep& arguments) override;
   void assign_at_prices(const AssignAtPrices& arguments) override;
 
-  int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const override;
+  int64_t workspace_bytes(const WorkspaceShape& shape) const override;
 
  protected:
   void* allocate_bytes(int64_t bytes, std::string_view purpose) override;

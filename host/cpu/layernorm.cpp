@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -6,6 +7,13 @@
 
 namespace cbtm {
 namespace {
+
+/// Gamma and beta gradients are summed over chunks of rows first: as many as keep the threads of a large machine busy,
+/// and long enough for adding up the chunks to cost little.
+constexpr int64_t kChunksMax = 128;
+constexpr int64_t kChunkRowsMin = 16;
+
+int64_t chunk_rows(int64_t rows) { return std::max(kChunkRowsMin, (rows + kChunksMax - 1) / kChunksMax); }
 
 const float* vector_data(ConstTensorView view) { return view ? view.as<float>() : nullptr; }
 
@@ -45,42 +53,47 @@ void CpuDevice::residual_layernorm_backward(const ResidualLayerNormBackward& arg
   const bool dropped = arguments.branch_gradient && arguments.dropout.active();
   const bool wants_gamma = static_cast<bool>(arguments.gamma_gradient);
   const bool wants_beta = static_cast<bool>(arguments.beta_gradient);
-  // A partial sum of gamma and beta gradients a thread, added up in the threads' order.
-  const int64_t threads = thread_count();
-  float* partials = scratch(0, threads * 2 * width);
-  std::memset(partials, 0, static_cast<size_t>(threads * 2 * width) * 4);
-  parallel_ranges(
-      sum_gradient.rows, static_cast<double>(width) * (dropped ? 2.5 : 1.2), [&](int64_t begin, int64_t end) {
-        float* gamma_partial = partials + omp_get_thread_num() * 2 * width;
-        float* beta_partial = gamma_partial + width;
-        std::vector<float> multipliers(dropped ? static_cast<size_t>(width) : 0);
-        for (int64_t row = begin; row < end; ++row) {
-          float* gradient = row_data(sum_gradient, row);
-          const float* incoming = row_data(arguments.sum_gradient_in, row);
-          if (arguments.normalized_gradient) {
-            kernels_.layernorm_backward(row_data(arguments.normalized_gradient, row), incoming,
-                                        row_data(arguments.sum, row), arguments.mean.as<float>()[row],
-                                        arguments.rstd.as<float>()[row], vector_data(arguments.gamma), width, gradient,
-                                        wants_gamma ? gamma_partial : nullptr, wants_beta ? beta_partial : nullptr);
-          } else if (incoming != gradient) {
-            std::memcpy(gradient, incoming, static_cast<size_t>(width) * 4);
-          }
-          if (!arguments.branch_gradient) continue;
-          float* branch = row_data(arguments.branch_gradient, row);
-          if (dropped) {
-            kernels_.dropout_multipliers(cpu::draw_of(arguments.dropout), (arguments.dropout.first_row + row) * width,
-                                         width, multipliers.data());
-            kernels_.multiply(gradient, multipliers.data(), width, branch);
-          } else if (branch != gradient) {
-            std::memcpy(branch, gradient, static_cast<size_t>(width) * 4);
-          }
-        }
-      });
-  for (int64_t thread = 0; thread < threads; ++thread) {
-    const float* partial = partials + thread * 2 * width;
-    if (wants_gamma) kernels_.add(partial, width, arguments.gamma_gradient.as<float>());
-    if (wants_beta) kernels_.add(partial + width, width, arguments.beta_gradient.as<float>());
-  }
+  // A sum for each chunk of rows, gamma's before beta's, added up in the order of the chunks.
+  const int64_t rows = sum_gradient.rows;
+  const int64_t rows_of_chunk = chunk_rows(rows);
+  const int64_t chunks = (rows + rows_of_chunk - 1) / rows_of_chunk;
+  float* sums = wants_gamma || wants_beta ? scratch(0, chunks * 2 * width) : nullptr;
+  const double row_cost = static_cast<double>(width) * (dropped ? 2.5 : 1.2);
+  parallel_chunks(rows, rows_of_chunk, row_cost, [&](int64_t chunk, int64_t begin, int64_t end) {
+    float* gamma_sum = sums + chunk * 2 * width;
+    float* beta_sum = gamma_sum + width;
+    if (sums != nullptr) std::memset(gamma_sum, 0, static_cast<size_t>(2 * width) * 4);
+    std::vector<float> multipliers(dropped ? static_cast<size_t>(width) : 0);
+    for (int64_t row = begin; row < end; ++row) {
+      float* gradient = row_data(sum_gradient, row);
+      const float* incoming = row_data(arguments.sum_gradient_in, row);
+      if (arguments.normalized_gradient) {
+        kernels_.layernorm_backward(row_data(arguments.normalized_gradient, row), incoming,
+                                    row_data(arguments.sum, row), arguments.mean.as<float>()[row],
+                                    arguments.rstd.as<float>()[row], vector_data(arguments.gamma), width, gradient,
+                                    wants_gamma ? gamma_sum : nullptr, wants_beta ? beta_sum : nullptr);
+      } else if (incoming != gradient) {
+        std::memcpy(gradient, incoming, static_cast<size_t>(width) * 4);
+      }
+      if (!arguments.branch_gradient) continue;
+      float* branch = row_data(arguments.branch_gradient, row);
+      if (dropped) {
+        kernels_.dropout_multipliers(cpu::draw_of(arguments.dropout), (arguments.dropout.first_row + row) * width,
+                                     width, multipliers.data());
+        kernels_.multiply(gradient, multipliers.data(), width, branch);
+      } else if (branch != gradient) {
+        std::memcpy(branch, gradient, static_cast<size_t>(width) * 4);
+      }
+    }
+  });
+  if (sums == nullptr) return;
+  parallel_ranges(width, static_cast<double>(chunks) * 0.4, [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      const float* sum = sums + chunk * 2 * width + begin;
+      if (wants_gamma) kernels_.add(sum, end - begin, arguments.gamma_gradient.as<float>() + begin);
+      if (wants_beta) kernels_.add(sum + width, end - begin, arguments.beta_gradient.as<float>() + begin);
+    }
+  });
 }
 
 }  // namespace cbtm

@@ -8,7 +8,7 @@
 namespace cbtm {
 namespace {
 
-/// Elements summed at a time: the order of the sum does not depend on the number of threads.
+/// Elements summed at a time.
 constexpr int64_t kSumPiece = 1 << 16;
 
 }  // namespace
@@ -17,10 +17,8 @@ void CpuDevice::gradient_square_sum(ConstTensorView gradients, TensorView square
   const int64_t count = gradients.size();
   const int64_t pieces = (count + kSumPiece - 1) / kSumPiece;
   std::vector<double> sums(static_cast<size_t>(pieces));
-  parallel_ranges(pieces, kSumPiece * 0.1, [&](int64_t begin, int64_t end) {
-    for (int64_t piece = begin; piece < end; ++piece)
-      sums[static_cast<size_t>(piece)] = kernels_.square_sum(gradients.as<float>() + piece * kSumPiece,
-                                                             std::min(kSumPiece, count - piece * kSumPiece));
+  parallel_chunks(count, kSumPiece, 0.1, [&](int64_t piece, int64_t begin, int64_t end) {
+    sums[static_cast<size_t>(piece)] = kernels_.square_sum(gradients.as<float>() + begin, end - begin);
   });
   double total = 0;
   for (const double sum : sums) total += sum;

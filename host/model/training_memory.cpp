@@ -15,23 +15,37 @@ std::string TrainingMemory::description() const {
   const char* kept = recompute == Recompute::nothing ? "all kept"
                      : recompute == Recompute::ffn   ? "feed-forward outputs computed again in the backward pass"
                                                      : "layers computed again in the backward pass";
-  return fmt::format("memory: weights {}, gradients {}, moments {}, activations {} ({}), workspace {}; {} in all",
+  return fmt::format("memory: weights {}, gradients {}, moments {}, activations {} ({}), workspace {}{}; {} in all",
                      format_bytes(weights), format_bytes(gradients), format_bytes(moments), format_bytes(activations),
-                     kept, format_bytes(workspace), format_bytes(total()));
+                     kept, format_bytes(workspace), host > 0 ? ", program " + format_bytes(host) : "",
+                     format_bytes(total()));
 }
 
-TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptConfig& config, int64_t rows,
-                                    int64_t budget_bytes, DType dtype) {
-  int64_t free_bytes = std::numeric_limits<int64_t>::max();
+WorkspaceShape workspace_shape(const OptConfig& config, const TrainingShape& shape) {
+  return {.rows = shape.rows,
+          .sequence_length = shape.sequence_length,
+          .head_dim = config.head_dim(),
+          .hidden_size = config.hidden_size,
+          .ffn_dim = config.ffn_dim,
+          .vocab_size = config.vocab_size};
+}
+
+TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptConfig& config,
+                                    const TrainingShape& shape, int64_t budget_bytes) {
+  int64_t free_bytes = std::numeric_limits<int64_t>::max() - shape.host_bytes_present;
   for (const Device* device : devices) free_bytes = std::min(free_bytes, device->free_bytes());
+  free_bytes += shape.host_bytes_present;
   const int64_t bytes_max = budget_bytes > 0 ? std::min(budget_bytes, free_bytes) : free_bytes;
   const Device& device = *devices.front();
-  const ParameterMemory parameters = parameter_memory(config, dtype, static_cast<int64_t>(devices.size()));
-  TrainingMemory plan{.weights = parameters.weights, .gradients = parameters.gradients, .moments = parameters.moments};
-  plan.workspace = device.workspace_bytes(rows, config.hidden_size, config.ffn_dim, config.vocab_size);
+  const ParameterMemory parameters = parameter_memory(config, shape.dtype, static_cast<int64_t>(devices.size()));
+  TrainingMemory plan{.weights = parameters.weights,
+                      .gradients = parameters.gradients,
+                      .moments = parameters.moments,
+                      .workspace = device.workspace_bytes(workspace_shape(config, shape)),
+                      .host = shape.host_bytes};
   for (const Recompute recompute : {Recompute::nothing, Recompute::ffn, Recompute::layers}) {
     plan.recompute = recompute;
-    plan.activations = activation_bytes(device, config, rows, recompute, dtype);
+    plan.activations = activation_bytes(device, config, shape.rows, recompute, shape.dtype);
     if (plan.total() <= bytes_max) return plan;
   }
   fail(

@@ -43,7 +43,8 @@ struct TrainingModel::State {
         parameters((reserve(device_, config_, rows, recompute, dtype, group_), device_), config_, dtype, group_),
         pass(device_, config, rows, recompute, dtype, parameters),
         results(device_.allocate(kResultBytes, "losses and gradient norm")) {
-    device.reserve_workspace(device.workspace_bytes(rows, config.hidden_size, config.ffn_dim, config.vocab_size));
+    device.reserve_workspace(device.workspace_bytes(
+        workspace_shape(config, {.rows = rows, .sequence_length = std::min(rows, config.max_position_embeddings)})));
   }
 
   TensorView square_sum() const { return results.view(DType::f64, 1, 1); }
@@ -122,8 +123,9 @@ double TrainingModel::State::read_loss(int64_t micro_batch) const {
 TrainingModel::TrainingModel(Device& device, const OptConfig& config, std::span<const float> parameters, int64_t rows,
                              Recompute recompute, DType dtype, Collectives* group)
     : state_(std::make_unique<State>(device, config, rows, recompute, dtype, group)) {
-  CBTM_ASSERT(static_cast<int64_t>(parameters.size()) == state_->layout.flat_size(), "parameters come in layout order");
   CBTM_ASSERT(device.computes_in(dtype), "the caller asks the device before");
+  if (parameters.empty()) return;
+  CBTM_ASSERT(static_cast<int64_t>(parameters.size()) == state_->layout.flat_size(), "parameters come in layout order");
   state_->parameters.load(parameters.data(), nullptr, nullptr);
 }
 TrainingModel::~TrainingModel() = default;
@@ -202,6 +204,12 @@ void TrainingModel::read_weights(std::span<float> weights) const {
   for (const TrainingParameters::Piece& piece : state_->parameters.pieces(/*all_vectors=*/false))
     state_->device.copy_to_host(weights.data() + piece.host_offset,
                                 state_->parameters.weights().as<float>() + piece.own_offset, piece.size * 4);
+}
+
+std::span<float> TrainingModel::weights_on_host() {
+  const TensorView weights = state_->parameters.weights();
+  if (state_->group != nullptr || state_->device.host_readable(weights.data) == nullptr) return {};
+  return {weights.as<float>(), static_cast<size_t>(state_->layout.flat_size())};
 }
 
 void TrainingModel::restore(const float* weights, const float* first_moments, const float* second_moments) {

@@ -13,6 +13,9 @@
 
 namespace cbtm {
 
+/// What the operators' scratch memory depends on, in a training of this shape.
+WorkspaceShape workspace_shape(const OptConfig& config, const TrainingShape& shape);
+
 /// Bytes of TrainingParameters on each of `devices` devices.
 struct ParameterMemory {
   int64_t weights = 0;  ///< float32, and the copy that the products take
@@ -57,7 +60,7 @@ class TrainingParameters {
   };
   /// What this device holds. `all_vectors`: biases and norms of every device, not of the first alone.
   std::vector<Piece> pieces(bool all_vectors) const;
-  /// Takes the share from whole buffers of the host.
+  /// Takes the share from whole buffers of the host; of null pointers nothing.
   void load(const float* weights, const float* first_moments, const float* second_moments);
   /// After weights() has been written to: makes the working weights anew, on all devices of the group together.
   void weights_changed();

@@ -102,11 +102,23 @@ double DataParallelModel::loss_sum(const std::vector<MicroBatch>& batches) {
   return sum;
 }
 
-std::vector<float> DataParallelModel::read_weights() {
+void DataParallelModel::start_from(const WeightSource& source) {
+  if (const std::span<float> weights = models_.front()->weights_on_host(); !weights.empty()) {
+    source(weights);
+    models_.front()->weights_changed();
+    return;
+  }
   std::vector<float> weights(static_cast<size_t>(layout_.flat_size()));
-  post_to_all([&](size_t number) { models_[number]->read_weights(weights); });
+  source(weights);
+  restore(weights.data(), nullptr, nullptr);
+}
+
+std::span<const float> DataParallelModel::weights_on_host(std::vector<float>& copy) {
+  if (const std::span<float> weights = models_.front()->weights_on_host(); !weights.empty()) return weights;
+  copy.resize(static_cast<size_t>(layout_.flat_size()));
+  post_to_all([&](size_t number) { models_[number]->read_weights(copy); });
   wait();
-  return weights;
+  return copy;
 }
 
 void DataParallelModel::restore(const float* weights, const float* first_moments, const float* second_moments) {

@@ -67,7 +67,7 @@ void copy_one_file(const std::filesystem::path& from, const std::filesystem::pat
 }
 
 /// A trained model with everything that belongs beside it, whole or not at all. The card gets the weights' hashes.
-void write_model(const std::filesystem::path& directory, const OptConfig& config, const std::vector<float>& parameters,
+void write_model(const std::filesystem::path& directory, const OptConfig& config, std::span<const float> parameters,
                  const RunDirectory& run, const TrainingJob& job, ExpertCard& card) {
   AtomicDirectory output(directory);
   write_opt_checkpoint(output.path(), config, parameters);
@@ -99,6 +99,19 @@ std::vector<float> parameters_of(const OptCheckpoint& checkpoint) {
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   return flat;
+}
+
+std::string hash_of(std::span<const float> parameters) {
+  return hash_hex({reinterpret_cast<const char*>(parameters.data()), parameters.size() * 4});
+}
+
+/// Reads the checkpoint whose parameters have this hash straight to where a training wants its weights.
+WeightSource weights_of(const std::filesystem::path& directory, const std::string& hash) {
+  return [directory, hash](std::span<float> weights) {
+    OptCheckpoint::open(directory).read_parameters(DType::f32, weights.data());
+    if (hash_of(weights) != hash)
+      fail("{}: the model changed while it was read; run the same command again", directory.string());
+  };
 }
 
 /// The run's router beside the experts, so that these can be carried off. The same one already there is left alone: its
@@ -167,15 +180,17 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
                      .inputs = {{"tokenizer", tokenizer.content_hash()}},
                      .command = command};
   OptConfig config;
-  std::vector<float> parameters;
+  WeightSource start;
   if (source.init.empty()) {
     config = *source.config;
+    start = initial_weights(config, settings.seed);
     record.settings["config"] = opt_config_json(config, "float32");
   } else {
     const OptCheckpoint checkpoint = OptCheckpoint::open(source.init);
     config = checkpoint.config();
-    parameters = parameters_of(checkpoint);
-    record.inputs["init"] = hash_hex({reinterpret_cast<const char*>(parameters.data()), parameters.size() * 4});
+    const std::string hash = hash_of(parameters_of(checkpoint));
+    record.inputs["init"] = hash;
+    start = weights_of(source.init, hash);
   }
   if (config.vocab_size < tokenizer.vocab_size())
     fail(
@@ -195,12 +210,13 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
                   .identity = record.inputs};
   if (redo) forget_other_training_state(devices, job, settings);
   if (settings.steps > 0) verify_shards(run, clusters, 0, count);
-  if (parameters.empty()) parameters = initial_parameters(config, settings.seed);
   TrainingResult result;
   if (settings.steps > 0) {
-    result = train_model(devices, job, settings, parameters);
+    result = train_model(devices, job, settings, start);
   } else {
-    result.parameters = std::move(parameters);
+    std::vector<float> parameters(static_cast<size_t>(ParameterLayout(config).flat_size()));
+    start(parameters);
+    result.parameters = TrainedWeights(std::move(parameters));
   }
   ExpertCard card{.kind = "seed",
                   .settings = record.settings,
@@ -234,9 +250,12 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
                      .settings = training_settings_json(settings),
                      .inputs = {{"tokenizer", clusters["tokenizer_hash"]}},
                      .command = command};
-  const OptCheckpoint seed = OptCheckpoint::open(run.seed());
-  const std::vector<float> parameters = parameters_of(seed);
-  record.inputs["seed"] = hash_hex({reinterpret_cast<const char*>(parameters.data()), parameters.size() * 4});
+  OptConfig config;
+  {  // neither the file nor its copy is kept while the training runs
+    const OptCheckpoint seed = OptCheckpoint::open(run.seed());
+    config = seed.config();
+    record.inputs["seed"] = hash_of(parameters_of(seed));
+  }
   if (baseline) {
     record.inputs["shards"] = clusters["router_hash"].get<std::string>() + "/" + std::to_string(train_tokens(clusters));
   } else {
@@ -251,7 +270,7 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
 
   TrainingJob job{
       .name = baseline ? "dense baseline" : "expert " + RunDirectory::cluster_name(cluster),
-      .config = seed.config(),
+      .config = config,
       .train_prefixes = baseline ? shard_prefixes(run, 0, count, "train") : shard_prefixes(run, cluster, 1, "train"),
       .held_out_prefixes = baseline ? shard_prefixes(run, 0, count, "tune") : shard_prefixes(run, cluster, 1, "tune"),
       .work_directory = work,
@@ -270,21 +289,21 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
     card.clusters = count;
     card.top_terms = clusters["top_terms"][static_cast<size_t>(cluster)].get<std::vector<std::string>>();
   }
-  job.snapshot = [&](int64_t number, const std::vector<float>& weights) {
+  job.snapshot = [&](int64_t number, std::span<const float> weights) {
     const RunDirectory place(run.snapshot(number));
     ExpertCard own = card;
     own.snapshot_step = number * settings.steps / (settings.snapshots + 1);
     own.snapshot_tokens = own.snapshot_step * settings.batch_sequences * settings.sequence_length;
-    write_model(baseline ? place.baseline() : place.expert(cluster), seed.config(), weights, run, job, own);
+    write_model(baseline ? place.baseline() : place.expert(cluster), config, weights, run, job, own);
   };
-  const TrainingResult result = train_model(devices, job, settings, parameters);
+  const TrainingResult result = train_model(devices, job, settings, weights_of(run.seed(), record.inputs["seed"]));
   card.training = summary_of(result);
   if (read_clusters(run)["router_hash"] != clusters["router_hash"])
     fail(
         "{}: the run was clustered again while {} was trained; the trained state stays in {}, and nothing was put in "
         "place of what is there: train it again on the new shards with --redo",
         run.root().string(), job.name, job.work_directory.string());
-  write_model(result_path, seed.config(), result.parameters, run, job, card);
+  write_model(result_path, config, result.parameters, run, job, card);
   if (!baseline) put_router(run);
   record.seconds = result.seconds;
   record.summary = card.training;

@@ -12,6 +12,7 @@
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
+#include "cbtm/base/threads.h"
 #include "cbtm/device/device_error.h"
 #include "cbtm/train/data_parallel_model.h"
 #include "cbtm/train/token_stream.h"
@@ -103,8 +104,7 @@ Json identity_of(std::span<Device* const> devices, const TrainingJob& job, const
 
 class Training {
  public:
-  Training(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings,
-           const std::vector<float>& parameters)
+  Training(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings)
       : devices_(devices),
         job_(job),
         settings_(settings),
@@ -116,12 +116,13 @@ class Training {
     check_training_settings(devices, job.config, settings);
     micro_ = choose_micro_batch(settings, device_count());
     plan_memory();
-    model_.emplace(devices, job.config, parameters, micro_ * settings.sequence_length, memory_.recompute, dtype_,
-                   settings.record_passes);
+    model_ = std::make_shared<DataParallelModel>(devices, job.config, std::span<const float>(),
+                                                 micro_ * settings.sequence_length, memory_.recompute, dtype_,
+                                                 settings.record_passes);
     if (dtype_ == DType::f16) counters_.loss_scale = LossScale::start();
   }
 
-  TrainingResult run() {
+  TrainingResult run(const WeightSource& start) {
     const FileLock lock(job_.work_directory / ".lock", FileLock::Wait::no);
     if (!lock.held())
       fail("{}: another process is training it, in {}; wait for its end, or stop it", job_.name,
@@ -129,6 +130,8 @@ class Training {
     if (const auto resumed = load_training_state(job_.work_directory, *model_, identity_)) {
       counters_ = *resumed;
       say(fmt::format("{}: goes on after step {} of {}", job_.name, counters_.step, settings_.steps));
+    } else {
+      model_->start_from(start);
     }
     writer_.emplace(*model_, job_.work_directory, identity_, settings_.keep, counters_.step);
     try {
@@ -215,8 +218,14 @@ class Training {
   }
 
   void plan_memory() {
-    memory_ =
-        plan_training_memory(devices_, job_.config, micro_ * settings_.sequence_length, settings_.memory_bytes, dtype_);
+    TrainingShape shape{
+        .rows = micro_ * settings_.sequence_length, .sequence_length = settings_.sequence_length, .dtype = dtype_};
+    if (devices_.front()->host_readable(this) != nullptr) {
+      parallel_ranges(thread_count(), 1e6, [](int64_t, int64_t) {});  // the threads' stacks are there from now on
+      shape.host_bytes_present = own_memory_bytes();
+      shape.host_bytes = shape.host_bytes_present + stream_.order_bytes();
+    }
+    memory_ = plan_training_memory(devices_, job_.config, shape, settings_.memory_bytes);
     say(fmt::format("{}: {} parameters, {} tokens a step in {} micro-batches of {} x {} tokens{}", job_.name,
                     format_count(ParameterLayout(job_.config).parameter_count()), format_count(batch_tokens()),
                     micro_batches(), micro_, settings_.sequence_length,
@@ -309,7 +318,12 @@ class Training {
     if (!job_.snapshot) return;
     for (int64_t number = 1; number <= settings_.snapshots; ++number)
       if (counters_.step == number * settings_.steps / (settings_.snapshots + 1) && counters_.step < settings_.steps)
-        job_.snapshot(number, model_->read_weights());
+        give_snapshot(number);
+  }
+
+  void give_snapshot(int64_t number) {
+    std::vector<float> copy;
+    job_.snapshot(number, model_->weights_on_host(copy));
   }
 
   void save() { writer_->save(counters_); }
@@ -326,7 +340,9 @@ class Training {
 
   TrainingResult result() {
     TrainingResult result;
-    result.parameters = model_->read_weights();
+    std::vector<float> copy;
+    const std::span<const float> weights = model_->weights_on_host(copy);
+    result.parameters = copy.empty() ? TrainedWeights(weights, model_) : TrainedWeights(std::move(copy));
     result.steps = counters_.step;
     result.tokens = counters_.step * batch_tokens();
     result.skipped_steps = counters_.skipped_steps;
@@ -347,7 +363,7 @@ class Training {
   std::vector<MicroBatch> held_out_;
   int64_t micro_ = 1;
   TrainingMemory memory_;
-  std::optional<DataParallelModel> model_;
+  std::shared_ptr<DataParallelModel> model_;
   std::optional<StateWriter> writer_;
   TrainingCounters counters_;
   int64_t failures_ = 0;
@@ -358,8 +374,8 @@ class Training {
 }  // namespace
 
 TrainingResult train_model(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings,
-                           const std::vector<float>& parameters) {
-  return Training(devices, job, settings, parameters).run();
+                           const WeightSource& start) {
+  return Training(devices, job, settings).run(start);
 }
 
 void forget_training_state(const std::filesystem::path& work_directory) {

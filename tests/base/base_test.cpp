@@ -20,12 +20,14 @@ TEST_CASE("sizes are read and written as people do") {
   CHECK(parse_bytes("1000", "--memory") == 1000);
   CHECK(parse_bytes("512M", "--memory") == 512ll << 20);
   CHECK(parse_bytes("1.5GiB", "--memory") == 3ll << 29);
-  for (const char* bad : {"", "G", "-1G", "1X", "1 G", "1e30T", "nan"})
+  for (const char* bad :
+       {"", "G", "-1G", "1X", "1 G", "1e30T", "nan", "1,5G", "5%", "1e-3x", "0x1p30", " 5G", "5G ", "0", "0.5"})
     CHECK_THROWS_WITH_AS(parse_bytes(bad, "--memory"), doctest::Contains("--memory"), Error);
   CHECK(format_bytes(7) == "7 B");
   CHECK(format_bytes(3ll << 29) == "1.5 GiB");
   CHECK(available_memory_bytes() > 0);
   CHECK(peak_resident_bytes() > 0);
+  CHECK(own_memory_bytes() > 0);
 }
 
 TEST_CASE("durations and counts") {

@@ -169,7 +169,7 @@ TEST_CASE("the plan recomputes only what it must and refuses what cannot fit") {
   const OptConfig config = opt_preset("small");
   Device* const device = &test_device();
   const auto plan = [&](int64_t budget_bytes) {
-    return plan_training_memory({&device, 1}, config, 2048, budget_bytes, DType::f32);
+    return plan_training_memory({&device, 1}, config, {.rows = 2048, .sequence_length = 256}, budget_bytes);
   };
   const TrainingMemory all = plan(0);
   CHECK(all.recompute == Recompute::nothing);

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -70,7 +71,8 @@ struct TinyTraining {
   }
 
   TrainingResult train(std::span<Device* const> devices) const {
-    return train_model(devices, job, settings, parameters);
+    return train_model(devices, job, settings,
+                       [&](std::span<float> weights) { std::ranges::copy(parameters, weights.begin()); });
   }
   TrainingResult train(Device& device) const {
     Device* const devices[] = {&device};

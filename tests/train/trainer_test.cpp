@@ -79,7 +79,7 @@ TEST_CASE("the micro-batch changes the result by rounding only, dropout included
 }
 
 TEST_CASE("the same settings give bitwise the same weights, another seed others") {
-  const std::vector<float> first = TinyTraining().train(test_device()).parameters;
+  const TrainedWeights first = TinyTraining().train(test_device()).parameters;
   CHECK(TinyTraining().train(test_device()).parameters == first);
   TinyTraining other;
   other.settings.seed += 1;

@@ -279,6 +279,13 @@ struct SampleMixture {
   TensorView tokens;  ///< int32 [1, sequences]
 };
 
+/// What the scratch memory of a model's operators depends on.
+struct WorkspaceShape {
+  int64_t rows = 0;             ///< tokens of a micro-batch
+  int64_t sequence_length = 0;  ///< tokens of its longest sequence
+  int64_t head_dim = 0, hidden_size = 0, ffn_dim = 0, vocab_size = 0;
+};
+
 /// A copy to the host that runs beside the operators.
 class HostCopy {
  public:
@@ -306,7 +313,7 @@ class RecordedOperators {
 
 /// What any device must be able to do: memory, and operators over tensor views of its memory. Model code is written
 /// once against this class. Operators run in the order of the calls; copy_to_host and synchronize wait for them.
-/// Deterministic: the same calls on the same device (and thread count) give the same bits.
+/// Deterministic: the same calls on the same device give the same bits, whatever the number of threads.
 /// Shapes are asserted (programming errors); out of memory is an Error that says what was asked for and what is free.
 class Device {
  public:
@@ -435,7 +442,7 @@ class Device {
 
   /// Scratch memory the operators need at most for these shapes; the planner counts it. Operators take it from
   /// the device's own arena, which grows outside of steps only.
-  virtual int64_t workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) const = 0;
+  virtual int64_t workspace_bytes(const WorkspaceShape& shape) const = 0;
   /// Takes that much scratch memory now, so that none is asked for later. Throws Error like allocate.
   virtual void reserve_workspace(int64_t bytes) { static_cast<void>(bytes); }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,7 +18,9 @@ namespace cbtm {
 /// What of a layer is computed again in the backward pass instead of being kept.
 enum class Recompute : uint8_t { nothing, ffn, layers };
 
-/// Bytes that training one micro-batch of `rows` tokens takes on a device, by use.
+/// Bytes that training takes on a device, by use. On the processor this is all that the process takes while it trains,
+/// saves states and writes the model, to within 5 percent. Files that are mapped into memory (shards, a checkpoint
+/// that is read, the state that is gone on from) are not counted: the system takes their pages back when it needs room.
 struct TrainingMemory {
   Recompute recompute = Recompute::nothing;
   int64_t weights = 0;  ///< float32, and the working copy of another type
@@ -25,21 +28,36 @@ struct TrainingMemory {
   int64_t moments = 0;
   int64_t activations = 0;
   int64_t workspace = 0;
+  int64_t host = 0;  ///< where the device's memory is the host's: the program itself and the order of the documents
 
-  int64_t total() const { return weights + gradients + moments + activations + workspace; }
-  /// A table for people, a line a use.
+  int64_t total() const { return weights + gradients + moments + activations + workspace + host; }
+  /// One line for people.
   std::string description() const;
 };
 
+/// What a training plans with.
+struct TrainingShape {
+  int64_t rows = 0;                ///< tokens of a micro-batch
+  int64_t sequence_length = 0;     ///< tokens of its longest sequence
+  DType dtype = DType::f32;        ///< of activations and working weights
+  int64_t host_bytes = 0;          ///< as of TrainingMemory::host
+  int64_t host_bytes_present = 0;  ///< of those, what the process holds already: no longer free
+};
+
 /// The plan for each of `devices`, which train together, that recomputes least and still fits what is free on the
-/// fullest of them, or `budget_bytes` if that is less and not 0. Throws Error that says what is missing and which flags
-/// to turn if even recomputing all does not fit. `dtype`: of activations and working weights.
-TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptConfig& config, int64_t rows,
-                                    int64_t budget_bytes, DType dtype);
+/// fullest of them, or `budget_bytes` if that is less and not 0. Recomputing changes memory and speed, not a bit of the
+/// result. Throws Error that says what is missing and which flags to turn if even recomputing all does not fit.
+TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptConfig& config,
+                                    const TrainingShape& shape, int64_t budget_bytes);
+
+/// Fills `weights` (ParameterLayout(config), flat_size, zeros so far) with what a training starts from.
+using WeightSource = std::function<void(std::span<float> weights)>;
 
 /// Weights for training from scratch, layout order: N(0, init_std²); out_proj and fc2 scaled by 1 / sqrt(2 layers); row
 /// 1 (pad) of embed_tokens, biases 0; norms 1 and 0 (shared/reference/opt-format.md section 7).
 std::vector<float> initial_parameters(const OptConfig& config, uint64_t seed);
+/// The same, into memory that is there.
+WeightSource initial_weights(const OptConfig& config, uint64_t seed);
 
 struct BackwardOptions {
   float gradient_scale = 1;     ///< gradients of gradient_scale * Σ loss are added: 1 / targets of the global batch
@@ -80,7 +98,8 @@ struct OptimizerOptions {
 /// by the rounding of sums.
 class TrainingModel {
  public:
-  /// `parameters` in layout order. Micro-batches have at most `rows` tokens. `group`: null for one device alone.
+  /// `parameters` in layout order; or none: all weights are 0, until weights_on_host() or restore() has given others.
+  /// Micro-batches have at most `rows` tokens. `group`: null for one device alone.
   TrainingModel(Device& device, const OptConfig& config, std::span<const float> parameters, int64_t rows,
                 Recompute recompute, DType dtype = DType::f32, Collectives* group = nullptr);
   ~TrainingModel();
@@ -110,7 +129,10 @@ class TrainingModel {
   void record_passes(bool wanted);
   /// Copies the weights (flat_size) to the host; of several devices each copies its share.
   void read_weights(std::span<float> weights) const;
-  /// Takes weights and moments (flat_size each, in memory of the host).
+  /// The weights where they lie, layout order, if the host can reach them there and the device trains alone; else
+  /// empty. Who writes to them calls weights_changed().
+  std::span<float> weights_on_host();
+  /// Takes weights and moments (flat_size each, in memory of the host); null pointers: those stay as they are.
   void restore(const float* weights, const float* first_moments, const float* second_moments);
   /// To be called after weights() has been written to: rounds the working copy anew.
   void weights_changed();

@@ -21,7 +21,8 @@ struct MicroBatch {
 /// says how they come together). One device is called directly, several on a thread each. Not thread-safe.
 class DataParallelModel {
  public:
-  /// `parameters` in layout order; micro-batches of at most `rows` tokens.
+  /// `parameters` in layout order, or none: all weights are 0 until start_from() or restore(); micro-batches of at most
+  /// `rows` tokens.
   DataParallelModel(std::span<Device* const> devices, const OptConfig& config, std::span<const float> parameters,
                     int64_t rows, Recompute recompute, DType dtype, bool record_passes);
   DataParallelModel(const DataParallelModel&) = delete;
@@ -50,7 +51,12 @@ class DataParallelModel {
   /// Σ loss over the targets of all batches, without dropout.
   double loss_sum(const std::vector<MicroBatch>& batches);
 
-  std::vector<float> read_weights();
+  /// Takes the weights from `source`, which writes them where they lie if the host can reach them there.
+  void start_from(const WeightSource& source);
+  /// The weights, layout order: where they lie if the host can read them there, until the next step; else a copy in
+  /// `copy`.
+  std::span<const float> weights_on_host(std::vector<float>& copy);
+  /// As TrainingModel::restore.
   void restore(const float* weights, const float* first_moments, const float* second_moments);
   /// As TrainingModel::start_snapshot.
   std::shared_ptr<HostCopy> start_snapshot(std::span<float> weights, std::span<float> first_moments,

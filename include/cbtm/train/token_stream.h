@@ -21,6 +21,8 @@ class TokenStream {
   int64_t documents() const { return static_cast<int64_t>(lengths_.size()); }
   /// Fills ids [length + 1]; `starts` gets the places in it (other than 0) where a document begins.
   void sequence(int64_t index, int64_t length, std::span<int32_t> ids, std::vector<int32_t>& starts);
+  /// Bytes that the order of an epoch will take when its first sequence is asked for.
+  int64_t order_bytes() const { return documents() * static_cast<int64_t>(sizeof order_[0] + sizeof begins_[0]); }
   const std::vector<IndexedDataset>& datasets() const { return datasets_; }
 
  private:

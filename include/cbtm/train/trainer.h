@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,6 +12,7 @@
 #include "cbtm/base/json.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/opt_config.h"
+#include "cbtm/model/training_model.h"
 
 namespace cbtm {
 
@@ -61,12 +64,39 @@ struct TrainingJob {
   std::filesystem::path work_directory;                  ///< states and metrics.jsonl while it runs
   Json identity;  ///< hashes of what it starts from; a state of another is refused
   /// Given snapshot 1 .. settings.snapshots and its weights (layout order) as training passes it; a resumed run may
-  /// give the same one again.
-  std::function<void(int64_t number, const std::vector<float>& parameters)> snapshot;
+  /// give the same one again. The weights are those of the model itself where the host can read them: they are good
+  /// during the call.
+  std::function<void(int64_t number, std::span<const float> parameters)> snapshot;
+};
+
+/// Weights of a trained model in memory of the host, layout order. Where the host can read the model's own they are not
+/// copied, and the model lives as long as this does.
+class TrainedWeights {
+ public:
+  TrainedWeights() = default;
+  /// `owner` holds the memory of `values`.
+  TrainedWeights(std::span<const float> values, std::shared_ptr<const void> owner)
+      : values_(values), owner_(std::move(owner)) {}
+  explicit TrainedWeights(std::vector<float> values)
+      : TrainedWeights(std::make_shared<const std::vector<float>>(std::move(values))) {}
+
+  const float* data() const { return values_.data(); }
+  size_t size() const { return values_.size(); }
+  auto begin() const { return values_.begin(); }
+  auto end() const { return values_.end(); }
+  const float& operator[](size_t place) const { return values_[place]; }
+  friend bool operator==(const TrainedWeights& a, const TrainedWeights& b) { return std::ranges::equal(a, b); }
+
+ private:
+  explicit TrainedWeights(std::shared_ptr<const std::vector<float>> values)
+      : values_(*values), owner_(std::move(values)) {}
+
+  std::span<const float> values_;
+  std::shared_ptr<const void> owner_;
 };
 
 struct TrainingResult {
-  std::vector<float> parameters;  ///< layout order
+  TrainedWeights parameters;
   int64_t steps = 0;
   int64_t tokens = 0;
   int64_t skipped_steps = 0;  ///< loss or gradient not finite
@@ -75,14 +105,14 @@ struct TrainingResult {
   double seconds = 0;  ///< of the steps, resumed ones included
 };
 
-/// Trains to the end, from `parameters` or from the last good state in the work directory, and returns the result; the
+/// Trains to the end, from `start` or from the last good state in the work directory, and returns the result; the
 /// caller writes it where it belongs and then calls forget_training_state. States are written beside their place,
 /// renamed, and checked by a hash when read. After a stop signal the state is saved and Error with kExitInterrupted is
-/// thrown. The same settings, machine, threads and devices give bitwise the same result, however often it was
-/// interrupted. Several devices share every step's micro-batches; their number may change between two attempts, and
-/// changes the result only by the rounding of sums.
+/// thrown. The same settings, machine and devices give bitwise the same result, however often it was interrupted and
+/// with whatever number of threads. Several devices share every step's micro-batches; their number may change between
+/// two attempts, and changes the result only by the rounding of sums.
 TrainingResult train_model(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings,
-                           const std::vector<float>& parameters);
+                           const WeightSource& start);
 
 /// Removes the work directory of a finished training, and its parent if that is empty then.
 void forget_training_state(const std::filesystem::path& work_directory);
