@@ -124,7 +124,9 @@ Labelled write_shards(Device& device, const Router& router, const Tokenizer& tok
     progress.update(
         fmt::format("{} of {} documents", format_count(static_cast<int64_t>(done)), format_count(document_count)));
   });
-  result.sizes = shards.commit();
+  result.sizes = shards.sizes();
+  check_shards(result.sizes, options.allow_empty_shards);
+  shards.commit();
   // From here on the old clusters.json would describe other shards: a process killed now leaves a run without one,
   // which is clustered again.
   std::filesystem::remove(run.clusters_json());

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/checkpoint/checkpoint.h"
@@ -77,6 +78,8 @@ int run_run(int argc, char** argv) {
 
   run_tokenizer_stage(run, line, corpus, redo);
   const Json clusters = run_cluster_stage(devices.front(), run, line, options, redo);
+  if (const std::string empty = empty_shards(read_clusters(run)["sizes"]); !empty.empty())
+    fail("{}: {}", run.clusters_json().string(), empty);  // of an earlier `cluster`
   const auto count = clusters["clusters"].get<int64_t>();
   print_clusters(clusters);
   std::fflush(stdout);

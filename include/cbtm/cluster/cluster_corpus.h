@@ -25,6 +25,7 @@ struct ClusterOptions {
   int64_t restarts = 3;
   double valid_fraction = 0.01;  ///< of each held-out split, valid and tune
   uint64_t seed = 1234;
+  bool allow_empty_shards = false;  ///< warn of shards without a training document; else they are an Error
 };
 
 /// The settings that change the result, for run.json.
@@ -34,6 +35,10 @@ Json cluster_settings(const ClusterOptions& options);
 /// (train, valid and tune datasets with a list of their documents) and run/clusters.json; each appears whole. The
 /// corpus is read three times, in a stream. Returns what clusters.json holds. Throws Error.
 Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options, const RunDirectory& run);
+
+/// What is wrong with shards of these sizes (those of clusters.json), or "": shards without a training token, which no
+/// expert can learn from. A sentence that names them and what to do.
+std::string empty_shards(const Json& sizes);
 
 /// Learns a tokenizer from (at most `text_bytes_max` bytes of) the corpus and writes it to `directory`. `statistics`
 /// gets what was read.
