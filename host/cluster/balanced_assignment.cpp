@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "cbtm/base/signals.h"
 #include "cbtm/device/device_matrix.h"
 #include "cluster/shortest_paths.h"
 
@@ -74,7 +75,10 @@ class PricedAssignment {
           static_cast<double>(capacity) * static_cast<double>(points.rows) / static_cast<double>(costs_.rows);
       ranks.push_back(std::clamp<int64_t>(std::llround(share), 1, points.rows) - 1);
     }
-    for (int i = 0; i < sweeps; ++i) device_.price_sweep({points, ranks, device_prices_.view()});
+    for (int i = 0; i < sweeps; ++i) {
+      stop_if_requested("balanced assignment");
+      device_.price_sweep({points, ranks, device_prices_.view()});
+    }
   }
 
   void assign() {

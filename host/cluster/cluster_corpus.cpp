@@ -125,7 +125,9 @@ Labelled write_shards(Device& device, const Router& router, const Tokenizer& tok
     progress.update(
         fmt::format("{} of {} documents", format_count(static_cast<int64_t>(done)), format_count(document_count)));
   });
-  result.sizes = shards.commit();
+  result.sizes = shards.sizes();
+  check_shards(result.sizes, options.allow_empty_shards);
+  shards.commit();
   progress.finish(fmt::format("{} documents", format_count(static_cast<int64_t>(done))));
   return result;
 }

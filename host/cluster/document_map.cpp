@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cbtm/base/signals.h"
 #include "cluster/symmetric_eigen.h"
 
 namespace cbtm {
@@ -10,6 +11,7 @@ namespace {
 
 using Places = std::vector<std::array<double, 2>>;
 
+constexpr const char* kStage = "the map";
 constexpr double kPerplexity = 30;
 constexpr int kSteps = 500;
 constexpr int kExaggeratedSteps = 125;
@@ -53,6 +55,7 @@ std::vector<double> affinities(const std::vector<float>& embeddings, int64_t doc
   const double wanted = std::log(std::min(kPerplexity, std::max(1.0, static_cast<double>(documents - 1) / 3)));
   std::vector<double> result(n * n, 0.0), row(n);
   for (size_t i = 0; i < n; ++i) {
+    stop_if_requested(kStage);
     double nearest = INFINITY;
     for (size_t j = 0; j < n; ++j) {
       float square = 0;
@@ -96,6 +99,7 @@ Places document_map(const std::vector<float>& embeddings, int64_t documents, int
   const double rate = std::max(50.0, static_cast<double>(documents) / kExaggeration);
   Places velocity(n, {0, 0}), gain(n, {1, 1}), attraction(n), repulsion(n);
   for (int step = 0; step < kSteps; ++step) {
+    stop_if_requested(kStage);
     std::fill(attraction.begin(), attraction.end(), std::array<double, 2>{0, 0});
     std::fill(repulsion.begin(), repulsion.end(), std::array<double, 2>{0, 0});
     double sum = 0;

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string_view>
+#include <unordered_set>
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/philox.h"
+#include "cbtm/base/signals.h"
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/device/device_matrix.h"
 
@@ -12,6 +15,7 @@ namespace cbtm {
 namespace {
 
 constexpr const char* kPurpose = "k-means (--fit-documents, --k)";
+constexpr const char* kStage = "k-means";
 
 /// The rows, on both sides, and what the device works with.
 class KMeansData {
@@ -52,7 +56,15 @@ class KMeansData {
                               std::span<const double> prices) {
     if (!costs_.view()) costs_ = DeviceMatrix(device_, DType::f32, n_, clusters_, kPurpose);
     const DeviceMatrix centres = on_device(centroids);
-    device_.squared_distances(device_rows_.view(), centres.view(), costs_.view());
+    // In pieces of about a second at most on one core, between which a signal is seen.
+    constexpr int64_t kProducts = 2'000'000'000;
+    const int64_t piece = std::max<int64_t>(1, kProducts / (clusters_ * dimensions_));
+    for (int64_t first = 0; first < n_; first += piece) {
+      stop_if_requested(kStage);
+      const int64_t count = std::min(piece, n_ - first);
+      device_.squared_distances(device_rows_.view().row_range(first, count), centres.view(),
+                                costs_.view().row_range(first, count));
+    }
     return balanced_assignment(device_, costs_.view(), capacities, prices);
   }
 
@@ -109,11 +121,11 @@ std::vector<float> initial_centroids(KMeansData& data, const KMeansOptions& opti
     ++count;
   };
   if (options.init == KMeansInit::random) {
-    std::vector<int64_t> chosen;
+    std::vector<uint8_t> chosen(static_cast<size_t>(n), 0);
     while (count < options.clusters) {
       const auto row = static_cast<int64_t>(random.next_below(static_cast<uint64_t>(n)));
-      if (std::find(chosen.begin(), chosen.end(), row) != chosen.end()) continue;
-      chosen.push_back(row);
+      if (chosen[static_cast<size_t>(row)] != 0) continue;
+      chosen[static_cast<size_t>(row)] = 1;
       take(row);
     }
     return centroids;
@@ -123,6 +135,7 @@ std::vector<float> initial_centroids(KMeansData& data, const KMeansOptions& opti
   take(static_cast<int64_t>(random.next_below(static_cast<uint64_t>(n))));
   std::vector<float> closest(static_cast<size_t>(n), INFINITY);
   while (count < options.clusters) {
+    stop_if_requested(kStage);
     const std::vector<float> latest = data.nearest(std::span(centroids).last(data.row(0).size())).distances;
     double total = 0;
     for (size_t i = 0; i < latest.size(); ++i) {
@@ -143,6 +156,16 @@ std::vector<float> initial_centroids(KMeansData& data, const KMeansOptions& opti
   return centroids;
 }
 
+/// How many different rows there are, counted up to `enough`.
+int64_t distinct_rows(std::span<const float> rows, int64_t dimensions, int64_t enough) {
+  std::unordered_set<std::string_view> seen;
+  const auto bytes = static_cast<size_t>(dimensions) * sizeof(float);
+  const std::string_view all(reinterpret_cast<const char*>(rows.data()), rows.size_bytes());
+  for (size_t at = 0; at < all.size() && static_cast<int64_t>(seen.size()) < enough; at += bytes)
+    seen.insert(all.substr(at, bytes));
+  return static_cast<int64_t>(seen.size());
+}
+
 KMeansResult iterate(KMeansData& data, std::vector<float> centroids, const KMeansOptions& options, bool keep_history) {
   const std::vector<int64_t> capacities =
       options.capacities.empty() ? equal_capacities(data.n(), options.clusters) : options.capacities;
@@ -150,6 +173,7 @@ KMeansResult iterate(KMeansData& data, std::vector<float> centroids, const KMean
   result.centroids = std::move(centroids);
   std::vector<double> prices;
   for (int64_t iteration = 0; iteration < options.iterations_max; ++iteration) {
+    stop_if_requested(kStage);
     std::vector<int32_t> labels;
     std::vector<float> distances;  // of unbalanced ones only: of balanced clusters none is empty
     double objective = 0;
@@ -188,6 +212,11 @@ KMeansResult kmeans(Device& device, std::span<const float> rows, int64_t dimensi
   const int64_t n = static_cast<int64_t>(rows.size()) / dimensions;
   if (n < options.clusters)
     fail("--k {} needs at least as many documents, but only {} can be used for clustering", options.clusters, n);
+  if (const int64_t distinct = distinct_rows(rows, dimensions, options.clusters); distinct < options.clusters)
+    fail(
+        "--k {}: by their words, the documents that can be used for clustering come to only {} different one{}, so "
+        "that some clusters would be empty; use --k {}, or a corpus that is more varied",
+        options.clusters, distinct, distinct == 1 ? "" : "s", distinct);
   KMeansData data(device, rows, dimensions, options.clusters);
   KMeansResult best;
   for (int64_t restart = 0; restart < options.restarts; ++restart) {

@@ -130,13 +130,16 @@ void routing_weights(std::span<const double> squared_distances, const RoutingOpt
   std::stable_sort(order.begin(), order.end(),
                    [&](size_t a, size_t b) { return squared_distances[a] < squared_distances[b]; });
   order.resize(std::min(order.size(), static_cast<size_t>(std::max<int64_t>(1, options.top_k))));
-  const auto exponent = [&](size_t j) {
-    return std::pow(squared_distances[j], options.distance_power / 2) / options.temperature;
-  };
+  const auto power = [&](size_t j) { return std::pow(squared_distances[j], options.distance_power / 2); };
   std::fill(weights.begin(), weights.end(), 0.0);
-  const double nearest = exponent(order.front());
+  const double nearest = power(order.front());
   double sum = 0;
-  for (const size_t j : order) sum += weights[j] = std::exp(nearest - exponent(j));
+  for (const size_t j : order) {
+    // The difference first: at a small temperature the quotients overflow, and their difference is not a number. An
+    // infinite quotient of a difference is weight 0, as it should be.
+    const double farther = power(j) - nearest;
+    sum += weights[j] = farther > 0 ? std::exp(-farther / options.temperature) : 1;
+  }
   for (const size_t j : order) weights[j] /= sum;
 }
 

@@ -4,11 +4,14 @@
 #include <cmath>
 
 #include "cbtm/base/philox.h"
+#include "cbtm/base/signals.h"
 #include "cbtm/base/threads.h"
 #include "cluster/symmetric_eigen.h"
 
 namespace cbtm {
 namespace {
+
+constexpr const char* kStage = "the SVD";
 
 /// y := y R⁻¹ with R from the Cholesky factor of yᵀy; columns that depend on earlier ones become zero. Twice, since
 /// rounding spoils what the first pass makes of nearly dependent columns.
@@ -16,6 +19,7 @@ void orthonormalise(Device& device, const DeviceMatrix& y, const DeviceMatrix& g
   constexpr double kDependent = 1e-11;  // of the column's squared length
   const int64_t columns = y.view().columns;
   for (int pass = 0; pass < 2; ++pass) {
+    stop_if_requested(kStage);
     device.gram(y.view(), gram.view());
     std::vector<double> factor = gram.to_host<double>();
     const auto g = [&](int64_t i, int64_t j) -> double& { return factor[static_cast<size_t>(i * columns + j)]; };
@@ -84,8 +88,10 @@ TruncatedSvd truncated_svd(Device& device, const SparseRows& rows, const SvdOpti
   std::vector<double> before;
   const int64_t wanted = std::min(options.dimensions, width);
   for (int64_t iteration = 0;; ++iteration) {
+    stop_if_requested(kStage);
     device.sparse_times_dense(matrix, wide.view(), tall.view());
     orthonormalise(device, tall, gram);
+    stop_if_requested(kStage);
     device.sparse_times_dense(transposed.matrix(), tall.view(), wide.view());  // (Qᵀ A)ᵀ
     device.gram(wide.view(), gram.view());
     eigen = symmetric_eigen(gram.to_host<double>(), width);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "cbtm/base/signals.h"
+
 namespace cbtm {
 
 SymmetricEigen symmetric_eigen(std::vector<double> matrix, int64_t n) {
@@ -21,7 +23,8 @@ SymmetricEigen symmetric_eigen(std::vector<double> matrix, int64_t n) {
       for (int64_t j = i + 1; j < n; ++j) off += 2 * at(matrix, i, j) * at(matrix, i, j);
     }
     if (off <= 1e-30 * (diagonal + off)) break;
-    for (int64_t p = 0; p < n; ++p)
+    for (int64_t p = 0; p < n; ++p) {
+      stop_if_requested("eigenvalues of the SVD or the map");
       for (int64_t q = p + 1; q < n; ++q) {
         const double apq = at(matrix, p, q);
         if (std::abs(apq) < 1e-300) continue;
@@ -45,6 +48,7 @@ SymmetricEigen symmetric_eigen(std::vector<double> matrix, int64_t n) {
           at(vectors, q, i) = s * pi + c * qi;
         }
       }
+    }
   }
   std::vector<int64_t> order(static_cast<size_t>(n));
   std::iota(order.begin(), order.end(), int64_t{0});

@@ -21,6 +21,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr int64_t kRowsMax = int64_t{1} << 27;  ///< tokens at a time; offsets are 32 bits, and so is a product with 8
+
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 double median(std::vector<double> values) {
@@ -39,8 +41,8 @@ std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed
 Json bench_train(std::span<Device* const> devices, const CommandLine& line, const std::filesystem::path& model_path) {
   const OptCheckpoint checkpoint = OptCheckpoint::open(model_path);
   const OptConfig& config = checkpoint.config();
-  const int64_t sequence = line.integer("sequence", 1, config.max_position_embeddings);
-  const int64_t micro_batch = line.integer("micro-batch", 1, 1 << 20);
+  const int64_t sequence = line.integer("sequence", 8, config.max_position_embeddings);  // 8: the least in training
+  const int64_t micro_batch = line.integer("micro-batch", 1, kRowsMax / sequence);
   const int64_t steps = line.integer("steps", 1, 1 << 20);
   const double dropout = line.number("dropout", 0, 0.99);
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
@@ -96,7 +98,7 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
 Json bench_decode(Device& device, const CommandLine& line, const std::filesystem::path& model_path) {
   const auto model = InferenceModel::load(device, model_path, weights_flag(line));
   const int64_t sequence = line.integer("sequence", 1, model->config().max_position_embeddings - 1);
-  const int64_t batch = line.integer("micro-batch", 1, 1 << 16);
+  const int64_t batch = line.integer("micro-batch", 1, std::min<int64_t>(1 << 16, kRowsMax / sequence));
   const int64_t steps = std::min(line.integer("steps", 1, 1 << 20), model->config().max_position_embeddings - sequence);
   std::vector<int64_t> handles;
   std::vector<int32_t> prompt_offsets = {0}, token_offsets = {0};

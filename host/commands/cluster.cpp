@@ -23,8 +23,9 @@ int run_cluster(int argc, char** argv) {
   install_stop_signals();
   const FileLock lock = lock_clusters(run);
   const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
-  const ClusterOptions options = cluster_options(line, corpus);
-  corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
+  ClusterOptions options = cluster_options(line, corpus);
+  options.allow_empty_shards = true;  // the shards may be looked at, or used for something else than training
+  corpus_fingerprint(corpus);         // a path that is not there is said before anything is made
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const bool redo = line.get<bool>("redo");
   if (!line.given("tokenizer") && find_stage(run, "tokenizer").is_null())

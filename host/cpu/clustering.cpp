@@ -97,28 +97,6 @@ void CpuDevice::cluster_sums(const ClusterSums& arguments) {
   }
 }
 
-void CpuDevice::price_sweep(const PriceSweep& arguments) {
-  const ConstTensorView costs = arguments.costs;
-  const int64_t clusters = costs.columns;
-  if (clusters == 1 || costs.rows == 0) return;
-  double* prices = arguments.prices.as<double>();
-  std::vector<double> advantage(static_cast<size_t>(costs.rows));
-  for (int64_t j = 0; j < clusters; ++j) {
-    parallel_ranges(costs.rows, static_cast<double>(clusters), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const float* row = costs.as<float>() + i * costs.row_stride;
-        double other = std::numeric_limits<double>::infinity();
-        for (int64_t b = 0; b < clusters; ++b)
-          if (b != j) other = std::min(other, static_cast<double>(row[b]) + prices[b]);
-        advantage[static_cast<size_t>(i)] = other - static_cast<double>(row[j]);
-      }
-    });
-    const int64_t rank = arguments.ranks[static_cast<size_t>(j)];
-    std::nth_element(advantage.begin(), advantage.begin() + rank, advantage.end(), std::greater<>());
-    prices[j] = advantage[static_cast<size_t>(rank)];
-  }
-}
-
 void CpuDevice::assign_at_prices(const AssignAtPrices& arguments) {
   const ConstTensorView costs = arguments.costs;
   const double* prices = arguments.prices.as<double>();

@@ -42,7 +42,7 @@ void CpuDevice::sample_mixture(const SampleMixture& arguments) {
                                .rows = arguments.rows.row_range(s, 1)});
     int32_t& token = arguments.tokens.as<int32_t>()[s];
     if (arguments.greedy) {
-      token = static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
+      token = most_likely_token(scores);
       continue;
     }
     filtered_distribution(scores, arguments.filter);

@@ -6,6 +6,8 @@
 #include <numeric>
 #include <vector>
 
+#include "cbtm/base/error.h"
+
 namespace cbtm {
 namespace {
 
@@ -66,9 +68,25 @@ void keep_top_p(std::span<float> probabilities, double top_p) {
 
 }  // namespace
 
+int32_t most_likely_token(std::span<const float> scores) {
+  size_t best = 0;
+  bool numbers = true;
+  for (size_t id = 0; id < scores.size(); ++id) {
+    numbers &= !std::isnan(scores[id]);
+    if (scores[id] > scores[best]) best = id;
+  }
+  if (!numbers || !std::isfinite(scores[best]))
+    fail(
+        "the model's scores of the next token are not finite; its weights are damaged, or too large for this "
+        "precision");
+  return static_cast<int32_t>(best);
+}
+
 void filtered_distribution(std::span<float> scores, const TokenFilter& filter) {
+  const auto highest = static_cast<double>(scores[static_cast<size_t>(most_likely_token(scores))]);
+  // From the highest on: at a small temperature the quotients themselves overflow.
   if (filter.temperature != 1)
-    for (float& score : scores) score = static_cast<float>(static_cast<double>(score) / filter.temperature);
+    for (float& score : scores) score = static_cast<float>((static_cast<double>(score) - highest) / filter.temperature);
   keep_top_k(scores, filter.top_k);
   to_probabilities(scores);
   keep_top_p(scores, filter.top_p);

@@ -38,17 +38,42 @@ int64_t bytes_of_type(uint8_t code) {
 
 }  // namespace
 
+std::string indexed_dataset_tokens(std::span<const int32_t> ids, int64_t vocab_size) {
+  if (vocab_size >= kSmallVocabulary) return {reinterpret_cast<const char*>(ids.data()), ids.size() * 4};
+  const std::vector<uint16_t> narrow(ids.begin(), ids.end());
+  return {reinterpret_cast<const char*>(narrow.data()), narrow.size() * 2};
+}
+
+std::string indexed_dataset_index(std::span<const int32_t> lengths, int64_t vocab_size) {
+  const uint64_t count = lengths.size();
+  const uint64_t documents = count + 1;
+  const uint64_t version = 1;
+  const uint8_t code = vocab_size >= kSmallVocabulary ? kI32 : kU16;
+  std::string index(kMagic);
+  index.reserve(index.size() + 25 + 12 * count + 8 * documents);
+  const auto add = [&](const void* data, size_t bytes) { index.append(static_cast<const char*>(data), bytes); };
+  add(&version, 8);
+  add(&code, 1);
+  add(&count, 8);
+  add(&documents, 8);
+  add(lengths.data(), count * 4);
+  int64_t offset = 0;
+  for (const int32_t length : lengths) {
+    add(&offset, 8);
+    offset += int64_t{length} * bytes_of_type(code);
+  }
+  for (uint64_t document = 0; document < documents; ++document) add(&document, 8);
+  return index;
+}
+
 struct IndexedDatasetWriter::State {
-  State(const std::filesystem::path& prefix, int64_t vocab_size)
-      : wide(vocab_size >= kSmallVocabulary),
-        tokens_file(with_suffix(prefix, ".bin")),
-        index_path(with_suffix(prefix, ".idx")) {}
-  bool wide;
+  State(const std::filesystem::path& prefix, int64_t vocab_size_)
+      : vocab_size(vocab_size_), tokens_file(with_suffix(prefix, ".bin")), index_path(with_suffix(prefix, ".idx")) {}
+  int64_t vocab_size;
   AtomicFile tokens_file;
   std::filesystem::path index_path;
   std::vector<int32_t> lengths;
   int64_t tokens = 0;
-  std::vector<uint16_t> narrow;
 };
 
 IndexedDatasetWriter::IndexedDatasetWriter(std::filesystem::path prefix, int64_t vocab_size)
@@ -61,35 +86,15 @@ void IndexedDatasetWriter::add(std::span<const int32_t> ids) {
   State& s = *state_;
   CBTM_ASSERT(ids.size() <= static_cast<size_t>(std::numeric_limits<int32_t>::max()),
               "a document has fewer than 2^31 tokens");
-  if (s.wide) {
-    s.tokens_file.write(ids.data(), ids.size() * 4);
-  } else {
-    s.narrow.assign(ids.begin(), ids.end());
-    s.tokens_file.write(s.narrow.data(), s.narrow.size() * 2);
-  }
+  s.tokens_file.write(indexed_dataset_tokens(ids, s.vocab_size));
   s.lengths.push_back(static_cast<int32_t>(ids.size()));
   s.tokens += static_cast<int64_t>(ids.size());
 }
 
 void IndexedDatasetWriter::commit() {
   State& s = *state_;
-  const uint64_t count = s.lengths.size();
-  const uint64_t documents = count + 1;
-  const uint64_t version = 1;
-  const uint8_t code = s.wide ? kI32 : kU16;
   AtomicFile index(s.index_path);
-  index.write(kMagic);
-  index.write(&version, 8);
-  index.write(&code, 1);
-  index.write(&count, 8);
-  index.write(&documents, 8);
-  index.write(s.lengths.data(), count * 4);
-  int64_t offset = 0;
-  for (const int32_t length : s.lengths) {
-    index.write(&offset, 8);
-    offset += int64_t{length} * bytes_of_type(code);
-  }
-  for (uint64_t document = 0; document < documents; ++document) index.write(&document, 8);
+  index.write(indexed_dataset_index(s.lengths, s.vocab_size));
   s.tokens_file.commit();
   index.commit();
 }

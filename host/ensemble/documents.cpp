@@ -1,3 +1,4 @@
+#include <charconv>
 #include <cmath>
 #include <fstream>
 
@@ -52,20 +53,31 @@ std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, co
   return documents;
 }
 
+namespace {
+
+/// True if `text` is `prefix` and a number, nothing else.
+template <typename Number>
+bool number_after(std::string_view prefix, std::string_view text, Number& number) {
+  if (!text.starts_with(prefix)) return false;
+  text.remove_prefix(prefix.size());
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+}  // namespace
+
 RoutingMode parse_routing_mode(const std::string& text) {
   if (text == "token") return {};
   if (text == "lagged") return {.schedule = RoutingSchedule::lagged};
   if (text == "prompt") return {.schedule = RoutingSchedule::prompt};
-  try {
-    if (text.starts_with("every:")) {
-      const int64_t interval = std::stoll(text.substr(6));
-      if (interval >= 1) return {.schedule = RoutingSchedule::every, .interval = interval};
-    }
-    if (text.starts_with("fraction:")) {
-      const double fraction = std::stod(text.substr(9));
-      if (fraction > 0 && fraction <= 1) return {.schedule = RoutingSchedule::fraction, .fraction = fraction};
-    }
-  } catch (const std::logic_error&) {  // not a number: said below
+  RoutingMode mode;
+  if (number_after("every:", text, mode.interval) && mode.interval >= 1) {
+    mode.schedule = RoutingSchedule::every;
+    return mode;
+  }
+  if (number_after("fraction:", text, mode.fraction) && mode.fraction > 0 && mode.fraction <= 1) {
+    mode.schedule = RoutingSchedule::fraction;
+    return mode;
   }
   fail_usage("--routing {}: use token, lagged, every:N, fraction:R (0 < R <= 1) or prompt", text);
 }

@@ -6,6 +6,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
+#include "cbtm/base/signals.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/ensemble/expert_pool.h"
 #include "ensemble/routed_text.h"
@@ -18,6 +19,7 @@ using Clock = std::chrono::steady_clock;
 /// Memory that distances and log-probabilities of a group of documents may take.
 constexpr int64_t kGroupBytes = int64_t{512} << 20;
 constexpr int64_t kTokensAtOnce = 16'384;
+constexpr const char* kStage = "evaluation";
 
 /// A document on its way: what the router says, and what the experts have said so far.
 struct Work {
@@ -29,6 +31,14 @@ struct Work {
 
   int64_t targets() const { return length - 1; }
 };
+
+void check_scored(const Score& score) {
+  if (score.tokens == 0)
+    fail(
+        "none of the {} documents to evaluate on has two tokens or more, so that there is nothing to score; give "
+        "others",
+        score.documents.size());
+}
 
 /// Squared distances after 0, 1, ... length - 1 tokens.
 void route(const ExpertSet& experts, Work& work) {
@@ -94,6 +104,7 @@ class EnsembleEvaluation {
       group.clear();
       group_bytes = 0;
     }
+    check_scored(result_.scores.front());
     finish_matrix();
     result_.seconds = std::chrono::duration<double>(Clock::now() - start).count();
     return std::move(result_);
@@ -103,6 +114,7 @@ class EnsembleEvaluation {
   void score_group(std::vector<Work>& group, Progress& progress, size_t done, size_t total) {
     parallel_ranges(static_cast<int64_t>(group.size()), 1e6, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
+        stop_if_requested(kStage);  // rethrown on the calling thread
         route(experts_, group[static_cast<size_t>(i)]);
         find_needed(group[static_cast<size_t>(i)]);
       }
@@ -122,6 +134,7 @@ class EnsembleEvaluation {
     parallel_ranges(static_cast<int64_t>(group.size()), 1e6, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)
         for (size_t m = 0; m < options_.mixtures.size(); ++m) {
+          stop_if_requested(kStage);
           const bool detailed = m == 0 && options_.token_details != nullptr;
           const auto at = static_cast<size_t>(i);
           scores[at].push_back(mix(group[at], options_.mixtures[m], detailed ? &details[at] : nullptr,
@@ -160,6 +173,7 @@ class EnsembleEvaluation {
     std::vector<Work*> batch;
     const auto flush = [&] {
       if (batch.empty()) return;
+      stop_if_requested(kStage);
       std::vector<float> out(ids.size());
       model.target_log_probabilities({ids, offsets}, targets, out);
       for (size_t b = 0; b < batch.size(); ++b)
@@ -271,6 +285,7 @@ Evaluation evaluate_model(InferenceModel& model, const std::vector<EvaluationDoc
   std::vector<int32_t> ids, targets, offsets = {0};
   const auto flush = [&] {
     if (ids.empty()) return;
+    stop_if_requested(kStage);
     std::vector<float> out(ids.size());
     model.target_log_probabilities({ids, offsets}, targets, out);
     const size_t first = score.documents.size() - (offsets.size() - 1);
@@ -296,6 +311,7 @@ Evaluation evaluate_model(InferenceModel& model, const std::vector<EvaluationDoc
     if (static_cast<int64_t>(ids.size()) >= kTokensAtOnce) flush();
   }
   flush();
+  check_scored(score);
   result.seconds = std::chrono::duration<double>(Clock::now() - start).count();
   return result;
 }

@@ -4,6 +4,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/device/device_matrix.h"
+#include "cbtm/device/token_filter.h"
 #include "cbtm/ensemble/expert_pool.h"
 #include "cbtm/ensemble/generate.h"
 #include "ensemble/routed_text.h"
@@ -255,7 +256,7 @@ std::vector<int32_t> NextTokenScorer::choose(const std::vector<int64_t>& sequenc
   for (size_t s = 0; s < sequences.size(); ++s) {
     const std::span<float> row = std::span(scores).subspan(s * vocab, vocab);
     if (sampling.greedy) {
-      ids.push_back(static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin()));
+      ids.push_back(most_likely_token(row));
       continue;
     }
     next_token_distribution(row, {}, sampling);

@@ -30,7 +30,7 @@ int32_t choose_token(std::span<float> scores, std::span<const int32_t> seen, con
                      PhiloxStream& random) {
   if (options.greedy) {
     penalise_repetition(scores, seen, options.repetition_penalty);
-    return static_cast<int32_t>(std::max_element(scores.begin(), scores.end()) - scores.begin());
+    return most_likely_token(scores);
   }
   next_token_distribution(scores, seen, options);
   return token_at(scores, random.next_uniform());

@@ -29,7 +29,11 @@ double Axis::place(double value) const {
 
 Axis linear_axis(double low, double high, int tick_count) {
   CBTM_ASSERT(std::isfinite(low) && std::isfinite(high) && low <= high, "a chart leaves out what is not finite");
-  if (low == high) {
+  // So near that a step between them would be lost in rounding, or would have no room in a double.
+  constexpr double kRounding = 1e-12, kTiny = 1e-200;
+  if (high - low <= kRounding * std::max(std::abs(low), std::abs(high)) + kTiny) {
+    low = high = low + (high - low) / 2;
+    if (std::abs(low) <= kTiny) low = high = 0;
     const double margin = low == 0 ? 1 : std::abs(low) / 10;
     low -= margin;
     high += margin;

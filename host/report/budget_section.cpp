@@ -12,6 +12,8 @@
 namespace cbtm::report {
 namespace {
 
+constexpr double kGainMax = 1e9;  ///< percent; more is damage
+
 /// "top_2" -> 2, "all" -> k, anything else -> 0.
 int64_t mixed_experts(const std::string& key, int64_t k) {
   if (key == "all") return std::max<int64_t>(1, k);
@@ -25,10 +27,11 @@ std::map<int64_t, std::vector<Point>> gains(const RunFacts& facts) {
   std::map<int64_t, std::vector<Point>> lines;
   for (const Json& entry : find(facts.curve, {"points"})) {
     const double tokens = number(entry, {"tokens"}), dense = number(entry, {"dense"});
-    if (!std::isfinite(tokens) || !(dense > 0)) continue;
+    if (!(tokens >= 0) || !(dense > 0)) continue;
     for (const auto& [key, value] : entry.items())
-      if (const int64_t mixed = mixed_experts(key, facts.k); mixed > 0 && value.is_number())
-        lines[mixed].push_back({tokens, 100 * (value.get<double>() / dense - 1)});
+      if (const int64_t mixed = mixed_experts(key, facts.k); mixed > 0)
+        if (const double gain = 100 * (number(value, {}) / dense - 1); std::abs(gain) < kGainMax)
+          lines[mixed].push_back({tokens, gain});
   }
   for (auto& [mixed, points] : lines)
     std::stable_sort(points.begin(), points.end(), [](const Point& a, const Point& b) { return a.x < b.x; });
@@ -53,7 +56,7 @@ std::string budget_section(const RunFacts& facts) {
     series.push_back(std::move(line));
   }
   if (series.empty()) return "";
-  const bool doubling = low > 0 && high / low >= 10;
+  const bool doubling = low >= 1 && high / low >= 10;
   series.insert(series.begin(), Series{.label = "dense",
                                        .title = "the dense model of the same tokens",
                                        .points = {{low, 0}, {high, 0}},

@@ -73,8 +73,8 @@ std::string sizes_table(const RunFacts& facts) {
 std::string map_figure(const RunFacts& facts) {
   std::vector<MapPoint> points;
   for (const Json& entry : find(facts.clusters, {"map"}))
-    if (entry.is_array() && entry.size() == 3 && entry[0].is_number() && entry[1].is_number() &&
-        entry[2].is_number_integer() && entry[2].get<int64_t>() >= 0)
+    if (entry.is_array() && entry.size() == 3 && std::isfinite(number(entry[0], {})) &&
+        std::isfinite(number(entry[1], {})) && entry[2].is_number_integer() && entry[2].get<int64_t>() >= 0)
       points.push_back({entry[0].get<double>(), entry[1].get<double>(), entry[2].get<int64_t>()});
   if (points.empty()) return "";
   std::string legend;

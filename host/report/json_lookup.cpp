@@ -3,6 +3,12 @@
 #include <cmath>
 
 namespace cbtm::report {
+namespace {
+
+/// Larger is damage, and what is made of it would overflow.
+constexpr double kNumberMax = 1e18;
+
+}  // namespace
 
 const Json& find(const Json& json, JsonPath path) {
   static const Json kNull;
@@ -18,7 +24,9 @@ const Json& find(const Json& json, JsonPath path) {
 
 double number(const Json& json, JsonPath path) {
   const Json& value = find(json, path);
-  return value.is_number() ? value.get<double>() : NAN;
+  if (!value.is_number()) return NAN;
+  const auto result = value.get<double>();
+  return std::abs(result) <= kNumberMax ? result : NAN;
 }
 
 std::string text(const Json& json, JsonPath path) {

@@ -15,7 +15,7 @@ using JsonPath = std::initializer_list<std::string_view>;
 
 /// The value at a path of member names, or null.
 const Json& find(const Json& json, JsonPath path);
-/// The number there, or NaN.
+/// The number there, or NaN; NaN too for one that no run can hold (more than 1e18).
 double number(const Json& json, JsonPath path);
 /// The string there, or any other value as JSON; "" if there is none.
 std::string text(const Json& json, JsonPath path);

@@ -53,7 +53,8 @@ size_t best_expert(const Matrix& matrix, size_t cluster) {
 std::vector<double> by_cluster(const RunFacts& facts, const Json& evaluation, size_t columns) {
   const Json& documents = find(evaluation, {"documents"});
   const Json& named = find(facts.ensemble_evaluation, {"documents"});
-  if (facts.evaluated_clusters.empty() || documents.size() != facts.evaluated_clusters.size()) return {};
+  if (!documents.is_array() || facts.evaluated_clusters.empty() || documents.size() != facts.evaluated_clusters.size())
+    return {};
   std::vector<double> likelihood(columns, 0.0), tokens(columns, 0.0);
   for (size_t i = 0; i < documents.size(); ++i) {
     const auto cluster = static_cast<size_t>(facts.evaluated_clusters[i]);

@@ -27,11 +27,24 @@ std::string header(const RunFacts& facts) {
   return html + "</p></header>\n";
 }
 
-std::string page(const RunFacts& facts) {
-  const std::pair<std::string, std::string> sections[] = {
-      {"Corpus", corpus_section(facts)}, {"Training", training_section(facts)}, {"Matrix", matrix_section(facts)},
-      {"Top-k", sweep_section(facts)},   {"Budget", budget_section(facts)},     {"Settings", settings_section(facts)},
-      {"Stages", stages_section(facts)}};
+/// A section, or nothing and a note of what it could not be made of.
+std::string guarded(const char* name, std::string (*section)(const RunFacts&), RunFacts& facts) {
+  try {
+    return section(facts);
+  } catch (const std::exception& error) {
+    facts.missing.push_back(
+        fmt::format("the part '{}' is left out: what it is made from is damaged ({})", name, error.what()));
+    return "";
+  }
+}
+
+std::string page(RunFacts facts) {
+  const std::pair<const char*, std::string (*)(const RunFacts&)> parts[] = {
+      {"Corpus", corpus_section}, {"Training", training_section}, {"Matrix", matrix_section}, {"Top-k", sweep_section},
+      {"Budget", budget_section}, {"Settings", settings_section}, {"Stages", stages_section}};
+  std::vector<std::pair<const char*, std::string>> sections;
+  for (const auto& [name, section] : parts) sections.emplace_back(name, guarded(name, section, facts));
+  const std::string headline = guarded("Headline", headline_section, facts);
   std::string body, links;
   for (const auto& [name, html] : sections) {
     if (html.empty()) continue;
@@ -44,7 +57,7 @@ std::string page(const RunFacts& facts) {
       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
       "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
       "<style>{}</style></head>\n<body>\n{}<main>\n{}{}<nav aria-label=\"Parts\">{}</nav>\n{}</main>\n</body></html>\n",
-      escape(facts.name), kPageStyle, header(facts), headline_section(facts), missing_section(facts), links, body);
+      escape(facts.name), kPageStyle, header(facts), headline, missing_section(facts), links, body);
 }
 
 }  // namespace

@@ -16,6 +16,13 @@ namespace cbtm::report {
 namespace {
 
 constexpr int64_t kClustersMax = 100'000;  ///< more is damage
+constexpr int kDepthMax = 32;              ///< of JSON; deeper is damage
+
+bool deeper_than(const Json& json, int levels) {
+  if (!json.is_structured()) return false;
+  return levels == 0 ||
+         std::any_of(json.begin(), json.end(), [&](const Json& member) { return deeper_than(member, levels - 1); });
+}
 
 class Reader {
  public:
@@ -51,8 +58,8 @@ class Reader {
     }
     try {
       Json value = read_json_file(path);
-      if (value.is_object()) return value;
-      facts_.missing.push_back(path.string() + ": cannot be used: it is not a JSON object");
+      if (value.is_object() && !deeper_than(value, kDepthMax)) return value;
+      facts_.missing.push_back(path.string() + ": cannot be used: it is not a JSON object as cbtm writes it");
     } catch (const Error& error) {
       facts_.missing.push_back(std::string("cannot be used: ") + error.what());
     }
@@ -85,7 +92,7 @@ class Reader {
       facts_.model_config = read_json_file(path);
       facts_.parameters =
           static_cast<double>(ParameterLayout(parse_opt_config(facts_.model_config, path.string())).parameter_count());
-    } catch (const Error& error) {
+    } catch (const std::exception& error) {
       facts_.missing.push_back(std::string("the model's shape cannot be read: ") + error.what());
     }
   }
@@ -113,14 +120,16 @@ class Reader {
   void read_sweep() {
     std::map<int64_t, double> entries;
     const auto add = [&](double top_k, double perplexity) {
-      if (top_k >= 1 && std::isfinite(perplexity)) entries.emplace(static_cast<int64_t>(top_k), perplexity);
+      if (top_k >= 1 && top_k <= kClustersMax && std::isfinite(perplexity))
+        entries.emplace(static_cast<int64_t>(top_k), perplexity);
     };
     for (const Json& entry : find(facts_.ensemble_evaluation, {"sweep"}))
       add(number(entry, {"top_k"}), number(entry, {"perplexity"}));
     // One number, or those of the sweep: what stands outside the sweep is of the first.
     const Json& top_k = find(facts_.ensemble_evaluation, {"settings", "top_k"});
     const Json& first = top_k.is_array() && !top_k.empty() ? top_k.front() : top_k;
-    if (first.is_number_integer()) facts_.scored_top_k = first.get<int64_t>();
+    if (const double scored = number(first, {}); scored >= 1 && scored <= kClustersMax)
+      facts_.scored_top_k = static_cast<int64_t>(scored);
     add(static_cast<double>(facts_.scored_top_k), number(facts_.ensemble_evaluation, {"perplexity"}));
     for (const auto& [top_k, perplexity] : entries) facts_.sweep.push_back({top_k, perplexity});
     if (facts_.k == 0)
@@ -131,6 +140,7 @@ class Reader {
   void read_evaluated_clusters() {
     const Json& documents = find(facts_.ensemble_evaluation, {"documents"});
     const std::string split = text(facts_.ensemble_evaluation, {"settings", "documents", "split"});
+    if (!documents.is_array()) return;
     if (split != "valid" && split != "tune" && split != "train") return;
     std::vector<int64_t> clusters;
     for (int64_t cluster = 0; cluster < facts_.k; ++cluster) {

@@ -131,5 +131,27 @@ TEST_CASE("routing weights sum to 1, renormalise over those present, and top-k o
   }
 }
 
+TEST_CASE("routing weights are finite and of sum 1 at any temperature") {
+  const std::vector<double> distances = {1.5, 0.25, 0.25, 2.0, 1e-300, 1e300};
+  const std::vector<double> near = {1.5, 0.25, 0.25, 2.0, 1.0, 3.0};
+  for (const double power : {2.0, 4.0})
+    for (const double temperature : {5e-324, 1e-320, 1e-300, 1e-9, 1.0, 1e9, 1e300}) {
+      CAPTURE(power);
+      CAPTURE(temperature);
+      for (const auto& of : {distances, near, std::vector<double>(6, 1.0)}) {
+        std::vector<double> weights(6);
+        routing_weights(of, {.top_k = INT64_MAX, .temperature = temperature, .distance_power = power}, {}, weights);
+        for (const double weight : weights) CHECK(std::isfinite(weight));
+        CHECK(std::accumulate(weights.begin(), weights.end(), 0.0) == doctest::Approx(1));
+      }
+    }
+  // The nearest share what there is at a temperature near zero; a single expert has all of it.
+  std::vector<double> weights(6);
+  routing_weights(near, {.top_k = 6, .temperature = 1e-320}, {}, weights);
+  CHECK(weights == std::vector<double>{0, 0.5, 0.5, 0, 0, 0});
+  routing_weights(near, {.top_k = 6, .temperature = 1e-320}, std::vector<uint8_t>{0, 0, 0, 1, 0, 0}, weights);
+  CHECK(weights == std::vector<double>{0, 0, 0, 1, 0, 0});
+}
+
 }  // namespace
 }  // namespace cbtm

@@ -249,6 +249,39 @@ TEST_CASE("what cannot be compared is said") {
             "The dense model was scored on 29 tokens, the ensemble on 30: their perplexities cannot be compared."));
 }
 
+TEST_CASE("numbers that no run can hold, and values of the wrong kind, are left out") {
+  const std::string nested = std::string(5000, '[') + std::string(5000, ']');
+  const std::pair<const char*, std::string> damaged[] = {
+      {"ensemble.json", R"({"settings": {"top_k": 18446744073709551615}, "perplexity": 12})"},
+      {"ensemble.json",
+       R"({"sweep": [{"top_k": 18446744073709551615, "perplexity": 3}, {"top_k": 1e300, "perplexity": 2}]})"},
+      {"ensemble.json", R"({"documents": {"a": 1, "b": 2}, "settings": {"documents": {"split": "valid"}}})"},
+      {"ensemble.json", R"({"sweep": 7, "settings": 9, "matrix": "x", "documents": "y"})"},
+      {"ensemble.json", R"({"settings": {"deep": )" + nested + "}}"},
+      {"curve.json",
+       R"({"points": [{"tokens": -1, "dense": 1e-320, "top_1": 1e308}, {"tokens": 1e300, "dense": 1, "all": 1}]})"},
+      {"curve.json",
+       R"({"points": [{"tokens": 1e-320, "dense": 2, "top_1": 1}, {"tokens": 1e17, "dense": 2, "top_1": 1}]})"},
+      {"curve.json", R"({"points": 5})"},
+      {"baseline.json", R"({"perplexity": 1e308, "tokens": 18446744073709551615, "documents": {"a": {}}})"}};
+  for (const auto& [name, contents] : damaged) {
+    CAPTURE(name);
+    CAPTURE(contents.substr(0, 100));
+    const ExampleRun example;
+    write_file_atomically(example.run.evaluation() / name, contents);
+    CHECK_NOTHROW(write_report(example.run));
+    CHECK(std::filesystem::exists(example.run.report()));
+  }
+  const std::string clusters[] = {
+      R"({"clusters": 18446744073709551615, "sizes": [1, "x", {"train_tokens": 1e308}], "map": [[1e308, -1e308, 1], [0, 0, 18446744073709551615]]})",
+      R"({"clusters": 2, "sizes": {"a": 1}, "top_terms": {"b": 2}, "map": {"c": 3}, "corpus": []})"};
+  for (const std::string& contents : clusters) {
+    const ExampleRun example;
+    write_file_atomically(example.run.clusters_json(), contents);
+    CHECK_NOTHROW(write_report(example.run));
+  }
+}
+
 TEST_CASE("a directory that is not there is an error") {
   const TemporaryDirectory directory;
   CHECK_THROWS_AS(write_report(RunDirectory(directory / "nothing")), Error);

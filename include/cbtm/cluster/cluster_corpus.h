@@ -25,6 +25,7 @@ struct ClusterOptions {
   int64_t restarts = 3;
   double valid_fraction = 0.01;  ///< of each held-out split, valid and tune
   uint64_t seed = 1234;
+  bool allow_empty_shards = false;  ///< warn of shards without a training document; else they are an Error
 };
 
 /// The settings that change the result, for run.json.
@@ -36,6 +37,10 @@ Json cluster_settings(const ClusterOptions& options);
 /// what clusters.json holds. Throws Error.
 Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options, const RunDirectory& run,
                     const Json& stage = Json::object());
+
+/// What is wrong with shards of these sizes (those of clusters.json), or "": shards without a training token, which no
+/// expert can learn from. A sentence that names them and what to do.
+std::string empty_shards(const Json& sizes);
 
 /// Learns a tokenizer from (at most `text_bytes_max` bytes of) the corpus and writes it to `directory`. `statistics`
 /// gets what was read.

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace cbtm {
@@ -26,6 +27,11 @@ class IndexedDatasetWriter {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+/// The bytes of a sequence in the .bin file: for writers that keep many datasets at once.
+std::string indexed_dataset_tokens(std::span<const int32_t> ids, int64_t vocab_size);
+/// The bytes of the .idx file of a dataset of sequences with these lengths in tokens, one sequence per document.
+std::string indexed_dataset_index(std::span<const int32_t> lengths, int64_t vocab_size);
 
 /// Reads one, memory-mapped. Throws Error naming the file and what is wrong (magic, version, dtype, sizes, offsets).
 class IndexedDataset {

@@ -14,9 +14,13 @@ struct TokenFilter {
       1;  ///< smallest set of most likely tokens (of equals lower ids first) whose mass reaches this; at least one
 };
 
-/// Turns scores (logits or log-probabilities) on the host into the probabilities that sampling draws from, in place.
-/// The full list is never sorted.
+/// Turns scores (logits or log-probabilities) on the host into the probabilities that sampling draws from, in place, at
+/// any temperature above 0. The full list is never sorted. Throws Error if a score is not a number, or the largest is
+/// infinite.
 void filtered_distribution(std::span<float> scores, const TokenFilter& filter);
+
+/// The token of the largest score; of equals the first. Throws Error as filtered_distribution does.
+int32_t most_likely_token(std::span<const float> scores);
 
 /// The token at which the running sum of the probabilities, in order of ids, passes `drawn` in [0, 1).
 int32_t token_at(std::span<const float> probabilities, double drawn);
