@@ -16,6 +16,7 @@ constexpr const char* kRouterFiles[] = {"router.json", "router.safetensors"};
 void check_clusters(const Json& clusters, const std::string& file) {
   const JsonReader read(clusters, file, "the file is damaged: restore it, or cluster again with --redo");
   constexpr int64_t kClustersMax = 1'000'000;
+  constexpr int64_t kCountMax = int64_t{1} << 48;  // more is damage, and sums of them must not overflow
   const auto count = static_cast<size_t>(read.integer("clusters", 1, kClustersMax));
   read.integer("vocab_size", 1);
   read.text("router_hash");
@@ -26,7 +27,7 @@ void check_clusters(const Json& clusters, const std::string& file) {
   if (terms.size() != count) terms.refuse(fmt::format("is not a list of {} clusters", count));
   for (size_t i = 0; i < count; ++i) {
     for (const char* key : {"train_tokens", "train_documents", "valid_documents", "tune_documents"})
-      sizes.item(i).integer(key, 0);
+      sizes.item(i).integer(key, 0, kCountMax);
     terms.item(i).as_texts();
   }
   for (const char* key : {"balance", "objective", "duality_gap", "documents_without_words"}) read.number_or(key, 0);
