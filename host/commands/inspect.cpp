@@ -145,7 +145,7 @@ Json inspect(const std::filesystem::path& path) {
   if (std::filesystem::exists(path / "run.json")) return inspect_run(path);
   if (std::filesystem::exists(path / "router.json")) return inspect_router(path);
   if (std::filesystem::exists(path / "config.json")) return inspect_checkpoint(path);
-  if (std::filesystem::exists(path / "vocab.json")) return inspect_tokenizer(path);
+  if (Tokenizer::is_in(path)) return inspect_tokenizer(path);
   if (std::filesystem::exists(path / "train.idx")) return inspect_shard(path);
   return inspect_experts(path);
 }

@@ -44,6 +44,17 @@ class FieldReader {
       fail("{}: {} is {}, but must be a whole number", where_, name, json_[name].dump());
     return json_[name].get<int64_t>();
   }
+  /// One id, or a list of them.
+  std::vector<int64_t> tokens(const char* name, std::vector<int64_t> otherwise) const {
+    if (!has(name)) return otherwise;
+    if (!json_[name].is_array()) return {token(name, 0)};
+    std::vector<int64_t> ids;
+    for (const Json& id : json_[name]) {
+      if (!id.is_number_integer()) fail("{}: {} holds {}, which is no token id", where_, name, id.dump());
+      ids.push_back(id.get<int64_t>());
+    }
+    return ids;
+  }
   bool truth(const char* name, bool otherwise) const {
     if (!has(name)) return otherwise;
     if (!json_[name].is_boolean()) fail("{}: {} is {}, but must be true or false", where_, name, json_[name].dump());
@@ -101,15 +112,7 @@ OptConfig parse_opt_config(const Json& json, const std::string& where) {
   config.init_std = read.real("init_std", config.init_std);
   config.pad_token_id = read.token("pad_token_id", config.pad_token_id);
   config.bos_token_id = read.token("bos_token_id", config.bos_token_id);
-  if (read.has("eos_token_id") && json["eos_token_id"].is_array()) {
-    config.eos_token_ids.clear();
-    for (const Json& id : json["eos_token_id"]) {
-      if (!id.is_number_integer()) fail("{}: eos_token_id holds {}, which is no token id", where, id.dump());
-      config.eos_token_ids.push_back(id.get<int64_t>());
-    }
-  } else {
-    config.eos_token_ids = {read.token("eos_token_id", 2)};
-  }
+  config.eos_token_ids = read.tokens("eos_token_id", {2});
   const std::string activation = read.text("activation_function", "relu");
   if (activation == "relu") {
     config.activation_function = OptActivation::relu;
@@ -131,10 +134,10 @@ OptConfig read_opt_config(const std::filesystem::path& config_json) {
   const std::filesystem::path generation = config_json.parent_path() / "generation_config.json";
   if (std::filesystem::exists(generation)) {
     const Json json = read_json_file(generation);
-    if (json.is_object() && json.contains("eos_token_id")) {
-      const Json& eos = json["eos_token_id"];
-      if (eos.is_number_integer()) config.eos_token_ids = {eos.get<int64_t>()};
-    }
+    const std::string where = generation.string();
+    if (!json.is_object()) fail("{}: must be an object", where);
+    // Generation ends at any of these, whatever config.json names.
+    config.eos_token_ids = FieldReader(json, where).tokens("eos_token_id", config.eos_token_ids);
   }
   return config;
 }
