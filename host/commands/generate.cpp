@@ -30,7 +30,7 @@ int run_generate(int argc, char** argv) {
   std::optional<Tokenizer> tokenizer;
   if (line.given("tokenizer"))
     tokenizer = Tokenizer::load(line.path("tokenizer"));
-  else if (std::filesystem::exists(directory / "vocab.json"))
+  else if (Tokenizer::is_in(directory))
     tokenizer = Tokenizer::load(directory);
   const Tokenizer* known = tokenizer ? &*tokenizer : nullptr;
   if (known != nullptr) check_tokenizer(directory, read_expert_card(directory), *known);

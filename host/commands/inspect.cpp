@@ -218,7 +218,7 @@ Json inspect(const std::filesystem::path& path) {
   if (is_there(path / "run.json")) return inspect_run(path);
   if (is_there(path / "router.json")) return inspect_router(path);
   if (is_there(path / "config.json")) return inspect_checkpoint(path);
-  if (is_there(path / "vocab.json")) return inspect_tokenizer(path);
+  if (Tokenizer::is_in(path)) return inspect_tokenizer(path);
   if (is_there(path / "train.idx")) return inspect_shard(path);
   return inspect_experts(path);
 }

@@ -1,7 +1,9 @@
 #include "cbtm/tokenizer/tokenizer.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 
@@ -12,33 +14,50 @@
 #include "cbtm/cluster/cluster_corpus.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
+#include "corpus/json_line.h"
 
 namespace cbtm {
 namespace {
 
-/// Calls body(json, place) for every line of a JSON lines file; "-" is standard input.
+/// A line above this is no text of a person; it would take many times its size in memory.
+constexpr size_t kLineBytesMax = size_t{64} << 20;
+
+/// Reads the next line without its line end; false at the end. A longer line than kLineBytesMax is cut behind it.
+bool read_line(std::streambuf& input, std::string& line) {
+  line.clear();
+  constexpr int kEnd = std::char_traits<char>::eof();
+  int next = input.sbumpc();
+  if (next == kEnd) return false;
+  for (; next != kEnd && next != '\n'; next = input.sbumpc()) {
+    line += static_cast<char>(next);
+    if (line.size() > kLineBytesMax) break;
+  }
+  return true;
+}
+
+/// Calls body(line, place) for every line that is not blank; "-" is standard input. `place` is "FILE:LINE".
 template <typename Body>
-void for_json_lines(const std::string& path, const Body& body) {
+void for_lines(const std::string& path, const Body& body) {
   std::ifstream file;
   if (path != "-") {
-    file.open(path);
-    if (!file) fail("{}: cannot be opened", path);
+    if (std::filesystem::is_directory(path))
+      fail("{}: cannot be read: it is a directory; give a file of JSON lines", path);
+    file.open(path, std::ios::binary);
+    if (!file) fail("{}: cannot be opened: {}", path, errno_text());
   }
   std::istream& input = path == "-" ? std::cin : file;
+  const std::string name = path == "-" ? "standard input" : path;
   int64_t number = 0;
-  for (std::string text; std::getline(input, text);) {
+  for (std::string line; read_line(*input.rdbuf(), line);) {
     ++number;
-    if (text.empty()) continue;
-    const std::string place = fmt::format("{}:{}", path, number);
-    Json json;
-    try {
-      json = Json::parse(text);
-    } catch (const Json::exception& error) {
-      fail("{}: not JSON: {}", place, error.what());
-    }
-    body(json, place);
+    std::string_view text = line;
+    if (number == 1 && text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
+    if (text.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string place = fmt::format("{}:{}", name, number);
+    if (text.size() > kLineBytesMax) fail("{}: the line is longer than {} MiB; cut it", place, kLineBytesMax >> 20);
+    if (number % 1024 == 0) stop_if_requested("the tokenizer");
+    body(text, place);
   }
-  if (!input.eof()) fail("{}: cannot be read", path);  // a directory, for example
 }
 
 /// The file that encode and decode write.
@@ -52,16 +71,17 @@ std::filesystem::path output_file(const CommandLine& line) {
 int encode(const CommandLine& line) {
   const Tokenizer tokenizer = Tokenizer::load(line.path("tokenizer"));
   const EncodeOptions options{.add_bos = !line.get<bool>("no-bos"), .special_tokens = !line.get<bool>("no-special")};
+  const std::string field = line.text("text-field");
   Encoder encoder(tokenizer);
   AtomicFile output(output_file(line));
   std::vector<int32_t> ids;
-  for_json_lines(line.text("input"), [&](const Json& json, const std::string& place) {
-    const std::string field = line.text("text-field");
-    if (!json.is_object() || !json.contains(field) || !json[field].is_string())
-      fail("{}: must be an object with a text field '{}'", place, field);
+  JsonLineFields fields;
+  for_lines(line.text("input"), [&](std::string_view text, const std::string& place) {
+    if (const std::string problem = parse_json_line(text, field, fields); !problem.empty())
+      fail("{}: {}; an object with its text in '{}' (--text-field) is wanted", place, problem, field);
     ids.clear();
-    encoder.encode(json[field].get_ref<const std::string&>(), options, ids);
-    output.write(Json(ids).dump() + "\n");
+    encoder.encode(fields.text, options, ids);
+    output.write(fmt::format("[{}]\n", fmt::join(ids, ",")));
   });
   output.commit();
   return kExitSuccess;
@@ -71,13 +91,16 @@ int decode(const CommandLine& line) {
   const Tokenizer tokenizer = Tokenizer::load(line.path("tokenizer"));
   const bool skip_special = line.get<bool>("skip-special");
   AtomicFile output(output_file(line));
-  for_json_lines(line.text("input"), [&](const Json& json, const std::string& place) {
+  std::vector<int32_t> ids;
+  for_lines(line.text("input"), [&](std::string_view text, const std::string& place) {
+    const Json json = parse_json(text, place);
     const Json& list = json.is_object() && json.contains("ids") ? json["ids"] : json;
-    if (!list.is_array()) fail("{}: must be a list of token ids", place);
-    std::vector<int32_t> ids;
+    if (!list.is_array())
+      fail("{}: must be a list of token ids, or an object with one as 'ids', but is {}", place, shown_json(list));
+    ids.clear();
     for (const Json& id : list) {
       if (!id.is_number_integer() || id < 0 || id >= tokenizer.vocab_size())
-        fail("{}: {} is no token id; the tokenizer has 0 to {}", place, id.dump(), tokenizer.vocab_size() - 1);
+        fail("{}: {} is no token id; the tokenizer has 0 to {}", place, shown_json(id), tokenizer.vocab_size() - 1);
       ids.push_back(id.get<int32_t>());
     }
     output.write(Json{{"text", tokenizer.decode(ids, skip_special)}}.dump() + "\n");
@@ -98,10 +121,11 @@ int run_tokenizer(int argc, char** argv) {
   line.group("Train")("vocab-size", "tokens to learn: special ones, 256 bytes, joined pairs", integer_flag(32'768),
                       "N")("min-frequency", "do not join pairs seen less often", integer_flag(2), "N")(
       "out", "directory to write vocab.json and merges.txt to", text_flag(), "DIR");
-  line.group("Encode and decode")("tokenizer", "directory with vocab.json and merges.txt", text_flag(), "DIR")(
+  line.group("Encode and decode")("tokenizer", "directory with tokenizer.json, or vocab.json and merges.txt",
+                                  text_flag(), "DIR")(
       "input", "encode: JSON lines with a text field; decode: lists of ids, one a line; - is stdin", text_flag(),
-      "FILE")("output", "where the result goes", text_flag(), "FILE")("no-bos", "encode: do not put </s> in front",
-                                                                      switch_flag())(
+      "FILE")("output", "where the result goes", text_flag(), "FILE")(
+      "no-bos", "encode: put no </s> (or what else the tokenizer has) around", switch_flag())(
       "no-special", "encode: special strings in the text are ordinary text", switch_flag())(
       "skip-special", "decode: leave special tokens out", switch_flag());
   line.positional({"what"}, "train|encode|decode");

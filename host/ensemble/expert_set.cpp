@@ -80,12 +80,6 @@ void assign_clusters(std::vector<Expert>& experts, const Router& router, const s
   }
 }
 
-std::filesystem::path first_existing(const std::vector<std::filesystem::path>& candidates, const char* file) {
-  for (const std::filesystem::path& candidate : candidates)
-    if (std::filesystem::exists(candidate / file)) return candidate;
-  return {};
-}
-
 /// The router in `directory`. If it is damaged, it is the experts' copy of their run's, and may be mended, it is put
 /// there again from `original`.
 Router load_router(const std::filesystem::path& directory, const std::filesystem::path& original, bool may_mend) {
@@ -113,12 +107,16 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
   if (!absolute.has_filename()) absolute = absolute.parent_path();
   std::vector<std::filesystem::path> runs = {absolute.parent_path()};
   if (!options.run.empty()) runs.push_back(options.run);
-  const auto find = [&](std::vector<std::filesystem::path> candidates, const char* name, const char* file) {
+  const auto find = [&](std::vector<std::filesystem::path> candidates, const char* name, const auto& holds) {
     for (const std::filesystem::path& run : runs) candidates.push_back(run / name);
-    return first_existing(candidates, file);
+    const auto found = std::find_if(candidates.begin(), candidates.end(), holds);
+    return found == candidates.end() ? std::filesystem::path() : *found;
+  };
+  const auto has_router = [](const std::filesystem::path& path) {
+    return std::filesystem::exists(path / "router.json");
   };
   const std::filesystem::path router =
-      !options.router.empty() ? options.router : find({options.experts / "router"}, "router", "router.json");
+      !options.router.empty() ? options.router : find({options.experts / "router"}, "router", has_router);
   if (router.empty()) fail("{}: holds no router; give one with --router DIR", options.experts.string());
   set.router_ =
       std::make_unique<Router>(load_router(router, absolute.parent_path() / "router", options.router.empty()));
@@ -126,7 +124,7 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
   const std::filesystem::path tokenizer =
       !options.tokenizer.empty()
           ? options.tokenizer
-          : find({options.experts / "tokenizer", set.experts_.front().directory}, "tokenizer", "vocab.json");
+          : find({options.experts / "tokenizer", set.experts_.front().directory}, "tokenizer", Tokenizer::is_in);
   if (tokenizer.empty())
     fail("{}: no tokenizer was found there; give one with --tokenizer DIR", options.experts.string());
   set.tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer));

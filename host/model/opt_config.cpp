@@ -43,6 +43,13 @@ std::string found_model(const JsonReader& read) {
   return text;
 }
 
+/// One id, or a list of them.
+std::vector<int64_t> end_tokens(const JsonReader& read, std::vector<int64_t> otherwise) {
+  constexpr const char* kKey = "eos_token_id";
+  if (!read.has(kKey)) return otherwise;
+  return read.json()[kKey].is_array() ? read.integers(kKey) : std::vector<int64_t>{read.integer(kKey)};
+}
+
 }  // namespace
 
 int64_t OptConfig::matrix_parameter_count() const {
@@ -81,11 +88,7 @@ OptConfig parse_opt_config(const Json& json, const std::string& where) {
   config.init_std = read.number_or("init_std", config.init_std);
   config.pad_token_id = read.integer_or("pad_token_id", config.pad_token_id);
   config.bos_token_id = read.integer_or("bos_token_id", config.bos_token_id);
-  if (read.has("eos_token_id") && json["eos_token_id"].is_array()) {
-    config.eos_token_ids = read.integers("eos_token_id");
-  } else {
-    config.eos_token_ids = {read.integer_or("eos_token_id", 2)};
-  }
+  config.eos_token_ids = end_tokens(read, {2});
   const std::string activation = read.text_or("activation_function", "relu");
   if (activation == "relu") {
     config.activation_function = OptActivation::relu;
@@ -106,11 +109,9 @@ OptConfig read_opt_config(const std::filesystem::path& config_json) {
   OptConfig config = parse_opt_config(read_json_file(config_json, kConfigBytesMax), config_json.string());
   const std::filesystem::path generation = config_json.parent_path() / "generation_config.json";
   if (std::filesystem::exists(generation)) {
-    const Json json = read_json_file(generation);
-    if (json.is_object() && json.contains("eos_token_id")) {
-      const Json& eos = json["eos_token_id"];
-      if (eos.is_number_integer()) config.eos_token_ids = {eos.get<int64_t>()};
-    }
+    const Json json = read_json_file(generation, kConfigBytesMax);
+    // Generation ends at any of these, whatever config.json names.
+    config.eos_token_ids = end_tokens(JsonReader(json, generation.string()).as_object(), config.eos_token_ids);
   }
   return config;
 }

@@ -79,8 +79,12 @@ void encode_long(const Tokenizer::Data& data, std::vector<int32_t>& ids, size_t 
 void encode_pretoken(const Tokenizer::Data& data, std::string_view piece, std::vector<int32_t>& ids) {
   constexpr size_t kShort = 24;
   const size_t begin = ids.size();
-  for (const char byte : piece) ids.push_back(data.byte_ids[static_cast<uint8_t>(byte)]);
-  if (piece.size() <= kShort) {
+  if (data.ignore_merges)
+    if (const auto found = data.id_of_piece.find(piece); found != data.id_of_piece.end())
+      return ids.push_back(found->second);
+  for (const char byte : piece)
+    if (const int32_t id = data.byte_ids[static_cast<uint8_t>(byte)]; id >= 0) ids.push_back(id);
+  if (ids.size() - begin <= kShort) {
     encode_short(data, ids, begin);
   } else {
     encode_long(data, ids, begin);

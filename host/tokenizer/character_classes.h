@@ -18,6 +18,9 @@ extern const CodePointRange kNumberRanges[];
 extern const int kNumberRangeCount;
 extern const CodePointRange kSpaceRanges[];
 extern const int kSpaceRangeCount;
+/// What belongs to a word beside an added token (Unicode's \w; word_ranges.cpp).
+extern const CodePointRange kWordRanges[];
+extern const int kWordRangeCount;
 
 /// A class for each of the 0x110000 code points.
 const CharacterClass* character_classes();

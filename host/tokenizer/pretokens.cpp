@@ -56,6 +56,30 @@ size_t contraction_bytes(std::string_view text, size_t place) {
   return 0;
 }
 
+/// The same in upper case too. U+017F folds to s, so it counts as one.
+size_t contraction_bytes_of_any_case(std::string_view text, size_t place) {
+  std::string rest(text.substr(place + 1, 2));
+  if (rest == "\u017f") return 3;
+  for (char& c : rest)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c + 32);
+  rest.insert(0, 1, '\'');
+  return contraction_bytes(rest, 0);
+}
+
+/// End of a piece of white space: all of it at the end of the text, else all but its last character, which may belong
+/// to what follows.
+size_t space_end(std::string_view text, size_t place, const CharacterClass* classes) {
+  size_t last = place;
+  size_t end = place;
+  while (true) {
+    const Character next = character_at(text, end, classes);
+    if (next.bytes == 0) return end;
+    if (next.kind != CharacterClass::space) return last > place ? last : end;
+    last = end;
+    end += next.bytes;
+  }
+}
+
 }  // namespace
 
 size_t pretoken_end(std::string_view text, size_t place) {
@@ -69,16 +93,54 @@ size_t pretoken_end(std::string_view text, size_t place) {
     if (second.bytes != 0 && second.kind != CharacterClass::space)
       return run_end(text, place + 1 + second.bytes, second.kind, kClasses);
   }
-  // White space: all of it at the end of the text, else all but its last character, which may belong to what follows.
-  size_t last = place;
-  size_t end = place + first.bytes;
-  while (true) {
-    const Character next = character_at(text, end, kClasses);
-    if (next.bytes == 0) return end;
-    if (next.kind != CharacterClass::space) return last > place ? last : end;
-    last = end;
-    end += next.bytes;
+  return space_end(text, place, kClasses);
+}
+
+size_t pretoken_end_of_words(std::string_view text, size_t place, int digits) {
+  static const CharacterClass* const kClasses = character_classes();
+  if (text[place] == '\'')
+    if (const size_t bytes = contraction_bytes_of_any_case(text, place)) return place + bytes;
+  const Character first = character_at(text, place, kClasses);
+  const size_t behind = place + first.bytes;
+  if (first.kind == CharacterClass::letter) return run_end(text, behind, CharacterClass::letter, kClasses);
+  if (first.kind == CharacterClass::number) {
+    size_t end = behind;
+    for (int i = 1; i < digits; ++i) {
+      const Character next = character_at(text, end, kClasses);
+      if (next.bytes == 0 || next.kind != CharacterClass::number) break;
+      end += next.bytes;
+    }
+    return end;
   }
+  const bool line_end = text[place] == '\r' || text[place] == '\n';
+  const Character second = character_at(text, behind, kClasses);
+  if (!line_end && second.bytes != 0 && second.kind == CharacterClass::letter)
+    return run_end(text, behind + second.bytes, CharacterClass::letter, kClasses);
+  if (first.kind == CharacterClass::other ||
+      (text[place] == ' ' && second.bytes != 0 && second.kind == CharacterClass::other)) {
+    size_t end = run_end(text, behind, CharacterClass::other, kClasses);
+    while (end < text.size() && (text[end] == '\r' || text[end] == '\n')) ++end;
+    return end;
+  }
+  const size_t run = run_end(text, place, CharacterClass::space, kClasses);
+  const size_t last_line_end = text.substr(place, run - place).find_last_of("\r\n");
+  return last_line_end != std::string_view::npos ? place + last_line_end + 1 : space_end(text, place, kClasses);
+}
+
+size_t digit_run_end(std::string_view text, size_t place, bool& numeric) {
+  static const CharacterClass* const kClasses = character_classes();
+  const auto is_numeric = [&](const Utf8Step& step) {
+    const char32_t c = step.code_point;
+    // Rust's is_numeric is of a later Unicode than the expressions of the library.
+    return kClasses[c] == CharacterClass::number || (c >= 0x11DE0 && c <= 0x11DE9) || (c >= 0x16FF4 && c <= 0x16FF6);
+  };
+  Utf8Step step = decode_utf8(text, place);
+  numeric = is_numeric(step);
+  do {
+    place += step.bytes;
+    step = decode_utf8(text, place);
+  } while (step.bytes != 0 && is_numeric(step) == numeric);
+  return place;
 }
 
 }  // namespace cbtm

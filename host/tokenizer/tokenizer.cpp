@@ -1,5 +1,7 @@
 #include "cbtm/tokenizer/tokenizer.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <deque>
 
@@ -57,11 +59,22 @@ struct Encoder::State {
   std::vector<int32_t> ids;
 
   void encode_plain(std::string_view text, std::vector<int32_t>& out) {
-    for (size_t place = 0; place < text.size();) {
-      const size_t end = pretoken_end(text, place);
-      encode_piece(text.substr(place, end - place), out);
-      place = end;
-    }
+    for_each_pretoken(tokenizer.data().pretokenization, text,
+                      [&](std::string_view piece) { encode_piece(piece, out); });
+  }
+
+  /// Text with added tokens; `special`: also special ones.
+  void encode(std::string_view text, bool special, std::vector<int32_t>& out) {
+    const Tokenizer::Data& data = tokenizer.data();
+    const auto token = [&](int32_t id) { out.push_back(id); };
+    cut_added_tokens(
+        data.added, data.first_added, text, special,
+        [&](std::string_view part) {
+          cut_added_tokens(
+              data.added, data.second_added, part, special, [&](std::string_view plain) { encode_plain(plain, out); },
+              token);
+        },
+        token);
   }
 
   void encode_piece(std::string_view piece, std::vector<int32_t>& out) {
@@ -92,23 +105,9 @@ void Encoder::encode(std::string_view text, const EncodeOptions& options, std::v
   if (const size_t bad = find_invalid_utf8(text); bad != std::string_view::npos)
     fail("the text is not UTF-8 at byte {}; convert it first", bad);
   const Tokenizer::Data& data = state_->tokenizer.data();
-  if (options.add_bos) ids.push_back(data.bos_id);
-  if (!options.special_tokens || data.special_strings.empty()) return state_->encode_plain(text, ids);
-  for (size_t place = 0; place < text.size();) {
-    size_t cut = std::string_view::npos;
-    const std::pair<std::string, int32_t>* which = nullptr;
-    for (const auto& special : data.special_strings) {
-      const size_t found = text.find(special.first, place);
-      if (found < cut) {
-        cut = found;
-        which = &special;
-      }
-    }
-    if (which == nullptr) return state_->encode_plain(text.substr(place), ids);
-    state_->encode_plain(text.substr(place, cut - place), ids);
-    ids.push_back(which->second);
-    place = cut + which->first.size();
-  }
+  if (options.add_bos) ids.insert(ids.end(), data.prefix_ids.begin(), data.prefix_ids.end());
+  state_->encode(text, options.special_tokens, ids);
+  if (options.add_bos) ids.insert(ids.end(), data.suffix_ids.begin(), data.suffix_ids.end());
 }
 
 std::string StreamingDecoder::push(int32_t id) {
@@ -125,24 +124,59 @@ std::string StreamingDecoder::finish() {
   return rest;
 }
 
+void Tokenizer::Data::grow(int32_t id) {
+  const size_t size = std::max(bytes.size(), static_cast<size_t>(id) + 1);
+  bytes.resize(size);
+  special.resize(size);
+  spelling.resize(size, Spelling::none);
+}
+
+bool Tokenizer::Data::is_plain() const {
+  const auto is_role = [&](int32_t id) {
+    return id == bos_id || id == eos_id || id == pad_id || (!unk.empty() && bytes[static_cast<size_t>(id)] == unk);
+  };
+  const auto plain_token = [&](const AddedToken& token) {
+    return token.special && !token.lstrip && !token.rstrip && !token.single_word &&
+           token.normalized == added.front().normalized && is_role(token.id) &&
+           spelling[static_cast<size_t>(token.id)] != Spelling::none;
+  };
+  return pretokenization == Pretokenization() && !ignore_merges && suffix_ids.empty() &&
+         (prefix_ids.empty() || prefix_ids == std::vector<int32_t>{bos_id}) &&
+         std::find(byte_ids.begin(), byte_ids.end(), -1) == byte_ids.end() &&
+         std::all_of(added.begin(), added.end(), plain_token);
+}
+
 void Tokenizer::Data::finish() {
-  std::unordered_map<std::string_view, int32_t> id_of;
-  for (size_t id = 0; id < bytes.size(); ++id)
-    if (present[id] != 0 && special[id] == 0) id_of.emplace(bytes[id], static_cast<int32_t>(id));
-  merge_of_pair.clear();
+  std::sort(added.begin(), added.end(), [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+  first_added = second_added = AddedTokenTree();
+  for (size_t i = 0; i < added.size(); ++i)
+    (added[i].normalized ? second_added : first_added).insert(added[i].content, static_cast<int32_t>(i));
+  id_of_piece.clear();
+  if (ignore_merges)
+    for (size_t id = 0; id < bytes.size(); ++id)
+      if (spelling[id] == Spelling::visible) id_of_piece.emplace(bytes[id], static_cast<int32_t>(id));
+
   StreamingHash hash;
   for (size_t id = 0; id < bytes.size(); ++id) {
     hash.update(bytes[id]);
     hash.update(std::string_view(special[id] != 0 ? "\1" : "\0", 1));
   }
+  merge_of_pair.clear();
   for (size_t rank = 0; rank < merges.size(); ++rank) {
     const auto& [left, right] = merges[rank];
-    const std::string joined = bytes[static_cast<size_t>(left)] + bytes[static_cast<size_t>(right)];
-    const auto found = id_of.find(joined);
-    CBTM_ASSERT(found != id_of.end(), "merges were checked against the vocabulary when they were read");
-    merge_of_pair.emplace(pair_key(left, right), Merge{static_cast<int32_t>(rank), found->second});
+    // Of a pair that is there twice the later rank counts, as in the tokenizers library.
+    merge_of_pair[pair_key(left, right)] = {static_cast<int32_t>(rank), merge_results[rank]};
     hash.update(&merges[rank], sizeof merges[rank]);
   }
+  // What the first tokenizers did not have must not change their hash.
+  if (pretokenization != Pretokenization() || ignore_merges)
+    hash.update(fmt::format("pretokens {} {} {} {}\n", static_cast<int>(pretokenization.digits),
+                            static_cast<int>(pretokenization.pattern), pretokenization.add_prefix_space,
+                            ignore_merges));
+  for (const AddedToken& token : added)
+    if (!token.special || token.lstrip || token.rstrip || token.single_word)
+      hash.update(fmt::format("added {} {}{}{}{}{} {}\n", token.id, token.special, token.normalized, token.lstrip,
+                              token.rstrip, token.single_word, token.content));
   content_hash = hash.hex();
 }
 

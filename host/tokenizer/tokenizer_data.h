@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "cbtm/tokenizer/tokenizer.h"
+#include "tokenizer/added_tokens.h"
+#include "tokenizer/pretokens.h"
 
 namespace cbtm {
 
@@ -25,20 +27,40 @@ inline uint64_t pair_key(int32_t left, int32_t right) {
   return (static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32) | static_cast<uint32_t>(right);
 }
 
+/// How a token of the vocabulary is written in its file.
+enum class Spelling : uint8_t {
+  none,     ///< not in the vocabulary: a gap, or an added token that is only that
+  visible,  ///< GPT-2's visible characters stand for its bytes
+  literal   ///< some character is none of those: the text stands for itself, and no text is ever encoded to it
+};
+
 struct Tokenizer::Data {
-  std::vector<std::string> bytes;       ///< by id; the text itself of special tokens; "" where an id has no entry
-  std::vector<uint8_t> special;         ///< by id
-  std::vector<uint8_t> present;         ///< by id: vocab.json has it
-  std::array<int32_t, 256> byte_ids{};  ///< id of each single byte
+  std::vector<std::string> bytes;                   ///< by id, what it decodes to; "" where an id has no entry
+  std::vector<uint8_t> special;                     ///< by id
+  std::vector<Spelling> spelling;                   ///< by id
+  std::array<int32_t, 256> byte_ids{};              ///< id of each single byte; -1: text loses this byte
   std::vector<std::pair<int32_t, int32_t>> merges;  ///< by rank
+  std::vector<int32_t> merge_results;               ///< by rank
+  std::vector<AddedToken> added;                    ///< by id, rising
+  Pretokenization pretokenization;
+  bool ignore_merges = false;       ///< a piece that is a token is that token, whatever the merges say
+  std::vector<int32_t> prefix_ids;  ///< put in front of a text with EncodeOptions::add_bos
+  std::vector<int32_t> suffix_ids;  ///< and behind it
+  int32_t bos_id = 0, eos_id = 0, pad_id = 0;
+  std::string unk;  ///< "" if none is named
+
+  // Made by finish().
   std::unordered_map<uint64_t, Merge, PairHash> merge_of_pair;
-  std::vector<std::pair<std::string, int32_t>> special_strings;  ///< cut out of the text if asked for; longest first
-  int32_t bos_id = 2, eos_id = 2, pad_id = 1;
-  std::string unk = "</s>";
+  std::unordered_map<std::string_view, int32_t> id_of_piece;  ///< only with ignore_merges; points into bytes
+  AddedTokenTree first_added, second_added;  ///< cut out in two passes: AddedToken::normalized false, then true
   std::string content_hash;
 
-  /// Fills merge_of_pair and content_hash from the rest.
+  /// Makes room for ids up to `id`.
+  void grow(int32_t id);
+  /// Fills what is made from the rest.
   void finish();
+  /// Whether vocab.json, merges.txt and the names of the roles say all there is to say.
+  bool is_plain() const;
 };
 
 /// Ids of one pretoken's bytes: the pair of lowest rank is joined until none is left. O(n log n).
@@ -46,5 +68,8 @@ void encode_pretoken(const Tokenizer::Data& data, std::string_view piece, std::v
 
 /// GPT-2's visible characters for bytes (tokenizer reference, section 2): code point of each byte.
 const std::array<char32_t, 256>& visible_characters();
+/// Raw bytes of a string of visible characters; false if some character is none of them.
+bool bytes_of_visible(std::string_view visible, std::string& bytes);
+std::string visible_of_bytes(std::string_view bytes);
 
 }  // namespace cbtm

@@ -206,9 +206,27 @@ TEST_CASE("token ids that are none are refused with their line") {
   };
   for (const char* line : {"[4294967298]", "[-1]", "[1260]", "[1.5]", "[\"a\"]"})
     check_error(decode(line), kExitFailure, "ids.jsonl:2");
-  check_error(decode("[1,"), kExitFailure, "ids.jsonl:2: not JSON");
+  check_error(decode("[1,"), kExitFailure, "ids.jsonl:2: not valid JSON");
   check_error(decode("3"), kExitFailure, "ids.jsonl:2: must be a list");
   CHECK_FALSE(fs::exists(work / "out"));
+  const auto encode = [&](const std::string& lines) {
+    write(work / "texts.jsonl", lines);
+    return run_cbtm({"tokenizer", "encode", "--tokenizer", kTokenizer, "--input", "texts.jsonl", "--output", "out"},
+                    work.path());
+  };
+  const std::string first = "{\"text\": \"a\"}\r\n";
+  for (const std::string line : {"{\"text\": \"\\ud83d\"}", "{\"text\": \"\xff\"}", "{\"text\": 3}", "{\"text\": \"a",
+                                 "{\"other\": \"a\"}", "[1]", "[[[[[["}) {
+    CAPTURE(line);
+    const Outcome outcome = encode(first + "\r\n \t\n" + line + "\n");
+    check_error(outcome, kExitFailure, "texts.jsonl:4");
+    CHECK(outcome.errors.find("json.exception") == std::string::npos);
+  }
+  check_error(decode("\"" + std::string(65 << 20, 'a')), kExitFailure, "ids.jsonl:2: the line is longer than 64 MiB");
+  check_error(decode(std::string(1 << 20, '[')), kExitFailure, "ids.jsonl:2: nested more than");
+  CHECK_FALSE(fs::exists(work / "out"));
+  succeed(encode("\xef\xbb\xbf" + first + "\r\n\n   \r\n" + first));
+  fs::remove(work / "out");
   check_error(
       run_cbtm({"tokenizer", "encode", "--tokenizer", kTokenizer, "--input", ".", "--output", "out"}, work.path()),
       kExitFailure, "cannot be read");

@@ -51,6 +51,42 @@ TEST_CASE("every golden string is encoded as there, and decoded back") {
   }
 }
 
+TEST_CASE("tokenizers of other families are read from their tokenizer.json alone") {
+  const std::vector<Json> texts = json_lines(kGolden / "encode.jsonl");
+  for (const char* family : {"smollm2", "llama3"}) {
+    CAPTURE(family);
+    const std::filesystem::path directory = kGolden / "families" / family;
+    const Tokenizer tokenizer = Tokenizer::load(directory);
+    std::vector<Json> lines = json_lines(directory / "ids.jsonl");
+    REQUIRE(lines.size() == texts.size());
+    for (size_t i = 0; i < lines.size(); ++i) lines[i]["text"] = texts[i]["text"];
+    for (const Json& line : json_lines(directory / "extra.jsonl")) lines.push_back(line);
+    for (const Json& line : lines) {
+      const auto text = line["text"].get<std::string>();
+      CAPTURE(text);
+      const auto ids = line["ids"].get<std::vector<int32_t>>();
+      CHECK(tokenizer.encode(text, {.add_bos = true, .special_tokens = true}) == ids);
+      const auto plain = line.contains("ids_plain") ? line["ids_plain"].get<std::vector<int32_t>>()
+                                                    : tokenizer.encode(text, {.special_tokens = true});
+      CHECK(tokenizer.encode(text) == plain);
+      CHECK(tokenizer.decode(ids, /*skip_special=*/true) == line.value("decoded_skip_special", text));
+    }
+    for (const Json& line : json_lines(directory / "decode.jsonl")) {
+      const auto ids = line["ids"].get<std::vector<int32_t>>();
+      const auto text = line["text"].get<std::string>();
+      CHECK(tokenizer.decode(ids) == text);
+      CHECK(tokenizer.decode(ids, /*skip_special=*/true) == line.value("text_skip_special", text));
+    }
+  }
+}
+
+TEST_CASE("tokenizers of other families that are not understood are refused by the name of what they have") {
+  const std::pair<const char*, const char*> families[] = {
+      {"gpt-neox", "NFC"}, {"qwen2", "NFC"}, {"llama2", "Prepend"}, {"mistral", "Metaspace"}};
+  for (const auto& [family, component] : families)
+    CHECK_THROWS_WITH_AS(Tokenizer::load(kGolden / "families" / family), doctest::Contains(component), Error);
+}
+
 TEST_CASE("decoding of any bytes equals the goldens, whole and streamed") {
   const Tokenizer tokenizer = Tokenizer::load(kGolden / "opt-tiny");
   for (const Json& line : json_lines(kGolden / "decode.jsonl")) {

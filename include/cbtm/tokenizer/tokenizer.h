@@ -11,24 +11,31 @@
 namespace cbtm {
 
 struct EncodeOptions {
-  bool add_bos = false;         ///< put the bos token (OPT: `</s>`) in front
-  bool special_tokens = false;  ///< cut special strings (`</s>`, `<pad>`) out of the text first; off for corpus text
+  /// Put around the text what the tokenizer's files put there: OPT `</s>` in front, GPT-2 nothing.
+  bool add_bos = false;
+  /// Cut special strings (`</s>`, `<pad>`) out of the text first; off for corpus text. Added tokens that are not
+  /// special are always cut out.
+  bool special_tokens = false;
 };
 
-/// Byte-level BPE as GPT-2 and OPT use it (shared/reference/tokenizer.md). Immutable; safe to share between threads.
+/// Byte-level BPE as GPT-2 and OPT use it, and its relatives. Immutable; safe to share between threads.
 class Tokenizer {
  public:
-  /// Reads vocab.json and merges.txt, and special_tokens_map.json if it is there. Throws Error naming file and line.
+  /// Reads the files as `transformers` does (docs/formats.md): tokenizer.json, or vocab.json and merges.txt; then
+  /// tokenizer_config.json, special_tokens_map.json and added_tokens.json. Throws Error naming file and line, and for
+  /// every part of a tokenizer that is not understood.
   static Tokenizer load(const std::filesystem::path& directory);
+  /// Whether `directory` holds a tokenizer's files.
+  static bool is_in(const std::filesystem::path& directory);
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
   /// Highest id + 1.
   int32_t vocab_size() const;
-  int32_t bos_id() const;  ///< OPT: 2
-  int32_t eos_id() const;  ///< OPT: 2, as bos
-  int32_t pad_id() const;  ///< OPT: 1
+  int32_t bos_id() const;  ///< OPT: 2; as eos where the files name none
+  int32_t eos_id() const;  ///< OPT: 2; ends each document
+  int32_t pad_id() const;  ///< OPT: 1; as eos where the files name none
 
   /// Ids of valid UTF-8 text. Throws Error with the byte position if the text is not UTF-8. One encoder a thread is
   /// faster where much is encoded: see Encoder.
@@ -40,9 +47,10 @@ class Tokenizer {
   /// Bytes of all ids, each maximal ill-formed subpart replaced by U+FFFD.
   std::string decode(std::span<const int32_t> ids, bool skip_special = false) const;
 
-  /// Writes vocab.json, merges.txt, special_tokens_map.json, tokenizer_config.json into `directory` (which exists).
+  /// Writes files into `directory` (which exists) that load() reads back as this tokenizer: special_tokens_map.json,
+  /// tokenizer_config.json, and vocab.json and merges.txt where these can say all, else tokenizer.json.
   void save(const std::filesystem::path& directory) const;
-  /// hash_hex over vocabulary and merges: equal exactly when two tokenizers encode alike.
+  /// Hash over vocabulary, merges and all else that decides how corpus text is encoded (docs/formats.md).
   const std::string& content_hash() const;
 
   struct Data;

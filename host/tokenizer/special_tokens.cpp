@@ -1,0 +1,234 @@
+// tokenizer_config.json, special_tokens_map.json and added_tokens.json, in the order in which transformers 5 lets them
+// count: tokenizer_config.json's added_tokens_decoder makes it ignore the other two.
+
+#include "tokenizer/special_tokens.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "cbtm/base/error.h"
+#include "cbtm/base/foreign_file.h"
+#include "cbtm/base/progress.h"
+#include "tokenizer/tokenizer_json.h"
+
+namespace cbtm {
+namespace {
+
+/// A JSON file that may be missing.
+class OptionalFile {
+ public:
+  explicit OptionalFile(const std::filesystem::path& path) : path_(path), json_(Json::object()) {
+    is_there_ = std::filesystem::exists(path);
+    if (is_there_) json_ = read_json_file(path);
+    reader().as_object();
+  }
+  bool is_there() const { return is_there_; }
+  JsonReader reader() const { return JsonReader(json_, path_.string()); }
+
+ private:
+  std::filesystem::path path_;
+  Json json_;
+  bool is_there_ = false;
+};
+
+/// A token that a file names, "bos_token" or one of a list.
+struct NamedToken {
+  AddedToken token;
+  bool has_flags = false;  ///< it was an object, not only its text
+  std::string where;
+};
+
+class NamedTokens {
+ public:
+  /// Takes every key of `file` that ends in _token, and the lists of further ones. Later files win.
+  void read(const JsonReader& file) {
+    for (const std::string& key : file.keys()) {
+      const bool is_list = key == "additional_special_tokens" || key == "extra_special_tokens";
+      if (!is_list && !key.ends_with("_token")) continue;
+      if (!file.has(key)) {
+        if (!is_list) roles_[key] = std::nullopt;
+        continue;
+      }
+      const JsonReader value = file.at(key);
+      if (is_list && value.json().is_array()) {
+        more_.clear();
+        for (size_t i = 0; i < value.size(); ++i) more_.push_back(named(value.item(i)));
+      } else if (is_list) {
+        for (const std::string& name : value.keys()) more_.push_back(named(value.at(name)));
+      } else if (!value.json().is_boolean()) {  // add_bos_token and the like
+        roles_[key] = named(value);
+      }
+    }
+  }
+  /// Whether a file says something of this role; `token` is then the token, or nullptr for none.
+  bool find(const std::string& role, const NamedToken*& token) const {
+    const auto found = roles_.find(role);
+    if (found == roles_.end()) return false;
+    token = found->second ? &*found->second : nullptr;
+    return true;
+  }
+  /// In the order in which transformers adds them.
+  std::vector<const NamedToken*> all() const {
+    static const std::vector<std::string> kFirst = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                                    "pad_token", "cls_token", "mask_token"};
+    std::vector<const NamedToken*> tokens;
+    const auto take = [&](const std::string& role) {
+      const NamedToken* token = nullptr;
+      if (find(role, token) && token != nullptr) tokens.push_back(token);
+    };
+    for (const std::string& role : kFirst) take(role);
+    for (const auto& [role, token] : roles_)
+      if (std::find(kFirst.begin(), kFirst.end(), role) == kFirst.end()) take(role);
+    for (const NamedToken& token : more_) tokens.push_back(&token);
+    return tokens;
+  }
+
+ private:
+  static NamedToken named(const JsonReader& value) {
+    NamedToken named;
+    named.where = value.where();
+    named.has_flags = value.json().is_object();
+    if (named.has_flags) {
+      named.token = added_token_of(value);
+    } else {
+      named.token.content = value.as_text();
+    }
+    named.token.special = true;
+    if (named.token.content.empty()) value.refuse("is empty; name a token, or take the line out");
+    return named;
+  }
+
+  std::map<std::string, std::optional<NamedToken>> roles_;
+  std::vector<NamedToken> more_;
+};
+
+/// Tokens with the id that the file gives them: {"50257": {"content": ...}} or {"<|im_start|>": 50257}.
+std::map<int64_t, NamedToken> tokens_by_id(const JsonReader& decoder) {
+  std::map<int64_t, NamedToken> tokens;
+  for (const std::string& key : decoder.keys()) {
+    const JsonReader entry = decoder.at(key);
+    if (key.empty() || key.size() > 9 || key.find_first_not_of("0123456789") != std::string::npos)
+      entry.refuse("is named by something that is no token id");
+    NamedToken token{added_token_of(entry.as_object()), true, entry.where()};
+    token.token.id = static_cast<int32_t>(std::stoll(key));
+    tokens[token.token.id] = token;
+  }
+  return tokens;
+}
+
+std::map<int64_t, NamedToken> tokens_by_content(const JsonReader& file, const NamedTokens& named) {
+  std::set<std::string> special;
+  for (const NamedToken* token : named.all()) special.insert(token->token.content);
+  std::map<int64_t, NamedToken> tokens;
+  for (const auto& [content, value] : file.json().items()) {
+    NamedToken token;
+    token.where = fmt::format("{}: '{}'", file.where(), shown_text(content));
+    if (content.empty()) fail("{}: a token is empty; take it out", file.where());
+    token.token.content = content;
+    token.token.special = special.contains(content);
+    token.token.normalized = !token.token.special;
+    token.token.id = static_cast<int32_t>(JsonReader(value, token.where).as_integer(0, INT32_MAX));
+    if (!tokens.emplace(token.token.id, token).second) fail("{}: id {} is given twice", file.where(), token.token.id);
+  }
+  return tokens;
+}
+
+/// Without tokenizer.json only the class says how text is cut; these cut it as GPT-2 does.
+void check_class(const JsonReader& config) {
+  const std::string name = config.text_or("tokenizer_class", "GPT2Tokenizer");
+  for (const char* known : {"GPT2Tokenizer", "GPT2TokenizerFast", "CodeGenTokenizer", "CodeGenTokenizerFast"})
+    if (name == known) return;
+  config.at("tokenizer_class")
+      .refuse(fmt::format("is '{}', which is not understood without a tokenizer.json; make one with "
+                          "AutoTokenizer.from_pretrained(...).save_pretrained(...) of transformers",
+                          shown_text(name)));
+}
+
+}  // namespace
+
+void read_special_tokens(const std::filesystem::path& directory, bool has_pipeline, const Vocabulary& vocabulary,
+                         AddedTokenList& added, Tokenizer::Data& data) {
+  const OptionalFile config_file(directory / "tokenizer_config.json");
+  const OptionalFile map_file(directory / "special_tokens_map.json");
+  const OptionalFile added_file(directory / "added_tokens.json");
+  const JsonReader config = config_file.reader();
+  if (!has_pipeline) check_class(config);
+  if (config.truth_or("split_special_tokens", false))
+    config.at("split_special_tokens").refuse("is true, which is not understood");
+
+  NamedTokens named;
+  named.read(config);
+  std::map<int64_t, NamedToken> by_id;
+  if (config.has("added_tokens_decoder")) {
+    by_id = tokens_by_id(config.object("added_tokens_decoder"));
+  } else {
+    named.read(map_file.reader());
+    by_id = tokens_by_content(added_file.reader(), named);
+  }
+  for (const auto& [id, token] : by_id) added.add(token.token, token.where);
+  for (const NamedToken* token : named.all()) {
+    AddedToken with_flags = token->token;
+    if (const AddedToken* known = added.find(token->token.content)) with_flags = *known;
+    with_flags.special = true;
+    added.add(with_flags, token->where);
+  }
+
+  const std::string tokenizer_class = config.text_or("tokenizer_class", "");
+  const bool of_gpt2_class = !has_pipeline || tokenizer_class.starts_with("GPT2Tokenizer");
+  /// Id of a role that no file names: a token by its usual name, or -1. GPT-2's class makes it special.
+  const auto usual = [&](const std::string& content, const char* role) {
+    const AddedToken* known = added.find(content);
+    if (known != nullptr && !of_gpt2_class) return known->id;
+    const auto in_vocabulary = vocabulary.find(content);
+    if (known == nullptr && in_vocabulary == vocabulary.end()) return -1;
+    if (known == nullptr && !of_gpt2_class) return in_vocabulary->second;
+    AddedToken token = known != nullptr ? *known : AddedToken{.content = content, .id = in_vocabulary->second};
+    token.special = true;
+    added.add(token, fmt::format("{}: {}", directory.string(), role));
+    return added.find(content)->id;
+  };
+  const auto id_of = [&](const char* role, std::initializer_list<const char*> usual_names) {
+    const NamedToken* token = nullptr;
+    if (named.find(role, token)) return token == nullptr ? -1 : added.find(token->token.content)->id;
+    for (const char* name : usual_names)
+      if (const int32_t id = usual(name, role); id >= 0) return id;
+    return -1;
+  };
+  data.eos_id = id_of("eos_token", {"<|endoftext|>", "</s>"});
+  if (data.eos_id < 0)
+    fail("{}: no token ends a text; name one as eos_token in tokenizer_config.json", directory.string());
+  const std::string eos = data.bytes[static_cast<size_t>(data.eos_id)];
+  const bool like_opt = eos == "</s>";
+  const NamedToken* named_bos = nullptr;
+  data.bos_id = id_of("bos_token", {like_opt ? "</s>" : "<|endoftext|>"});
+  const bool has_bos = data.bos_id >= 0;
+  if (!has_bos) data.bos_id = data.eos_id;
+  const bool names_any = named.find("eos_token", named_bos) || named.find("bos_token", named_bos);
+  data.pad_id =
+      names_any && of_gpt2_class ? id_of("pad_token", {}) : id_of("pad_token", {like_opt ? "<pad>" : eos.c_str()});
+  if (data.pad_id < 0) data.pad_id = data.eos_id;
+  const NamedToken* unk = nullptr;
+  if (named.find("unk_token", unk) && unk != nullptr) data.unk = unk->token.content;
+  if (!names_any && of_gpt2_class && like_opt) data.unk = eos;
+
+  const bool says_bos = config.has("add_bos_token");
+  if (!has_pipeline) {
+    // OPT's tokenizer puts its </s> in front; a directory without a configuration is taken for one of OPT.
+    const bool add_bos = config_file.is_there() ? config.truth_or("add_bos_token", false) : like_opt;
+    if (add_bos && has_bos) data.prefix_ids = {data.bos_id};
+    if (config.truth_or("add_eos_token", false)) data.suffix_ids = {data.eos_id};
+  } else if (says_bos && config.truth("add_bos_token") && data.prefix_ids.empty()) {
+    warn(
+        fmt::format("{}: add_bos_token is true, but tokenizer.json's post_processor puts nothing in front of a text; "
+                    "it decides, as in transformers 5",
+                    config.where()));
+  }
+  if (of_gpt2_class || (tokenizer_class.empty() && config.has("add_prefix_space")))
+    data.pretokenization.add_prefix_space = config.truth_or("add_prefix_space", false);
+}
+
+}  // namespace cbtm
