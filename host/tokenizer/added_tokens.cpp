@@ -46,9 +46,9 @@ char32_t last_character(std::string_view text) {
 bool is_space(char32_t character) { return character_classes()[character] == CharacterClass::space; }
 
 bool is_word(char32_t character) {
-  const CodePointRange* end = kWordRanges + kWordRangeCount;
+  const CodePointRange* end = kSingleWordRanges + kSingleWordRangeCount;
   const CodePointRange* range = std::lower_bound(
-      kWordRanges, end, character, [](const CodePointRange& r, char32_t value) { return r.last < value; });
+      kSingleWordRanges, end, character, [](const CodePointRange& r, char32_t value) { return r.last < value; });
   return range != end && range->first <= character;
 }
 

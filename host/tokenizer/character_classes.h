@@ -19,8 +19,8 @@ extern const int kNumberRangeCount;
 extern const CodePointRange kSpaceRanges[];
 extern const int kSpaceRangeCount;
 /// What belongs to a word beside an added token (Unicode's \w; word_ranges.cpp).
-extern const CodePointRange kWordRanges[];
-extern const int kWordRangeCount;
+extern const CodePointRange kSingleWordRanges[];
+extern const int kSingleWordRangeCount;
 
 /// A class for each of the 0x110000 code points.
 const CharacterClass* character_classes();

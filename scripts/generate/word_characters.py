@@ -21,7 +21,7 @@ for code in range(0x110000):
 
 print("// Made by scripts/generate/word_characters.py; do not edit.\n")
 print('#include "tokenizer/character_classes.h"\n\nnamespace cbtm {\n\n// clang-format off')
-print("const CodePointRange kWordRanges[] = {")
+print("const CodePointRange kSingleWordRanges[] = {")
 line = ""
 for first, last in ranges:
     item = f"{{0x{first:x}, 0x{last:x}}}, "
@@ -31,5 +31,5 @@ for first, last in ranges:
     line += item
 print("    " + line.rstrip())
 print("};")
-print(f"const int kWordRangeCount = {len(ranges)};\n")
+print(f"const int kSingleWordRangeCount = {len(ranges)};\n")
 print("// clang-format on\n\n}  // namespace cbtm")
