@@ -82,6 +82,8 @@ double learning_rate_at(const TrainingSettings& s, int64_t step) {
 namespace {
 
 constexpr int64_t kFailuresInARow = 5;
+/// What writing states, metrics and the model takes beside the weights: buffers, the tokenizer.
+constexpr int64_t kSavingBytes = int64_t{8} << 20;
 
 int64_t rounded_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
@@ -223,7 +225,7 @@ class Training {
     if (devices_.front()->host_readable(this) != nullptr) {
       parallel_ranges(thread_count(), 1e6, [](int64_t, int64_t) {});  // the threads' stacks are there from now on
       shape.host_bytes_present = own_memory_bytes();
-      shape.host_bytes = shape.host_bytes_present + stream_.order_bytes();
+      shape.host_bytes = shape.host_bytes_present + stream_.order_bytes() + kSavingBytes;
     }
     memory_ = plan_training_memory(devices_, job_.config, shape, settings_.memory_bytes);
     say(fmt::format("{}: {} parameters, {} tokens a step in {} micro-batches of {} x {} tokens{}", job_.name,

@@ -28,7 +28,8 @@ struct TrainingMemory {
   int64_t moments = 0;
   int64_t activations = 0;
   int64_t workspace = 0;
-  int64_t host = 0;  ///< where the device's memory is the host's: the program itself and the order of the documents
+  int64_t host = 0;  ///< where the device's memory is the host's: the program itself, the order of the
+                     ///< documents, what saving takes
 
   int64_t total() const { return weights + gradients + moments + activations + workspace + host; }
   /// One line for people.
