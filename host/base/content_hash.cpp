@@ -124,5 +124,6 @@ bool verify_content(const std::filesystem::path& directory, const std::string& n
 }
 
 void set_content_verification(bool on) { verification_on = on; }
+bool content_verification() { return verification_on; }
 
 }  // namespace cbtm

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
 
 namespace cbtm {
@@ -39,7 +38,7 @@ std::optional<ExpertCard> read_expert_card(const std::filesystem::path& director
                   .top_terms = read.has("top_terms") ? read.texts("top_terms") : std::vector<std::string>(),
                   .snapshot_step = read.integer_or("snapshot_step", -1, 0),
                   .snapshot_tokens = read.integer_or("snapshot_tokens", 0, 0),
-                  .files = object("files")};
+                  .weights_hash = read.text_or("weights_hash", "")};
   return card;
 }
 
@@ -55,9 +54,9 @@ void write_expert_card(const std::filesystem::path& directory, const ExpertCard&
   add_text("tokenizer_hash", card.tokenizer_hash);
   add_text("seed_hash", card.seed_hash);
   add_text("router_hash", card.router_hash);
+  add_text("weights_hash", card.weights_hash);
   add_object("inputs", card.inputs);
   add_object("training", card.training);
-  add_object("files", card.files);
   if (card.cluster >= 0) {
     json["cluster"] = card.cluster;
     json["clusters"] = card.clusters;
@@ -68,27 +67,6 @@ void write_expert_card(const std::filesystem::path& directory, const ExpertCard&
     json["snapshot_tokens"] = card.snapshot_tokens;
   }
   write_json_file(directory / kFileName, json);
-}
-
-std::vector<std::string> safetensors_names(const std::filesystem::path& directory) {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    const std::string name = entry.path().filename().string();
-    if (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")) names.push_back(name);
-  }
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-bool verify_weights(const std::filesystem::path& directory, const std::optional<ExpertCard>& card) {
-  if (!card || !card->files.is_object() || card->files.empty()) return false;
-  bool verified = false;
-  for (const auto& [name, hash] : card->files.items()) {
-    if (name.find('/') != std::string::npos || name == "..")
-      fail("{}: 'files' names '{}', which is no file of this directory", (directory / kFileName).string(), name);
-    verified = verify_content(directory, name, card->files);
-  }
-  return verified;
 }
 
 }  // namespace cbtm

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "cbtm/base/atomic_output.h"
+#include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/foreign_file.h"
 #include "cbtm/base/hash.h"
@@ -159,17 +160,67 @@ OptCheckpoint OptCheckpoint::open(const std::filesystem::path& path, ValueCheck 
   if (!std::filesystem::exists(path / "config.json", error))
     fail("{}: holds no config.json, so no model{}", path.string(), error ? " (" + error.message() + ")" : "");
   const OptConfig config = read_opt_config(path / "config.json");
-  verify_weights(path, read_expert_card(path));
   OptCheckpoint checkpoint(
       std::make_unique<State>(State{path, config, ParameterLayout(config), collect_opt_tensors(path, config)}));
   const State& state = *checkpoint.state_;
   check_tensors(state.tensors, state.layout, config, path.string());
   static CheckedFiles checked;
   if (check == ValueCheck::finite && !checked.contain(state.tensors.files)) {
+    checkpoint.verify();
     refuse_broken(checkpoint);
     checked.add(state.tensors.files);
   }
   return checkpoint;
+}
+
+std::string OptCheckpoint::weights_hash() const {
+  constexpr int64_t kBlockBytes = int64_t{16} << 20;
+  struct Block {
+    const StoredTensor* tensor;
+    int64_t begin, bytes;
+    std::string hash;
+  };
+  std::vector<Block> blocks;
+  for (const Parameter& parameter : state_->layout.parameters()) {
+    const StoredTensor& tensor = state_->tensors.by_name.at(parameter.name);
+    const int64_t bytes = tensor.size() * stored_type_bytes(tensor.type);
+    for (int64_t begin = 0; begin < bytes; begin += kBlockBytes)
+      blocks.push_back({&tensor, begin, std::min(kBlockBytes, bytes - begin), ""});
+  }
+  // Tensors that do not lie in one piece are rare and small: they are hashed as the float32 values they stand for.
+  parallel_ranges(static_cast<int64_t>(blocks.size()), 1e6, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      Block& block = blocks[static_cast<size_t>(i)];
+      if (block.tensor->contiguous()) {
+        block.hash = hash_hex(
+            {reinterpret_cast<const char*>(block.tensor->data + block.begin), static_cast<size_t>(block.bytes)});
+      } else if (block.begin == 0) {
+        const std::vector<float> values = block.tensor->values<float>();
+        block.hash = hash_hex({reinterpret_cast<const char*>(values.data()), values.size() * 4});
+      }
+    }
+  });
+  StreamingHash hash;
+  size_t next = 0;
+  for (const Parameter& parameter : state_->layout.parameters()) {
+    const StoredTensor& tensor = state_->tensors.by_name.at(parameter.name);
+    hash.update(fmt::format("{} {}\n", parameter.name, stored_type_name(tensor.type)));
+    for (; next < blocks.size() && blocks[next].tensor == &tensor; ++next) hash.update(blocks[next].hash);
+  }
+  return hash.hex();
+}
+
+bool OptCheckpoint::verify() const {
+  if (!content_verification()) return false;
+  const std::optional<ExpertCard> card = read_expert_card(state_->path);
+  if (!card || card->weights_hash.empty()) return false;
+  if (card->weights_hash != weights_hash())
+    fail(
+        "{}: damaged or replaced: its weights are not those that its expert.json was written for (content hash); "
+        "restore "
+        "the files, train it again with --redo, or pass --no-verify to use them as they are",
+        state_->path.string());
+  return true;
 }
 
 std::vector<BrokenTensor> OptCheckpoint::broken_tensors() const {

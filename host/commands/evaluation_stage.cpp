@@ -11,6 +11,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
+#include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/checkpoint/expert_card.h"
 #include "cbtm/ensemble/evaluate.h"
 #include "cbtm/train/run_training.h"
@@ -28,14 +29,7 @@ std::vector<int64_t> top_k_sweep(int64_t clusters) {
   return values;
 }
 
-/// Of all files that hold a model's weights, one or several.
-std::string weights_hash(const std::filesystem::path& model) {
-  const std::optional<ExpertCard> card = read_expert_card(model);
-  verify_weights(model, card);
-  const std::vector<std::string> files = safetensors_names(model);
-  if (files.empty()) fail("{}: holds no weights", model.string());
-  return hash_hex((card && card->files.is_object() ? card->files : content_hashes(model, files)).dump());
-}
+std::string weights_hash(const std::filesystem::path& model) { return OptCheckpoint::open(model).weights_hash(); }
 
 Evaluation evaluate_one(Device& device, const std::filesystem::path& model,
                         const std::vector<EvaluationDocument>& documents, int64_t length) {
@@ -56,7 +50,7 @@ std::optional<ExpertSet> snapshot_experts(const RunDirectory& run, const RunDire
       problem = "it is of another training than the dense baseline";
       return std::nullopt;
     }
-    verify_weights(snapshot.baseline(), dense);
+    OptCheckpoint::open(snapshot.baseline());
     ExpertSet experts = ExpertSet::open({.experts = snapshot.experts(), .router = run.router()});
     if (static_cast<int64_t>(experts.experts().size()) != experts.router().clusters()) {
       problem = "not all experts are there";

@@ -8,7 +8,6 @@
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
-#include "cbtm/checkpoint/expert_card.h"
 #include "cbtm/checkpoint/tensor_file.h"
 #include "cbtm/cluster/router.h"
 #include "cbtm/dataset/indexed_dataset.h"
@@ -89,7 +88,7 @@ Json inspect_checkpoint(const std::filesystem::path& path) {
                {"values_not_finite", print_health(broken)},
                {"tensors_not_finite", tensors}};
   if (!card.is_null()) json["expert"] = card;
-  const bool verified = verify_weights(path, read_expert_card(path));
+  const bool verified = checkpoint.verify();
   json["verified"] = verified;
   fmt::print("content hashes: {}\n", verified ? "verified" : "none recorded, so the weights are not verified");
   fmt::print("{}", line);

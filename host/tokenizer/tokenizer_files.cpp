@@ -60,6 +60,20 @@ void check_agreement(const std::filesystem::path& directory, const Vocabulary& v
     fail("{}: its merges are not those of tokenizer.json; {}", merges_path.string(), kRemedy);
 }
 
+/// A merge joins ordinary tokens to an ordinary one. One that touches a special token, or a token that is not written
+/// in the characters that stand for bytes, would never be used or would let text turn into a special token.
+void check_merges(const std::string& file, const Tokenizer::Data& data) {
+  for (size_t rank = 0; rank < data.merges.size(); ++rank)
+    for (const int32_t id : {data.merges[rank].first, data.merges[rank].second, data.merge_results[rank]}) {
+      const auto place = static_cast<size_t>(id);
+      const bool special = data.special[place] != 0;
+      if (!special && data.spelling[place] == Spelling::visible) continue;
+      fail("{}: merge {} joins or makes '{}', which is {}; remove the merge, or take the token from where it is named",
+           file, rank + 1, shown_text(data.bytes[place]),
+           special ? "a special token" : "not written in the characters that stand for bytes");
+    }
+}
+
 }  // namespace
 
 bool Tokenizer::is_in(const std::filesystem::path& directory) {
@@ -87,6 +101,7 @@ Tokenizer Tokenizer::load(const std::filesystem::path& directory) {
   }
   read_special_tokens(directory, has_pipeline, vocabulary, added, *data);
   added.finish();
+  check_merges((has_pipeline ? pipeline : directory / "merges.txt").string(), *data);
   if (has_pipeline) check_agreement(directory, vocabulary, *data);
   for (const std::vector<int32_t>* ids : {&data->prefix_ids, &data->suffix_ids})
     for (const int32_t id : *ids)

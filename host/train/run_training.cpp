@@ -4,7 +4,6 @@
 #include <optional>
 
 #include "cbtm/base/atomic_output.h"
-#include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/file_lock.h"
 #include "cbtm/base/hash.h"
@@ -44,7 +43,7 @@ bool due(const RunDirectory& run, const StageRecord& wanted, const std::filesyst
   if (const std::string difference = stage_difference(card->settings, card->inputs, wanted); !difference.empty())
     fail("{}: it was trained from something else ({}); pass --redo to train it again", result.string(), difference);
   StageRecord record = wanted;
-  record.result = card->files;
+  record.result = card->weights_hash;
   std::string ignored;
   if (stage_state(run, record, ignored) != StageState::current) {
     record.command = card->command;
@@ -72,7 +71,7 @@ void write_model(const std::filesystem::path& directory, const OptConfig& config
   AtomicDirectory output(directory);
   write_opt_checkpoint(output.path(), config, parameters);
   Tokenizer::load(run.tokenizer()).save(output.path());
-  card.files = content_hashes(output.path(), safetensors_names(output.path()));
+  card.weights_hash = OptCheckpoint::open(output.path(), ValueCheck::none).weights_hash();
   write_expert_card(output.path(), card);
   if (std::filesystem::exists(job.work_directory / "metrics.jsonl"))
     copy_one_file(job.work_directory / "metrics.jsonl", output.path() / "metrics.jsonl");
@@ -227,7 +226,7 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
   write_model(run.seed(), config, result.parameters, run, job, card);
   record.seconds = result.seconds;
   record.summary = card.training;
-  record.result = card.files;
+  record.result = card.weights_hash;
   record_stage(run, record);
   forget_training_state(job.work_directory);
 }
@@ -307,7 +306,7 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
   if (!baseline) put_router(run);
   record.seconds = result.seconds;
   record.summary = card.training;
-  record.result = card.files;
+  record.result = card.weights_hash;
   record_stage(run, record);
   forget_training_state(job.work_directory);
 }

@@ -150,21 +150,25 @@ TEST_CASE("flags of added tokens") {
   check_saved(tokenizer, "a <mask> b<w> <r>  c<m");
 }
 
-TEST_CASE("merges may make special tokens, as in transformers") {
-  for (const char* line : {"< s>", "</ s>", "h e"}) {
+TEST_CASE("merges that touch special tokens, or tokens that are not of bytes, are refused") {
+  for (const char* line : {"< /s>", "</ s>", "</s> h", "h </s>", "h \u65e5", "\u65e5 h"}) {
+    CAPTURE(line);
     const Directory directory(Directory::Files::old);
     directory.change("vocab.json", [](Json& json) {
-      json["s>"] = 1260;
-      json["</"] = 1261;
+      int32_t id = 1260;
+      for (const char* token : {"/s>", "s>", "</", "</s>h", "h</s>", "\u65e5", "h\u65e5", "\u65e5h"})
+        json[token] = id++;
     });
-    directory.append_merge("s >");
-    directory.append_merge("< /");
+    for (const char* before : {"s >", "/ s>", "< /"}) directory.append_merge(before);
     directory.append_merge(line);
-    const Tokenizer tokenizer = directory.load();
-    CHECK(tokenizer.decode(tokenizer.encode("<s></s> hello")) == "<s></s> hello");
-    check_saved(tokenizer, "<s></s> hello");
+    directory.check_refused("merges.txt: merge 1004");
   }
-  // A pair that is there twice has the rank of its last line.
+  const Directory ordinary(Directory::Files::old);
+  ordinary.change("special_tokens_map.json", [](Json& json) { json["bos_token"] = "\u0120\u0120"; });
+  ordinary.check_refused("which is a special token");
+}
+
+TEST_CASE("a pair that is there twice has the rank of its last line") {
   const Directory twice(Directory::Files::old);
   twice.append_merge("h e");
   CHECK(twice.load().encode("the hen he") != Tokenizer::load(kTiny).encode("the hen he"));

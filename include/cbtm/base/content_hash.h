@@ -23,5 +23,6 @@ bool verify_content(const std::filesystem::path& directory, const std::string& n
 
 /// --no-verify: files are taken as they are.
 void set_content_verification(bool on);
+bool content_verification();
 
 }  // namespace cbtm

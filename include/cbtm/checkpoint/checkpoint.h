@@ -41,6 +41,12 @@ class OptCheckpoint {
   const std::filesystem::path& path() const;
   const OptConfig& config() const;
   const ParameterLayout& layout() const;
+  /// Hash of the weights that the model needs: names, types and values in the layout's order, whatever files and
+  /// whatever names of tensors they are stored under (docs/formats.md, 'Content hashes').
+  std::string weights_hash() const;
+  /// Compares weights_hash() with the one that the model's expert.json records. Throws Error naming the directory if it
+  /// differs. False if there is none, or if verification is off (set_content_verification).
+  bool verify() const;
   /// The tensors that a model needs and that hold values that are not finite, in the layout's order.
   std::vector<BrokenTensor> broken_tensors() const;
   /// The dtype most of its tensors have.

@@ -26,7 +26,7 @@ struct ExpertCard {
   std::vector<std::string> top_terms;
   int64_t snapshot_step = -1;   ///< of a snapshot: the step after which it was kept; else -1
   int64_t snapshot_tokens = 0;  ///< of a snapshot: tokens trained on until then
-  Json files;                   ///< content hashes of the weights (content_hashes), or null
+  std::string weights_hash;     ///< OptCheckpoint::weights_hash, or empty
 
   /// Tokens of the sequences it was trained on, or `otherwise` if the card does not say.
   int64_t sequence_length(int64_t otherwise) const;
@@ -38,11 +38,5 @@ std::optional<ExpertCard> read_expert_card(const std::filesystem::path& director
 
 /// Writes DIRECTORY/expert.json.
 void write_expert_card(const std::filesystem::path& directory, const ExpertCard& card);
-
-/// Names of the files in a model directory that hold its weights: *.safetensors and their index.
-std::vector<std::string> safetensors_names(const std::filesystem::path& directory);
-
-/// Checks the weights against the card, if it lists them: see verify_content. Returns false if nothing was checked.
-bool verify_weights(const std::filesystem::path& directory, const std::optional<ExpertCard>& card);
 
 }  // namespace cbtm
