@@ -79,7 +79,7 @@ TEST_CASE("50,000 tensors in a header, alone, in a model and in an index") {
   CHECK(sharded.exit_code == 0);
 }
 
-TEST_CASE("headers that are deep, wide or of many dimensions") {
+TEST_CASE("headers that are deep, wide or of many dimensions" * doctest::test_suite("slow")) {
   const TemporaryDirectory work;
   const auto header = [&](const std::string& text) {
     write(work / "f.safetensors", bytes_of(uint64_t{text.size()}) + text);
@@ -104,7 +104,7 @@ TEST_CASE("zips whose entries share their bytes") {
   CHECK(outcome.errors.find("overlaps") != std::string::npos);
 }
 
-TEST_CASE("pickles that ask for more than they hold") {
+TEST_CASE("pickles that ask for more than they hold" * doctest::test_suite("slow")) {
   const TemporaryDirectory work;
   using namespace pickle;
   const auto refused = [&](const std::string& operations) {
