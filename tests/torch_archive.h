@@ -21,8 +21,10 @@ std::string bytes_of(Number number) {
 inline std::string stored_zip(const std::vector<std::pair<std::string, std::string>>& members, int shared = 0) {
   std::string out, directory;
   int64_t entries = 0;
-  const auto entry = [&](const std::string& name, const std::string& data, size_t offset) {
-    const auto crc = static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(data.data()), data.size()));
+  const auto checksum = [](const std::string& data) {
+    return static_cast<uint32_t>(crc32_z(0, reinterpret_cast<const Bytef*>(data.data()), data.size()));
+  };
+  const auto entry = [&](const std::string& name, const std::string& data, uint32_t crc, size_t offset) {
     const auto size = static_cast<uint32_t>(data.size());
     const std::string path = "archive/" + name;
     const std::string middle = std::string(2, '\0') + std::string(2, '\0') + std::string(4, '\0') + bytes_of(crc) +
@@ -36,9 +38,10 @@ inline std::string stored_zip(const std::vector<std::pair<std::string, std::stri
   };
   for (const auto& [name, data] : members) {
     const size_t offset = out.size();
-    out += entry(name, data, offset) + data;
+    out += entry(name, data, checksum(data), offset) + data;
   }
-  for (int i = 0; i < shared; ++i) entry("data/" + std::to_string(1000 + i), members.front().second, 0);
+  const uint32_t first = checksum(members.front().second);
+  for (int i = 0; i < shared; ++i) entry("data/" + std::to_string(1000 + i), members.front().second, first, 0);
   const size_t begin = out.size();
   const auto count = static_cast<uint16_t>(entries);
   return out + directory + "PK\x05\x06" + std::string(4, '\0') + bytes_of(count) + bytes_of(count) +

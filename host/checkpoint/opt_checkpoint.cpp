@@ -362,6 +362,10 @@ void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfi
 
 std::string checkpoint_hash(const std::filesystem::path& directory) {
   const std::vector<std::filesystem::path> files = weight_files(directory);
+  for (const std::filesystem::path& file : files) {
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(file, ignored)) fail("{}: is missing, or is not a file", file.string());
+  }
   if (files.size() == 1) return hash_file_hex(files.front());
   StreamingHash hash;
   for (size_t i = 1; i < files.size(); ++i)  // the first is the index, which says nothing more
