@@ -60,18 +60,21 @@ void check_agreement(const std::filesystem::path& directory, const Vocabulary& v
     fail("{}: its merges are not those of tokenizer.json; {}", merges_path.string(), kRemedy);
 }
 
-/// A merge joins ordinary tokens to an ordinary one. One that touches a special token, or a token that is not written
-/// in the characters that stand for bytes, would never be used or would let text turn into a special token.
+/// A merge joins ordinary tokens to an ordinary one. One that makes a special token, or joins one that is more than a
+/// byte, would let text turn into a special token or never be used; so would one of a token that is not written in the
+/// characters that stand for bytes.
 void check_merges(const std::string& file, const Tokenizer::Data& data) {
-  for (size_t rank = 0; rank < data.merges.size(); ++rank)
-    for (const int32_t id : {data.merges[rank].first, data.merges[rank].second, data.merge_results[rank]}) {
+  for (size_t rank = 0; rank < data.merges.size(); ++rank) {
+    const int32_t result = data.merge_results[rank];
+    for (const int32_t id : {result, data.merges[rank].first, data.merges[rank].second}) {
       const auto place = static_cast<size_t>(id);
-      const bool special = data.special[place] != 0;
+      const bool special = data.special[place] != 0 && (id == result || data.bytes[place].size() > 1);
       if (!special && data.spelling[place] == Spelling::visible) continue;
-      fail("{}: merge {} joins or makes '{}', which is {}; remove the merge, or take the token from where it is named",
-           file, rank + 1, shown_text(data.bytes[place]),
+      fail("{}: merge {} {} '{}', which is {}; remove the merge, or take the token from where it is named", file,
+           rank + 1, id == result ? "makes" : "joins", shown_text(token_text(data, place)),
            special ? "a special token" : "not written in the characters that stand for bytes");
     }
+  }
 }
 
 }  // namespace
