@@ -38,13 +38,13 @@ class OptionalFile {
 /// A token that a file names, "bos_token" or one of a list.
 struct NamedToken {
   AddedToken token;
-  bool has_flags = false;  ///< it was an object, not only its text
+  bool has_flags = false;  ///< it is an object, not only its text
   std::string where;
 };
 
 class NamedTokens {
  public:
-  /// Takes every key of `file` that ends in _token, and the lists of further ones. Later files win.
+  /// Takes every key of `file` that ends in _token, which wins over an earlier file's, and the lists of further ones.
   void read(const JsonReader& file) {
     for (const std::string& key : file.keys()) {
       const bool is_list = key == "additional_special_tokens" || key == "extra_special_tokens";
@@ -54,8 +54,8 @@ class NamedTokens {
         continue;
       }
       const JsonReader value = file.at(key);
+      if (key == "additional_special_tokens" && !more_.empty()) continue;  // the first file's count
       if (is_list && value.json().is_array()) {
-        more_.clear();
         for (size_t i = 0; i < value.size(); ++i) more_.push_back(named(value.item(i)));
       } else if (is_list) {
         for (const std::string& name : value.keys()) more_.push_back(named(value.at(name)));
@@ -148,12 +148,23 @@ void check_class(const JsonReader& config) {
                           shown_text(name)));
 }
 
-/// Adds the tokens that files list by id, then those with roles, which become special.
-void add_tokens(const std::map<int64_t, NamedToken>& by_id, const NamedTokens& named, AddedTokenList& added) {
-  for (const auto& [id, token] : by_id) added.add(token.token, token.where);
+/// Adds the tokens that files list by id, then those with roles, which become special. A token with a role has the
+/// flags that it is listed with, or else those that it is named with. `all_listed`: those in `added` are listed, too.
+void add_tokens(const std::map<int64_t, NamedToken>& by_id, bool all_listed, const NamedTokens& named,
+                AddedTokenList& added) {
+  std::set<std::string> listed;
+  for (const NamedToken* token : named.all())
+    if (all_listed && added.find(token->token.content) != nullptr) listed.insert(token->token.content);
+  for (const auto& [id, token] : by_id) {
+    added.add(token.token, token.where);
+    listed.insert(token.token.content);
+  }
+  // Of a token that is named with flags here and as text there the last counts, but the same text counts once only.
+  std::set<std::string> as_text;
   for (const NamedToken* token : named.all()) {
     AddedToken with_flags = token->token;
-    if (const AddedToken* known = added.find(token->token.content)) with_flags = *known;
+    if (!token->has_flags && !as_text.insert(with_flags.content).second) continue;
+    if (listed.contains(with_flags.content)) with_flags = *added.find(with_flags.content);
     with_flags.special = true;
     added.add(with_flags, token->where);
   }
@@ -233,10 +244,10 @@ void read_special_tokens(const std::filesystem::path& directory, bool has_pipeli
   NamedTokens named;
   named.read(config);
   if (config.has("added_tokens_decoder")) {
-    add_tokens(tokens_by_id(config.object("added_tokens_decoder")), named, added);
+    add_tokens(tokens_by_id(config.object("added_tokens_decoder")), false, named, added);
   } else {
     named.read(map_file.reader());
-    add_tokens(tokens_by_content(added_file.reader(), named), named, added);
+    add_tokens(tokens_by_content(added_file.reader(), named), true, named, added);
   }
   const std::string tokenizer_class = config.text_or("tokenizer_class", "");
   const bool of_gpt2_class = !has_pipeline || tokenizer_class.starts_with("GPT2Tokenizer");
