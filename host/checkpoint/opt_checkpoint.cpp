@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <mutex>
 #include <set>
@@ -173,41 +174,65 @@ OptCheckpoint OptCheckpoint::open(const std::filesystem::path& path, ValueCheck 
   return checkpoint;
 }
 
-std::string OptCheckpoint::weights_hash() const {
+namespace {
+
+/// What weights_hash is over: the tensors in the layout's order.
+struct HashedTensor {
+  const std::string* name;
+  StoredType type;
+  const void* data;
+  int64_t bytes;
+};
+
+std::string hash_of(const std::vector<HashedTensor>& tensors) {
   constexpr int64_t kBlockBytes = int64_t{16} << 20;
   struct Block {
-    const StoredTensor* tensor;
+    size_t tensor;
     int64_t begin, bytes;
     std::string hash;
   };
   std::vector<Block> blocks;
-  for (const Parameter& parameter : state_->layout.parameters()) {
-    const StoredTensor& tensor = state_->tensors.by_name.at(parameter.name);
-    const int64_t bytes = tensor.size() * stored_type_bytes(tensor.type);
-    for (int64_t begin = 0; begin < bytes; begin += kBlockBytes)
-      blocks.push_back({&tensor, begin, std::min(kBlockBytes, bytes - begin), ""});
-  }
-  // Tensors that do not lie in one piece are rare and small: they are hashed as the float32 values they stand for.
+  for (size_t i = 0; i < tensors.size(); ++i)
+    for (int64_t begin = 0; begin < tensors[i].bytes; begin += kBlockBytes)
+      blocks.push_back({i, begin, std::min(kBlockBytes, tensors[i].bytes - begin), ""});
   parallel_ranges(static_cast<int64_t>(blocks.size()), 1e6, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       Block& block = blocks[static_cast<size_t>(i)];
-      if (block.tensor->contiguous()) {
-        block.hash = hash_hex(
-            {reinterpret_cast<const char*>(block.tensor->data + block.begin), static_cast<size_t>(block.bytes)});
-      } else if (block.begin == 0) {
-        const std::vector<float> values = block.tensor->values<float>();
-        block.hash = hash_hex({reinterpret_cast<const char*>(values.data()), values.size() * 4});
-      }
+      block.hash = hash_hex(
+          {static_cast<const char*>(tensors[block.tensor].data) + block.begin, static_cast<size_t>(block.bytes)});
     }
   });
   StreamingHash hash;
   size_t next = 0;
-  for (const Parameter& parameter : state_->layout.parameters()) {
-    const StoredTensor& tensor = state_->tensors.by_name.at(parameter.name);
-    hash.update(fmt::format("{} {}\n", parameter.name, stored_type_name(tensor.type)));
-    for (; next < blocks.size() && blocks[next].tensor == &tensor; ++next) hash.update(blocks[next].hash);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    hash.update(fmt::format("{} {}\n", *tensors[i].name, stored_type_name(tensors[i].type)));
+    for (; next < blocks.size() && blocks[next].tensor == i; ++next) hash.update(blocks[next].hash);
   }
   return hash.hex();
+}
+
+}  // namespace
+
+std::string weights_hash(const ParameterLayout& layout, std::span<const float> flat) {
+  std::vector<HashedTensor> tensors;
+  for (const Parameter& parameter : layout.parameters())
+    tensors.push_back({&parameter.name, StoredType::f32, flat.data() + parameter.offset, parameter.size() * 4});
+  return hash_of(tensors);
+}
+
+std::string OptCheckpoint::weights_hash() const {
+  std::vector<HashedTensor> tensors;
+  std::deque<std::vector<float>> gathered;  // tensors that do not lie in one piece count as the float32 they stand for
+  for (const Parameter& parameter : state_->layout.parameters()) {
+    const StoredTensor& tensor = state_->tensors.by_name.at(parameter.name);
+    if (tensor.contiguous()) {
+      tensors.push_back({&parameter.name, tensor.type, tensor.data, tensor.size() * stored_type_bytes(tensor.type)});
+    } else {
+      gathered.push_back(tensor.values<float>());
+      tensors.push_back({&parameter.name, StoredType::f32, gathered.back().data(), tensor.size() * 4});
+    }
+  }
+  return hash_of(tensors);
 }
 
 bool OptCheckpoint::verify() const {

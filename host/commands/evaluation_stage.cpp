@@ -29,7 +29,7 @@ std::vector<int64_t> top_k_sweep(int64_t clusters) {
   return values;
 }
 
-std::string weights_hash(const std::filesystem::path& model) { return OptCheckpoint::open(model).weights_hash(); }
+std::string hash_of(const std::filesystem::path& model) { return OptCheckpoint::open(model).weights_hash(); }
 
 Evaluation evaluate_one(Device& device, const std::filesystem::path& model,
                         const std::vector<EvaluationDocument>& documents, int64_t length) {
@@ -156,11 +156,11 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
   StageRecord record{.name = "evaluate",
                      .settings = {{"split", "valid"}, {"top_k", sweep}, {"router_temperature", "tune"}},
                      .inputs = {{"router", experts.router().content_hash()},
-                                {"seed", weights_hash(run.seed())},
-                                {"baseline", weights_hash(run.baseline())}},
+                                {"seed", hash_of(run.seed())},
+                                {"baseline", hash_of(run.baseline())}},
                      .command = command};
   for (const Expert& expert : experts.experts())
-    record.inputs["expert/" + RunDirectory::cluster_name(expert.cluster)] = weights_hash(expert.directory);
+    record.inputs["expert/" + RunDirectory::cluster_name(expert.cluster)] = hash_of(expert.directory);
   const std::vector<std::string> results = {"seed.json", "baseline.json", "ensemble.json", "curve.json"};
   const auto hash_results = [&]() -> Json {
     for (const std::string& name : results)

@@ -38,13 +38,13 @@ class OptionalFile {
 /// A token that a file names, "bos_token" or one of a list.
 struct NamedToken {
   AddedToken token;
-  bool has_flags = false;  ///< it was an object, not only its text
+  bool has_flags = false;  ///< it is an object, not only its text
   std::string where;
 };
 
 class NamedTokens {
  public:
-  /// Takes every key of `file` that ends in _token, and the lists of further ones. Later files win.
+  /// Takes every key of `file` that ends in _token, which wins over an earlier file's, and the lists of further ones.
   void read(const JsonReader& file) {
     for (const std::string& key : file.keys()) {
       const bool is_list = key == "additional_special_tokens" || key == "extra_special_tokens";
@@ -54,8 +54,8 @@ class NamedTokens {
         continue;
       }
       const JsonReader value = file.at(key);
+      if (key == "additional_special_tokens" && !more_.empty()) continue;  // the first file's count
       if (is_list && value.json().is_array()) {
-        more_.clear();
         for (size_t i = 0; i < value.size(); ++i) more_.push_back(named(value.item(i)));
       } else if (is_list) {
         for (const std::string& name : value.keys()) more_.push_back(named(value.at(name)));
@@ -148,6 +148,87 @@ void check_class(const JsonReader& config) {
                           shown_text(name)));
 }
 
+/// Adds the tokens that files list by id, then those with roles, which become special. A token with a role has the
+/// flags that it is listed with, or else those that it is named with. `all_listed`: those in `added` are listed, too.
+void add_tokens(const std::map<int64_t, NamedToken>& by_id, bool all_listed, const NamedTokens& named,
+                AddedTokenList& added) {
+  std::set<std::string> listed;
+  for (const NamedToken* token : named.all())
+    if (all_listed && added.find(token->token.content) != nullptr) listed.insert(token->token.content);
+  for (const auto& [id, token] : by_id) {
+    added.add(token.token, token.where);
+    listed.insert(token.token.content);
+  }
+  // Of a token that is named with flags here and as text there the last counts, but the same text counts once only.
+  std::set<std::string> as_text;
+  for (const NamedToken* token : named.all()) {
+    AddedToken with_flags = token->token;
+    if (!token->has_flags && !as_text.insert(with_flags.content).second) continue;
+    if (listed.contains(with_flags.content)) with_flags = *added.find(with_flags.content);
+    with_flags.special = true;
+    added.add(with_flags, token->where);
+  }
+}
+
+/// Finds the ids of roles: of the tokens that files name, or else of tokens with usual names.
+class RoleFinder {
+ public:
+  RoleFinder(const std::filesystem::path& directory, const NamedTokens& named, const Vocabulary& vocabulary,
+             bool of_gpt2_class, AddedTokenList& added)
+      : directory_(directory), named_(named), vocabulary_(vocabulary), of_gpt2_class_(of_gpt2_class), added_(added) {}
+
+  /// -1 if a file says that there is none, or no token has one of the names.
+  int32_t find(const char* role, std::initializer_list<std::string> usual_names) {
+    const NamedToken* token = nullptr;
+    if (named_.find(role, token)) return token == nullptr ? -1 : added_.find(token->token.content)->id;
+    for (const std::string& name : usual_names)
+      if (const int32_t id = usual(name, role); id >= 0) return id;
+    return -1;
+  }
+
+ private:
+  int32_t usual(const std::string& content, const char* role) {
+    const AddedToken* known = added_.find(content);
+    const auto in_vocabulary = vocabulary_.find(content);
+    if (known == nullptr && in_vocabulary == vocabulary_.end()) return -1;
+    AddedToken token = known != nullptr ? *known : AddedToken{.content = content, .id = in_vocabulary->second};
+    if (!of_gpt2_class_) return token.id;
+    // GPT-2's class names these tokens itself, and so makes them special.
+    token.special = true;
+    added_.add(token, fmt::format("{}: {}", directory_.string(), role));
+    return token.id;
+  }
+
+  const std::filesystem::path& directory_;
+  const NamedTokens& named_;
+  const Vocabulary& vocabulary_;
+  bool of_gpt2_class_;
+  AddedTokenList& added_;
+};
+
+/// Sets the ids of the roles, and returns whether there is a bos.
+bool set_roles(const NamedTokens& named, bool of_gpt2_class, const std::filesystem::path& directory, RoleFinder& finder,
+               Tokenizer::Data& data) {
+  data.eos_id = finder.find("eos_token", {"<|endoftext|>", "</s>"});
+  if (data.eos_id < 0)
+    fail("{}: no token ends a text; name one as eos_token in tokenizer_config.json", directory.string());
+  const std::string eos = data.bytes[static_cast<size_t>(data.eos_id)];
+  const bool like_opt = eos == "</s>";
+  data.bos_id = finder.find("bos_token", {like_opt ? "</s>" : "<|endoftext|>"});
+  const bool has_bos = data.bos_id >= 0;
+  if (!has_bos) data.bos_id = data.eos_id;
+  const NamedToken* token = nullptr;
+  const bool usual_pad = !of_gpt2_class || (!named.find("eos_token", token) && !named.find("bos_token", token));
+  data.pad_id = finder.find("pad_token", {usual_pad && like_opt ? "<pad>" : eos});
+  if (data.pad_id < 0) data.pad_id = data.eos_id;
+  if (named.find("unk_token", token)) {
+    if (token != nullptr) data.unk = token->token.content;
+  } else if (of_gpt2_class && usual_pad && like_opt) {
+    data.unk = eos;
+  }
+  return has_bos;
+}
+
 }  // namespace
 
 void read_special_tokens(const std::filesystem::path& directory, bool has_pipeline, const Vocabulary& vocabulary,
@@ -162,69 +243,27 @@ void read_special_tokens(const std::filesystem::path& directory, bool has_pipeli
 
   NamedTokens named;
   named.read(config);
-  std::map<int64_t, NamedToken> by_id;
   if (config.has("added_tokens_decoder")) {
-    by_id = tokens_by_id(config.object("added_tokens_decoder"));
+    add_tokens(tokens_by_id(config.object("added_tokens_decoder")), false, named, added);
   } else {
     named.read(map_file.reader());
-    by_id = tokens_by_content(added_file.reader(), named);
+    add_tokens(tokens_by_content(added_file.reader(), named), true, named, added);
   }
-  for (const auto& [id, token] : by_id) added.add(token.token, token.where);
-  for (const NamedToken* token : named.all()) {
-    AddedToken with_flags = token->token;
-    if (const AddedToken* known = added.find(token->token.content)) with_flags = *known;
-    with_flags.special = true;
-    added.add(with_flags, token->where);
-  }
-
   const std::string tokenizer_class = config.text_or("tokenizer_class", "");
   const bool of_gpt2_class = !has_pipeline || tokenizer_class.starts_with("GPT2Tokenizer");
-  /// Id of a role that no file names: a token by its usual name, or -1. GPT-2's class makes it special.
-  const auto usual = [&](const std::string& content, const char* role) {
-    const AddedToken* known = added.find(content);
-    if (known != nullptr && !of_gpt2_class) return known->id;
-    const auto in_vocabulary = vocabulary.find(content);
-    if (known == nullptr && in_vocabulary == vocabulary.end()) return -1;
-    if (known == nullptr && !of_gpt2_class) return in_vocabulary->second;
-    AddedToken token = known != nullptr ? *known : AddedToken{.content = content, .id = in_vocabulary->second};
-    token.special = true;
-    added.add(token, fmt::format("{}: {}", directory.string(), role));
-    return added.find(content)->id;
-  };
-  const auto id_of = [&](const char* role, std::initializer_list<const char*> usual_names) {
-    const NamedToken* token = nullptr;
-    if (named.find(role, token)) return token == nullptr ? -1 : added.find(token->token.content)->id;
-    for (const char* name : usual_names)
-      if (const int32_t id = usual(name, role); id >= 0) return id;
-    return -1;
-  };
-  data.eos_id = id_of("eos_token", {"<|endoftext|>", "</s>"});
-  if (data.eos_id < 0)
-    fail("{}: no token ends a text; name one as eos_token in tokenizer_config.json", directory.string());
-  const std::string eos = data.bytes[static_cast<size_t>(data.eos_id)];
-  const bool like_opt = eos == "</s>";
-  const NamedToken* named_bos = nullptr;
-  data.bos_id = id_of("bos_token", {like_opt ? "</s>" : "<|endoftext|>"});
-  const bool has_bos = data.bos_id >= 0;
-  if (!has_bos) data.bos_id = data.eos_id;
-  const bool names_any = named.find("eos_token", named_bos) || named.find("bos_token", named_bos);
-  data.pad_id =
-      names_any && of_gpt2_class ? id_of("pad_token", {}) : id_of("pad_token", {like_opt ? "<pad>" : eos.c_str()});
-  if (data.pad_id < 0) data.pad_id = data.eos_id;
-  const NamedToken* unk = nullptr;
-  if (named.find("unk_token", unk) && unk != nullptr) data.unk = unk->token.content;
-  if (!names_any && of_gpt2_class && like_opt) data.unk = eos;
+  RoleFinder finder(directory, named, vocabulary, of_gpt2_class, added);
+  const bool has_bos = set_roles(named, of_gpt2_class, directory, finder, data);
 
-  const bool says_bos = config.has("add_bos_token");
+  const bool like_opt = data.bytes[static_cast<size_t>(data.eos_id)] == "</s>";
   if (!has_pipeline) {
     // OPT's tokenizer puts its </s> in front; a directory without a configuration is taken for one of OPT.
     const bool add_bos = config_file.is_there() ? config.truth_or("add_bos_token", false) : like_opt;
     if (add_bos && has_bos) data.prefix_ids = {data.bos_id};
     if (config.truth_or("add_eos_token", false)) data.suffix_ids = {data.eos_id};
-  } else if (says_bos && config.truth("add_bos_token") && data.prefix_ids.empty()) {
+  } else if (config.truth_or("add_bos_token", false) && data.prefix_ids.empty()) {
     warn(
-        fmt::format("{}: add_bos_token is true, but tokenizer.json's post_processor puts nothing in front of a text; "
-                    "it decides, as in transformers 5",
+        fmt::format("{}: add_bos_token is true, but tokenizer.json's post_processor puts nothing in front of a text, "
+                    "and it decides, as in transformers 5",
                     config.where()));
   }
   if (of_gpt2_class || (tokenizer_class.empty() && config.has("add_prefix_space")))

@@ -63,7 +63,8 @@ TEST_CASE("one thread or eight: a run's files, its evaluation and what it genera
   std::vector<std::string> expected_texts;
   for (const int threads : {1, 2, 3, 5, 8}) {
     CAPTURE(threads);
-    const std::string run = "run-" + std::to_string(threads);
+    const std::string run = "run";  // named in what it writes
+    fs::remove_all(directory / run);
     started({"run", "--corpus", "corpus.jsonl", "--k", "3", "--dimensions", "8", "--vocab-size", "384", "--preset",
              "nano", "--sequence", "64", "--batch-tokens", "768", "--steps", "4", "--out", run},
             threads);

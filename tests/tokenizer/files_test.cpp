@@ -150,6 +150,20 @@ TEST_CASE("flags of added tokens") {
   check_saved(tokenizer, "a <mask> b<w> <r>  c<m");
 }
 
+TEST_CASE("of a token that is named with flags and as text the last counts, the same text once only") {
+  const Directory directory(Directory::Files::old);
+  const Json with_flags = {{"content", "</s>"}, {"lstrip", true}, {"rstrip", false}};
+  directory.write("tokenizer_config.json", R"({"tokenizer_class": "GPT2Tokenizer"})");
+  const auto ids = [&](const Json& bos, const Json& eos) {
+    directory.write("special_tokens_map.json",
+                    Json{{"bos_token", bos}, {"eos_token", eos}, {"unk_token", "</s>"}}.dump());
+    return directory.load().encode("Hello </s>", kLikeTransformers);
+  };
+  CHECK(ids("</s>", with_flags) == Ids{43, 509, 82, 2});
+  CHECK(ids("<s>", with_flags) == Ids{43, 509, 82, 224, 2});
+  CHECK(ids("<s>", "</s>") == Ids{43, 509, 82, 224, 2});
+}
+
 TEST_CASE("merges that touch special tokens, or tokens that are not of bytes, are refused") {
   for (const char* line : {"< /s>", "</ s>", "</s> h", "h </s>", "h \u65e5", "\u65e5 h"}) {
     CAPTURE(line);

@@ -78,6 +78,9 @@ inline constexpr int64_t kShardBytesMax = int64_t{5} << 30;
 void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfig& config, std::span<const float> flat,
                           DType stored_dtype = DType::f32, int64_t shard_bytes_max = kShardBytesMax);
 
+/// OptCheckpoint::weights_hash of a float32 checkpoint with these weights, in the layout's order.
+std::string weights_hash(const ParameterLayout& layout, std::span<const float> flat);
+
 /// Content hash of a model's weights in whatever files they are: hash_file_hex of the one file, or a hash of the names
 /// and hashes of all shards. Throws Error if files are missing.
 std::string checkpoint_hash(const std::filesystem::path& directory);
