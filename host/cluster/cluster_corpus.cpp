@@ -9,6 +9,7 @@
 #include "cbtm/base/threads.h"
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/router.h"
+#include "cbtm/corpus/document_batches.h"
 #include "cbtm/device/device_matrix.h"
 #include "cluster/document_map.h"
 #include "cluster/fit.h"
@@ -17,9 +18,8 @@
 namespace cbtm {
 namespace {
 
-constexpr size_t kBatch = 1024;
-
-int64_t count_documents(const CorpusOptions& corpus, CorpusStatistics& statistics) {
+/// The first pass: what there is.
+CorpusDigest count_documents(const CorpusOptions& corpus, CorpusStatistics& statistics) {
   CorpusReader reader(corpus);
   Progress progress("reading");
   Document document;
@@ -30,22 +30,7 @@ int64_t count_documents(const CorpusOptions& corpus, CorpusStatistics& statistic
   progress.finish(fmt::format("{} documents, {} of text, {} duplicates dropped", format_count(statistics.documents),
                               format_count(statistics.text_bytes), format_count(statistics.duplicates)));
   warn_of_bad_documents(statistics);
-  return statistics.documents;
-}
-
-/// Calls body(documents) for batches of the corpus in order.
-template <typename Body>
-void for_batches(const CorpusOptions& corpus, const Body& body) {
-  CorpusReader reader(corpus);
-  std::vector<Document> batch;
-  Document document;
-  while (reader.next(document)) {
-    batch.push_back(std::move(document));
-    if (batch.size() < kBatch) continue;
-    body(batch);
-    batch.clear();
-  }
-  if (!batch.empty()) body(batch);
+  return reader.digest();
 }
 
 struct Routed {
@@ -72,15 +57,16 @@ Routed route_batch(const Router& router, const std::vector<Document>& documents)
 }
 
 /// Equal shards: the whole corpus's distances, solved at once.
-std::vector<int32_t> balanced_labels(Device& device, const Router& router, const CorpusOptions& corpus) {
+std::vector<int32_t> balanced_labels(Device& device, const Router& router, const CorpusOptions& corpus,
+                                     const CorpusDigest& counted) {
   std::vector<float> costs;
-  for_batches(corpus, [&](const std::vector<Document>& documents) {
+  DocumentBatches batches(corpus, "the distances of the documents", counted);
+  for (std::vector<Document> documents; batches.next(documents);) {
     const Routed routed = route_batch(router, documents);
     costs.insert(costs.end(), routed.distances.begin(), routed.distances.end());
-  });
-  const auto documents = static_cast<int64_t>(costs.size()) / router.clusters();
-  const DeviceMatrix on_device = DeviceMatrix::reading<float>(device, costs, documents, "--balance-shards");
-  return balanced_assignment(device, on_device.view(), equal_capacities(documents, router.clusters())).labels;
+  }
+  const DeviceMatrix on_device = DeviceMatrix::reading<float>(device, costs, counted.documents, "--balance-shards");
+  return balanced_assignment(device, on_device.view(), equal_capacities(counted.documents, router.clusters())).labels;
 }
 
 struct Labelled {
@@ -90,9 +76,9 @@ struct Labelled {
 };
 
 Labelled write_shards(Device& device, const Router& router, const Tokenizer& tokenizer, const ClusterOptions& options,
-                      const HeldOutSplit& split, int64_t document_count, const RunDirectory& run) {
+                      const HeldOutSplit& split, const CorpusDigest& counted, const RunDirectory& run) {
   std::vector<int32_t> given;
-  if (options.balance_shards) given = balanced_labels(device, router, options.corpus);
+  if (options.balance_shards) given = balanced_labels(device, router, options.corpus, counted);
   AtomicDirectory output(run.shards());
   ShardWriter shards(output.path(), router.clusters(), tokenizer);
   std::vector<std::unique_ptr<Encoder>> encoders;
@@ -100,7 +86,9 @@ Labelled write_shards(Device& device, const Router& router, const Tokenizer& tok
   Progress progress("shards");
   Labelled result;
   size_t done = 0;
-  for_batches(options.corpus, [&](const std::vector<Document>& documents) {
+  // No more documents than were counted come out of a pass, so that there is a label for each.
+  DocumentBatches batches(options.corpus, "the shards", counted);
+  for (std::vector<Document> documents; batches.next(documents);) {
     const Routed routed = route_batch(router, documents);
     std::vector<std::vector<int32_t>> ids(documents.size());
     parallel_ranges(static_cast<int64_t>(documents.size()), 1e5, [&](int64_t begin, int64_t end) {
@@ -122,8 +110,8 @@ Labelled write_shards(Device& device, const Router& router, const Tokenizer& tok
       shards.add(label, split.side(documents[i].text), documents[i].id, ids[i]);
     }
     progress.update(
-        fmt::format("{} of {} documents", format_count(static_cast<int64_t>(done)), format_count(document_count)));
-  });
+        fmt::format("{} of {} documents", format_count(static_cast<int64_t>(done)), format_count(counted.documents)));
+  }
   result.sizes = shards.commit();
   // From here on the old clusters.json would describe other shards: a process killed now leaves a run without one,
   // which is clustered again.
@@ -172,7 +160,8 @@ Json cluster_settings(const ClusterOptions& options) {
 Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options,
                     const RunDirectory& run) {
   CorpusStatistics statistics;
-  const int64_t documents = count_documents(options.corpus, statistics);
+  const CorpusDigest counted = count_documents(options.corpus, statistics);
+  const int64_t documents = counted.documents;
   if (documents < options.clusters)
     fail("--k {} needs at least as many documents, but the corpus holds {}", options.clusters, documents);
   const HeldOutSplit split = HeldOutSplit::for_corpus(documents, options.valid_fraction);
@@ -181,8 +170,8 @@ Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOpt
         fmt::format("held out: {:.1f} % of the documents for each of valid and tune, more than --valid-fraction {}, so "
                     "that each has about 50",
                     100 * split.valid_fraction, options.valid_fraction));
-  const Fit fit = fit_router(device, options, split, documents);
-  const Labelled labelled = write_shards(device, *fit.router, tokenizer, options, split, documents, run);
+  const Fit fit = fit_router(device, options, split, counted);
+  const Labelled labelled = write_shards(device, *fit.router, tokenizer, options, split, counted, run);
   fit.router->save(run.router());
 
   int64_t largest = 0;

@@ -18,9 +18,8 @@ int run_cluster(int argc, char** argv) {
       "redo", "make again what was made from other settings", switch_flag());
   if (!line.parse(argc, argv)) return kExitSuccess;
   const RunDirectory run(line.path("out"));
-  const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
+  const CorpusOptions corpus = corpus_options_of_run(line, run, line.get<bool>("redo"));
   const ClusterOptions options = cluster_options(line, corpus);
-  corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const bool redo = line.get<bool>("redo");
   if (!line.given("tokenizer") && find_stage(run, "tokenizer").is_null())
@@ -28,6 +27,7 @@ int run_cluster(int argc, char** argv) {
   run_tokenizer_stage(run, line, corpus, redo);
   const Json clusters = run_cluster_stage(*device, run, line, options, redo);
   print_clusters(clusters);
+  warn_of_lost_files(clusters["corpus"]);
   line.write_json(clusters);
   return kExitSuccess;
 }

@@ -68,9 +68,8 @@ int run_run(int argc, char** argv) {
   add_run_flags(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
   const RunDirectory run(line.path("out"));
-  const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
+  const CorpusOptions corpus = corpus_options_of_run(line, run, line.get<bool>("redo"));
   const ClusterOptions options = cluster_options(line, corpus);
-  corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
   const bool redo = line.get<bool>("redo");
   const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();
@@ -95,6 +94,7 @@ int run_run(int argc, char** argv) {
   fmt::print("\n");
   print_evaluation(evaluation);
   fmt::print("report: {}\n", run.report().string());
+  warn_of_lost_files(clusters["corpus"]);
   line.write_json({{"clusters", clusters}, {"evaluation", evaluation}, {"report", run.report().string()}});
   return kExitSuccess;
 }
