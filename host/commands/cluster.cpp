@@ -27,7 +27,7 @@ int run_cluster(int argc, char** argv) {
   run_tokenizer_stage(run, line, corpus, redo);
   const Json clusters = run_cluster_stage(*device, run, line, options, redo);
   print_clusters(clusters);
-  warn_of_lost_files(clusters["corpus"]);
+  warn_of_lost_files(clusters.value("corpus", Json()));
   line.write_json(clusters);
   return kExitSuccess;
 }

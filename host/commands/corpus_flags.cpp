@@ -3,6 +3,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
 #include "cbtm/corpus/spool.h"
+#include "commands/own_outputs.h"
 
 namespace cbtm {
 
@@ -51,6 +52,7 @@ CorpusOptions corpus_options_of_run(const CommandLine& line, const RunDirectory&
   CorpusOptions options = corpus_options(line);
   options.exclude.push_back(run.root());
   check_corpus(options);
+  exclude_own_outputs(options, run);
   spool_streams(options, run.root(), redo || !made_from_a_corpus(run));
   return options;
 }

@@ -94,7 +94,7 @@ int run_run(int argc, char** argv) {
   fmt::print("\n");
   print_evaluation(evaluation);
   fmt::print("report: {}\n", run.report().string());
-  warn_of_lost_files(clusters["corpus"]);
+  warn_of_lost_files(clusters.value("corpus", Json()));
   line.write_json({{"clusters", clusters}, {"evaluation", evaluation}, {"report", run.report().string()}});
   return kExitSuccess;
 }

@@ -35,13 +35,15 @@ struct CorpusReader::State {
   std::optional<FileText> text;  ///< of files[next_file - 1] while it is being read
   std::optional<JsonArrayReader> array;
   FileLayout layout = FileLayout::text;
+  std::string shown;    ///< the file's path, for messages
+  std::string id_name;  ///< its name, for ids
   int64_t line_number = 0;
   int64_t documents_before = 0;  ///< given out or found twice when the file was opened
   int64_t bytes_done = 0;
   int64_t bytes_total = 0;
 
   const CorpusFile& file() const { return files[next_file - 1]; }
-  std::string place() const { return shown_path(file().path); }
+  const std::string& place() const { return shown; }
   size_t limit() const { return static_cast<size_t>(options.document_bytes_max); }
   void bad(int64_t& counter, const std::string& place, const std::string& what);
   void lost(int64_t& counter, const std::string& what, int64_t bytes);
@@ -75,6 +77,8 @@ void CorpusReader::State::lost(int64_t& counter, const std::string& what, int64_
 bool CorpusReader::State::open_file() {
   ++next_file;
   line_number = 0;
+  shown = shown_path(file().path);
+  id_name = utf8_name(file().name);
   documents_before = statistics.documents + statistics.duplicates;
   try {
     text.emplace(file().path, stage);
@@ -178,7 +182,7 @@ bool CorpusReader::State::next_json_document(Document& document) {
       bad(statistics.empty, where, "empty document");
     } else {
       document.text = std::move(fields.text);
-      document.id = fields.id.empty() ? utf8_name(file().name) + ":" + number : std::move(fields.id);
+      document.id = fields.id.empty() ? id_name + ":" + number : std::move(fields.id);
       document.place = where;
       if (accept(document)) return true;
     }
@@ -202,7 +206,7 @@ bool CorpusReader::State::next_whole_file(Document& document) {
     return false;
   }
   document.text = text->take();
-  document.id = utf8_name(file().name);
+  document.id = id_name;
   document.place = place();
   if (layout == FileLayout::json_value) {
     JsonLineFields fields;

@@ -31,8 +31,9 @@ void warn_of_lost_files(const Json& corpus_statistics) {
   const auto count = corpus_statistics.value("lost_files", int64_t{0});
   const Json places = corpus_statistics.value("lost_places", Json::array());
   if (count == 0 || !places.is_array() || places.empty()) return;
-  warn(fmt::format("{} files or folders of the corpus were not read to their end ({} of them at least), first: {}",
-                   count, format_bytes(corpus_statistics.value("lost_bytes", int64_t{0})),
+  const auto bytes = corpus_statistics.value("lost_bytes", int64_t{0});
+  warn(fmt::format("{} files or folders of the corpus were not read to their end{}, first: {}", count,
+                   bytes > 0 ? fmt::format(" ({} at least)", format_bytes(bytes)) : "",
                    places.front().get<std::string>()));
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cbtm/base/utf8.h"
+#include "cbtm/corpus/file_name.h"
 
 namespace cbtm {
 namespace {
@@ -17,7 +18,7 @@ class KeyList {
     constexpr size_t kBytes = 40;
     if (++count_ > kNamed + 1) return;
     if (count_ > 1) names_ += ", ";
-    names_ += count_ > kNamed || key.size() > kBytes ? "..." : key;
+    names_ += count_ > kNamed || key.size() > kBytes ? "..." : shown_path(key);
   }
   const std::string& names() const { return names_; }
 
@@ -42,7 +43,8 @@ std::string_view type_name(char first) {
 /// problem() then explains.
 class LineParser {
  public:
-  explicit LineParser(std::string_view line) : line_(line) {}
+  /// `keys`: gets the names at the top level, if it is there.
+  explicit LineParser(std::string_view line, KeyList* keys = nullptr) : line_(line), keys_(keys) {}
 
   bool object(std::string_view text_field, JsonLineFields& fields) {
     skip_space();
@@ -53,7 +55,7 @@ class LineParser {
     std::string key;
     do {
       if (!name(&key)) return false;
-      keys_.add(key);
+      if (keys_ != nullptr) keys_->add(key);
       const size_t begin = place_;
       if (key == text_field) {
         text_type_ = type_name(peek());
@@ -84,7 +86,6 @@ class LineParser {
   bool cut_off() const { return !problem_.empty() && problem_place_ >= line_.size(); }
   /// What the text field holds ("a number"), "" if there is no such field.
   std::string_view text_type() const { return text_type_; }
-  const std::string& keys() const { return keys_.names(); }
 
  private:
   bool wrong(std::string_view what) {
@@ -289,7 +290,7 @@ class LineParser {
   std::string problem_;
   size_t problem_place_ = 0;
   std::string_view text_type_;
-  KeyList keys_;
+  KeyList* keys_;
 };
 
 }  // namespace
@@ -303,8 +304,10 @@ std::string parse_json_line(std::string_view line, std::string_view text_field, 
   if (fields.has_text) return "";
   if (!parser.text_type().empty())
     return fmt::format("the text field '{}' is {}, not a string", text_field, parser.text_type());
+  KeyList keys;
+  LineParser(line, &keys).object(text_field, fields);
   return fmt::format("no text field '{}'{}", text_field,
-                     parser.keys().empty() ? "" : fmt::format(" (there are: {})", parser.keys()));
+                     keys.names().empty() ? "" : fmt::format(" (there are: {})", keys.names()));
 }
 
 JsonShape json_shape(std::string_view text, std::string_view text_field, bool& has_text) {

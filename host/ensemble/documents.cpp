@@ -43,6 +43,7 @@ std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, co
         std::vector<int32_t>& ids = documents[first + static_cast<size_t>(i)].ids;
         encoder.encode(batch[static_cast<size_t>(i)].text, {}, ids);
         ids.push_back(tokenizer.eos_id());
+        ids.shrink_to_fit();  // all documents are held at once
       }
     });
     if (progress.seconds() > 1)
