@@ -303,10 +303,10 @@ std::string parse_json_line(std::string_view line, std::string_view text_field, 
   if (!parser.object(text_field, fields)) return parser.problem();
   if (fields.has_text) return "";
   if (!parser.text_type().empty())
-    return fmt::format("the text field '{}' is {}, not a string", text_field, parser.text_type());
+    return fmt::format("the text field '{}' is {}, not a string", shown_path(text_field), parser.text_type());
   KeyList keys;
   LineParser(line, &keys).object(text_field, fields);
-  return fmt::format("no text field '{}'{}", text_field,
+  return fmt::format("no text field '{}'{}", shown_path(text_field),
                      keys.names().empty() ? "" : fmt::format(" (there are: {})", keys.names()));
 }
 
