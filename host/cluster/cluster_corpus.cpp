@@ -9,6 +9,7 @@
 #include "cbtm/base/threads.h"
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/router.h"
+#include "cbtm/corpus/document_batches.h"
 #include "cbtm/device/device_matrix.h"
 #include "cbtm/run/cluster_manifest.h"
 #include "cluster/document_map.h"
@@ -18,9 +19,8 @@
 namespace cbtm {
 namespace {
 
-constexpr size_t kBatch = 1024;
-
-int64_t count_documents(const CorpusOptions& corpus, CorpusStatistics& statistics) {
+/// The first pass: what there is.
+CorpusDigest count_documents(const CorpusOptions& corpus, CorpusStatistics& statistics) {
   CorpusReader reader(corpus);
   Progress progress("reading");
   Document document;
@@ -31,22 +31,7 @@ int64_t count_documents(const CorpusOptions& corpus, CorpusStatistics& statistic
   progress.finish(fmt::format("{} documents, {} of text, {} duplicates dropped", format_count(statistics.documents),
                               format_count(statistics.text_bytes), format_count(statistics.duplicates)));
   warn_of_bad_documents(statistics);
-  return statistics.documents;
-}
-
-/// Calls body(documents) for batches of the corpus in order.
-template <typename Body>
-void for_batches(const CorpusOptions& corpus, const Body& body) {
-  CorpusReader reader(corpus);
-  std::vector<Document> batch;
-  Document document;
-  while (reader.next(document)) {
-    batch.push_back(std::move(document));
-    if (batch.size() < kBatch) continue;
-    body(batch);
-    batch.clear();
-  }
-  if (!batch.empty()) body(batch);
+  return reader.digest();
 }
 
 struct Routed {
@@ -73,15 +58,16 @@ Routed route_batch(const Router& router, const std::vector<Document>& documents)
 }
 
 /// Equal shards: the whole corpus's distances, solved at once.
-std::vector<int32_t> balanced_labels(Device& device, const Router& router, const CorpusOptions& corpus) {
+std::vector<int32_t> balanced_labels(Device& device, const Router& router, const CorpusOptions& corpus,
+                                     const CorpusDigest& counted) {
   std::vector<float> costs;
-  for_batches(corpus, [&](const std::vector<Document>& documents) {
+  DocumentBatches batches(corpus, "the distances of the documents", counted);
+  for (std::vector<Document> documents; batches.next(documents);) {
     const Routed routed = route_batch(router, documents);
     costs.insert(costs.end(), routed.distances.begin(), routed.distances.end());
-  });
-  const auto documents = static_cast<int64_t>(costs.size()) / router.clusters();
-  const DeviceMatrix on_device = DeviceMatrix::reading<float>(device, costs, documents, "--balance-shards");
-  return balanced_assignment(device, on_device.view(), equal_capacities(documents, router.clusters())).labels;
+  }
+  const DeviceMatrix on_device = DeviceMatrix::reading<float>(device, costs, counted.documents, "--balance-shards");
+  return balanced_assignment(device, on_device.view(), equal_capacities(counted.documents, router.clusters())).labels;
 }
 
 struct Labelled {
@@ -92,16 +78,18 @@ struct Labelled {
 
 /// Writes the shards into `directory`.
 Labelled write_shards(Device& device, const Router& router, const Tokenizer& tokenizer, const ClusterOptions& options,
-                      const HeldOutSplit& split, int64_t document_count, const std::filesystem::path& directory) {
+                      const HeldOutSplit& split, const CorpusDigest& counted, const std::filesystem::path& directory) {
   std::vector<int32_t> given;
-  if (options.balance_shards) given = balanced_labels(device, router, options.corpus);
+  if (options.balance_shards) given = balanced_labels(device, router, options.corpus, counted);
   ShardWriter shards(directory, router.clusters(), tokenizer);
   std::vector<std::unique_ptr<Encoder>> encoders;
   for (int thread = 0; thread < thread_count(); ++thread) encoders.push_back(std::make_unique<Encoder>(tokenizer));
   Progress progress("shards");
   Labelled result;
   size_t done = 0;
-  for_batches(options.corpus, [&](const std::vector<Document>& documents) {
+  // No more documents than were counted come out of a pass, so that there is a label for each.
+  DocumentBatches batches(options.corpus, "the shards", counted);
+  for (std::vector<Document> documents; batches.next(documents);) {
     const Routed routed = route_batch(router, documents);
     std::vector<std::vector<int32_t>> ids(documents.size());
     parallel_ranges(static_cast<int64_t>(documents.size()), 1e5, [&](int64_t begin, int64_t end) {
@@ -123,8 +111,8 @@ Labelled write_shards(Device& device, const Router& router, const Tokenizer& tok
       shards.add(label, split.side(documents[i].text), documents[i].id, ids[i]);
     }
     progress.update(
-        fmt::format("{} of {} documents", format_count(static_cast<int64_t>(done)), format_count(document_count)));
-  });
+        fmt::format("{} of {} documents", format_count(static_cast<int64_t>(done)), format_count(counted.documents)));
+  }
   result.sizes = shards.sizes();
   check_shards(result.sizes, options.allow_empty_shards);
   shards.commit();
@@ -171,7 +159,8 @@ Json cluster_settings(const ClusterOptions& options) {
 Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options, const RunDirectory& run,
                     const Json& stage) {
   CorpusStatistics statistics;
-  const int64_t documents = count_documents(options.corpus, statistics);
+  const CorpusDigest counted = count_documents(options.corpus, statistics);
+  const int64_t documents = counted.documents;
   if (documents < options.clusters)
     fail("--k {} needs at least as many documents, but the corpus holds {}", options.clusters, documents);
   const HeldOutSplit split = HeldOutSplit::for_corpus(documents, options.valid_fraction);
@@ -180,9 +169,9 @@ Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOpt
         fmt::format("held out: {:.1f} % of the documents for each of valid and tune, more than --valid-fraction {}, so "
                     "that each has about 50",
                     100 * split.valid_fraction, options.valid_fraction));
-  const Fit fit = fit_router(device, options, split, documents);
+  const Fit fit = fit_router(device, options, split, counted);
   AtomicDirectory output(run.shards());
-  const Labelled labelled = write_shards(device, *fit.router, tokenizer, options, split, documents, output.path());
+  const Labelled labelled = write_shards(device, *fit.router, tokenizer, options, split, counted, output.path());
 
   int64_t largest = 0;
   int64_t total = 0;

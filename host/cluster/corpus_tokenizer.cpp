@@ -2,6 +2,7 @@
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/cluster/cluster_corpus.h"
+#include "cbtm/corpus/document_batches.h"
 #include "cbtm/tokenizer/trainer.h"
 
 namespace cbtm {
@@ -9,27 +10,23 @@ namespace cbtm {
 Json train_corpus_tokenizer(const CorpusOptions& corpus, int64_t vocab_size, int64_t min_frequency,
                             int64_t text_bytes_max, const std::filesystem::path& directory,
                             CorpusStatistics& statistics) {
-  constexpr size_t kBatch = 2048;
-  CorpusReader reader(corpus);
+  DocumentBatches batches(corpus, "reading the corpus for the tokenizer");
   TokenizerTrainer trainer;
   Progress progress("tokenizer");
-  std::vector<std::string> texts;
   int64_t bytes = 0;
   bool more = true;
-  while (more) {
-    Document document;
-    more = bytes < text_bytes_max && reader.next(document);
-    if (more) {
+  for (std::vector<Document> documents; more && batches.next(documents);) {
+    std::vector<std::string> texts;
+    for (Document& document : documents) {
+      more = bytes < text_bytes_max;
+      if (!more) break;
       bytes += static_cast<int64_t>(document.text.size());
       texts.push_back(std::move(document.text));
     }
-    if (texts.size() == kBatch || !more) {
-      trainer.add(texts);
-      texts.clear();
-      progress.update(fmt::format("{} of text read", format_bytes(bytes)));
-    }
+    trainer.add(texts);
+    progress.update(fmt::format("{} of text read", format_bytes(bytes)));
   }
-  statistics = reader.statistics();
+  statistics = batches.reader().statistics();
   const Tokenizer tokenizer = trainer.train({.vocab_size = vocab_size, .min_frequency = min_frequency});
   AtomicDirectory output(directory);
   tokenizer.save(output.path());

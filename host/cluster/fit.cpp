@@ -7,8 +7,10 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
+#include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
+#include "cbtm/corpus/document_batches.h"
 #include "cluster/sparse_rows.h"
 #include "cluster/svd.h"
 #include "cluster/tfidf.h"
@@ -17,30 +19,46 @@
 namespace cbtm {
 namespace {
 
-constexpr size_t kBatch = 1024;
+/// The vocabulary is bounded (TfIdfBuilder); where that is felt, a person is told.
+void warn_of_left_out_terms(const TfIdfBuilder::LeftOut& left_out) {
+  if (left_out.documents > 0)
+    warn(
+        fmt::format("{} documents have more than {} different terms each; of these, the further ones are left out of "
+                    "tf-idf",
+                    format_count(left_out.documents), format_count(TfIdfBuilder::kDocumentTermsMax)));
+  if (left_out.long_terms > 0)
+    warn(fmt::format("{} terms longer than {} bytes are left out of tf-idf", format_count(left_out.long_terms),
+                     format_count(TfIdfBuilder::kTermBytesMax)));
+  if (left_out.full)
+    warn(
+        fmt::format("the vocabulary of tf-idf is full ({} terms, or {} of them): terms that came later are left out; "
+                    "fewer --fit-documents make it smaller",
+                    format_count(TfIdfBuilder::kTermsMax), format_bytes(TfIdfBuilder::kAllTermBytesMax)));
+}
 
-TfIdf read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, int64_t documents) {
+TfIdf read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted) {
   constexpr uint64_t kSampleSeed = 0x666974;
-  const double train_documents = static_cast<double>(documents) * (1 - split.valid_fraction - split.tune_fraction);
+  const double train_documents =
+      static_cast<double>(counted.documents) * (1 - split.valid_fraction - split.tune_fraction);
   const double share = std::min(1.0, static_cast<double>(options.fit_documents) / std::max(1.0, train_documents));
   TfIdfBuilder builder(english_stop_words());
-  CorpusReader reader(options.corpus);
+  DocumentBatches batches(options.corpus, "tf-idf", counted);
   Progress progress("tf-idf");
   std::vector<std::string> texts;
-  Document document;
-  while (reader.next(document)) {
-    if (split.side(document.text) != Split::train) continue;
-    if (static_cast<double>(hash64(document.text, kSampleSeed ^ options.seed)) * 0x1p-64 >= share) continue;
-    texts.push_back(std::move(document.text));
-    if (texts.size() < kBatch) continue;
-    builder.add(texts);
+  for (std::vector<Document> documents; batches.next(documents);) {
     texts.clear();
+    for (Document& document : documents) {
+      if (split.side(document.text) != Split::train) continue;
+      if (static_cast<double>(hash64(document.text, kSampleSeed ^ options.seed)) * 0x1p-64 >= share) continue;
+      texts.push_back(std::move(document.text));
+    }
+    builder.add(texts);
     progress.update(fmt::format("{} documents", format_count(builder.rows())));
   }
-  builder.add(texts);
   TfIdf tfidf = builder.finish(options.min_df);
   progress.finish(fmt::format("{} documents, {} terms", format_count(tfidf.rows()),
                               format_count(static_cast<int64_t>(tfidf.vocabulary.size()))));
+  warn_of_left_out_terms(builder.left_out());
   if (tfidf.vocabulary.empty())
     fail("the corpus holds no words to cluster by (only stop words, numbers or single letters)");
   return tfidf;
@@ -99,8 +117,8 @@ std::vector<std::vector<std::string>> top_terms(const Router::Parts& parts) {
 
 }  // namespace
 
-Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, int64_t documents) {
-  const TfIdf tfidf = read_tfidf(options, split, documents);
+Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted) {
+  const TfIdf tfidf = read_tfidf(options, split, counted);
   say("SVD of the tf-idf matrix ...");
   std::optional<SparseRows> rows(std::in_place, device, tfidf);
   const TruncatedSvd svd = truncated_svd(device, *rows, {.dimensions = options.dimensions, .seed = options.seed});

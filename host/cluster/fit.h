@@ -16,7 +16,7 @@ struct Fit {
   Json summary;                   ///< documents, terms, objective, gap...
 };
 
-/// tf-idf, SVD and k-means on the train side of the corpus. `documents` is how many the corpus holds in all.
-Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, int64_t documents);
+/// tf-idf, SVD and k-means on the train side of the corpus. `counted` is what an earlier pass over it gave out.
+Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted);
 
 }  // namespace cbtm

@@ -10,31 +10,62 @@
 
 namespace cbtm {
 
-void TfIdfBuilder::add(const std::vector<std::string>& texts) {
-  std::vector<std::map<std::string, int32_t, std::less<>>> counts(texts.size());
-  parallel_ranges(static_cast<int64_t>(texts.size()), 1e5, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      auto& own = counts[static_cast<size_t>(i)];
-      for_each_token(lower_case(texts[static_cast<size_t>(i)]), [&](std::string_view token) {
-        if (is_number(token)) return;
-        const auto found = own.find(token);
-        if (found != own.end()) {
-          ++found->second;
-          return;
-        }
-        std::string name(token);
-        if (!stop_words_.contains(name)) own.emplace(std::move(name), 1);
-      });
+/// Term counts of one document, in the order of the terms' bytes.
+struct TfIdfBuilder::Counts {
+  std::map<std::string, int32_t, std::less<>> terms;
+  int64_t long_terms = 0;
+  bool cut = false;
+};
+
+TfIdfBuilder::Counts TfIdfBuilder::count_terms(const std::string& text) const {
+  Counts counts;
+  for_each_token(lower_case(text), [&](std::string_view token) {
+    if (is_number(token)) return;
+    if (static_cast<int64_t>(token.size()) > kTermBytesMax) {
+      ++counts.long_terms;
+      return;
     }
+    const auto found = counts.terms.find(token);
+    if (found != counts.terms.end()) {
+      ++found->second;
+      return;
+    }
+    std::string name(token);
+    if (stop_words_.contains(name)) return;
+    if (static_cast<int64_t>(counts.terms.size()) == kDocumentTermsMax)
+      counts.cut = true;
+    else
+      counts.terms.emplace(std::move(name), 1);
   });
-  for (const auto& own : counts) {
-    for (const auto& [name, count] : own) {
-      const auto [place, fresh] = id_of_.try_emplace(name, static_cast<int32_t>(names_.size()));
-      if (fresh) names_.push_back(&place->first);
-      entries_.emplace_back(place->second, count);
+  return counts;
+}
+
+void TfIdfBuilder::add_row(const Counts& counts) {
+  left_out_.documents += counts.cut ? 1 : 0;
+  left_out_.long_terms += counts.long_terms;
+  for (const auto& [name, count] : counts.terms) {
+    auto place = id_of_.find(name);
+    if (place == id_of_.end()) {
+      const auto bytes = static_cast<int64_t>(name.size());
+      if (static_cast<int64_t>(names_.size()) == kTermsMax || term_bytes_ + bytes > kAllTermBytesMax) {
+        left_out_.full = true;
+        continue;
+      }
+      term_bytes_ += bytes;
+      place = id_of_.emplace(name, static_cast<int32_t>(names_.size())).first;
+      names_.push_back(&place->first);
     }
-    row_ends_.push_back(static_cast<int64_t>(entries_.size()));
+    entries_.emplace_back(place->second, count);
   }
+  row_ends_.push_back(static_cast<int64_t>(entries_.size()));
+}
+
+void TfIdfBuilder::add(const std::vector<std::string>& texts) {
+  std::vector<Counts> counts(texts.size());
+  parallel_ranges(static_cast<int64_t>(texts.size()), 1e5, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) counts[static_cast<size_t>(i)] = count_terms(texts[static_cast<size_t>(i)]);
+  });
+  for (const Counts& own : counts) add_row(own);
 }
 
 TfIdf TfIdfBuilder::finish(int64_t min_df) {

@@ -22,10 +22,9 @@ int run_cluster(int argc, char** argv) {
   prepare_run_directory(run);
   install_stop_signals();
   const FileLock lock = lock_clusters(run);
-  const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
+  const CorpusOptions corpus = corpus_options_of_run(line, run, line.get<bool>("redo"));
   ClusterOptions options = cluster_options(line, corpus);
   options.allow_empty_shards = true;  // the shards may be looked at, or used for something else than training
-  corpus_fingerprint(corpus);         // a path that is not there is said before anything is made
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const bool redo = line.get<bool>("redo");
   if (!line.given("tokenizer") && find_stage(run, "tokenizer").is_null())
@@ -33,6 +32,7 @@ int run_cluster(int argc, char** argv) {
   run_tokenizer_stage(run, line, corpus, redo);
   const Json clusters = run_cluster_stage(*device, run, line, options, redo);
   print_clusters(clusters);
+  warn_of_lost_files(clusters.value("corpus", Json()));
   line.write_json(clusters);
   return kExitSuccess;
 }

@@ -14,6 +14,7 @@
 #include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
+#include "cbtm/base/utf8.h"
 
 namespace cbtm {
 namespace {
@@ -164,7 +165,7 @@ bool CommandLine::parse(int argc, char** argv) {
       if (option.is_container) lists.insert(option.l.begin(), option.l.end());
   std::vector<std::string> words = {argv[0]};
   as_typed_ = "cbtm " + name_;
-  for (int place = 1; place < argc; ++place) as_typed_ += std::string(" ") + argv[place];
+  for (int place = 1; place < argc; ++place) as_typed_ += " " + replace_invalid_utf8(argv[place]);
   for (int place = 1; place < argc; ++place) {
     std::string word = argv[place];
     const std::string name = word.starts_with("--") ? word.substr(2) : "";

@@ -1,20 +1,35 @@
 #include "commands/corpus_flags.h"
 
-#include <algorithm>
-#include <cstdio>
-
-#include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
-#include "cbtm/base/progress.h"
+#include "cbtm/base/memory.h"
+#include "cbtm/corpus/spool.h"
+#include "commands/own_outputs.h"
 
 namespace cbtm {
 
+namespace {
+
+/// The record of the stages that read the corpus, if they were made, holds what it was.
+bool made_from_a_corpus(const RunDirectory& run) {
+  for (const char* stage : {"tokenizer", "cluster"}) {
+    const Json record = find_stage(run, stage);
+    if (record.is_object() && record.contains("inputs") && record["inputs"].contains("corpus")) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
 void add_corpus_flags(CommandLine& line) {
-  line.group("Corpus")("corpus", "files and directories: JSON lines, text, source; each also .gz or .zst; - is stdin",
-                       list_flag(),
-                       "PATH...")("text-field", "field of a JSON line that holds the text", text_flag("text"), "NAME")(
-      "on-bad-document", "skip (and count) or fail", text_flag("skip"), "WHAT")("keep-duplicates",
-                                                                                "keep exact duplicates", switch_flag());
+  line.group("Corpus")(
+      "corpus",
+      "files, directories and pipes: JSON lines, JSON arrays, text, source; each also as gzip or zstd; "
+      "- is stdin",
+      list_flag(), "PATH...")("text-field", "field of a JSON line that holds the text", text_flag("text"), "NAME")(
+      "on-bad-document", "skip (and count) or fail", text_flag("skip"), "WHAT")(
+      "max-bad-fraction", "of documents that are bad, or of bytes in files that cannot be read: more is an error",
+      number_flag("0.01"), "P")("max-document-bytes", "longer documents are bad ones", text_flag("64M"), "SIZE")(
+      "keep-duplicates", "keep exact duplicates", switch_flag());
 }
 
 CorpusOptions corpus_options(const CommandLine& line) {
@@ -24,20 +39,21 @@ CorpusOptions corpus_options(const CommandLine& line) {
   const std::string bad = line.text("on-bad-document");
   if (bad != "skip" && bad != "fail") fail_usage("--on-bad-document {}: use skip or fail", bad);
   options.on_bad_document = bad == "skip" ? OnBadDocument::skip : OnBadDocument::fail;
+  options.bad_fraction_max = line.number("max-bad-fraction", 0, 1);
+  options.document_bytes_max = parse_bytes(line.text("max-document-bytes"), "--max-document-bytes");
+  constexpr int64_t kLongest = int64_t{1} << 30;
+  if (options.document_bytes_max > kLongest) fail_usage("--max-document-bytes: at most 1G");
   options.keep_duplicates = line.get<bool>("keep-duplicates");
+  if (line.common().json) options.exclude.push_back(*line.common().json);
   return options;
 }
 
-CorpusOptions corpus_options_spooled(const CommandLine& line, const std::filesystem::path& spool) {
+CorpusOptions corpus_options_of_run(const CommandLine& line, const RunDirectory& run, bool redo) {
   CorpusOptions options = corpus_options(line);
-  const auto dash = std::find(options.paths.begin(), options.paths.end(), "-");
-  if (dash == options.paths.end()) return options;
-  say(fmt::format("keeping standard input in {}: the corpus is read more than once", spool.string()));
-  AtomicFile file(spool);
-  std::vector<char> buffer(1 << 16);
-  while (const size_t count = std::fread(buffer.data(), 1, buffer.size(), stdin)) file.write(buffer.data(), count);
-  file.commit();
-  *dash = spool.string();
+  options.exclude.push_back(run.root());
+  check_corpus(options);
+  exclude_own_outputs(options, run);
+  spool_streams(options, run.root(), redo || !made_from_a_corpus(run));
   return options;
 }
 

@@ -144,6 +144,7 @@ int evaluate(const CommandLine& line) {
                          {"router_hash", experts.router().content_hash()},
                          {"experts_present", experts.present()},
                          {"command", line.as_typed()}};
+  warn_of_lost_files(described.value("read", Json()));
   line.write_json(evaluation_json(evaluation, settings, described));
   return kExitSuccess;
 }

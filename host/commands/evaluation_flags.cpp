@@ -1,6 +1,7 @@
 #include "commands/evaluation_flags.h"
 
 #include "cbtm/base/error.h"
+#include "cbtm/corpus/file_name.h"
 #include "cbtm/train/run_training.h"
 #include "commands/corpus_flags.h"
 
@@ -25,7 +26,9 @@ std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Toke
     CorpusStatistics statistics;
     std::vector<EvaluationDocument> documents = corpus_documents(corpus, tokenizer, statistics);
     warn_of_bad_documents(statistics);
-    described = {{"corpus", corpus.paths}, {"read", corpus_statistics_json(statistics)}};
+    Json paths = Json::array();
+    for (const std::string& path : corpus.paths) paths.push_back(utf8_name(path));
+    described = {{"corpus", paths}, {"read", corpus_statistics_json(statistics)}};
     return documents;
   }
   const std::filesystem::path root = line.given("run") ? line.path("run") : default_run;

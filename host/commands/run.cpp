@@ -112,9 +112,8 @@ int run_run(int argc, char** argv) {
   prepare_run_directory(run);
   const DeviceList devices = check_all_flags(line);
   install_stop_signals();
-  const CorpusOptions corpus = corpus_options_spooled(line, run.root() / "stdin.jsonl");
+  const CorpusOptions corpus = corpus_options_of_run(line, run, line.get<bool>("redo"));
   const ClusterOptions options = cluster_options(line, corpus);
-  corpus_fingerprint(corpus);  // a path that is not there is said before anything is made
   const bool redo = line.get<bool>("redo");
 
   Json clusters;
@@ -143,6 +142,7 @@ int run_run(int argc, char** argv) {
   fmt::print("\n");
   print_evaluation(evaluation);
   fmt::print("report: {}\n", run.report().string());
+  warn_of_lost_files(clusters.value("corpus", Json()));
   line.write_json({{"clusters", clusters}, {"evaluation", evaluation}, {"report", run.report().string()}});
   return kExitSuccess;
 }

@@ -13,6 +13,11 @@
 #include "cbtm/train/run_training.h"
 
 namespace cbtm {
+namespace {
+
+constexpr const char* kCorpusHashes = "corpus-hashes.json";  // of each file, so that only changed ones are read again
+
+}  // namespace
 
 namespace {
 
@@ -73,7 +78,7 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
   } else {
     record.settings = {{"vocab_size", line.integer("vocab-size", 260, 1 << 24)},
                        {"min_frequency", line.integer("min-frequency", 0)}};
-    record.inputs["corpus"] = corpus_fingerprint(corpus);
+    record.inputs["corpus"] = corpus_fingerprint(corpus, run.root() / kCorpusHashes);
     if (!stage_is_due(run, record, run.tokenizer(), redo)) return;
     const auto start = std::chrono::steady_clock::now();
     CorpusStatistics read;  // clustering reads the same again and says what is bad
@@ -88,11 +93,11 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
 Json run_cluster_stage(Device& device, const RunDirectory& run, const CommandLine& line, const ClusterOptions& options,
                        bool redo) {
   const Tokenizer tokenizer = Tokenizer::load(run.tokenizer());
-  StageRecord record{
-      .name = "cluster",
-      .settings = cluster_settings(options),
-      .inputs = {{"corpus", corpus_fingerprint(options.corpus)}, {"tokenizer", tokenizer.content_hash()}},
-      .command = line.as_typed()};
+  StageRecord record{.name = "cluster",
+                     .settings = cluster_settings(options),
+                     .inputs = {{"corpus", corpus_fingerprint(options.corpus, run.root() / kCorpusHashes)},
+                                {"tokenizer", tokenizer.content_hash()}},
+                     .command = line.as_typed()};
   recover_directory(run.shards());
   const std::filesystem::path result = run.shards_clusters_json();
   if (std::filesystem::exists(result)) {

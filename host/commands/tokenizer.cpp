@@ -143,6 +143,7 @@ int run_tokenizer(int argc, char** argv) {
   summary["corpus"] = corpus_statistics_json(statistics);
   warn_of_bad_documents(statistics);
   fmt::print("{}: {} tokens\n", directory.string(), summary["vocab_size"].get<int64_t>());
+  warn_of_lost_files(summary["corpus"]);
   line.write_json(summary);
   return kExitSuccess;
 }

@@ -1,15 +1,20 @@
 #include <algorithm>
-#include <cstring>
-#include <unordered_set>
+#include <optional>
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
+#include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/utf8.h"
 #include "cbtm/corpus/corpus.h"
-#include "corpus/byte_source.h"
+#include "cbtm/corpus/file_name.h"
 #include "corpus/corpus_files.h"
+#include "corpus/file_format.h"
+#include "corpus/file_text.h"
+#include "corpus/json_array.h"
+#include "corpus/json_layout.h"
 #include "corpus/json_line.h"
+#include "corpus/text_hashes.h"
 
 namespace cbtm {
 namespace {
@@ -21,25 +26,35 @@ constexpr int64_t kEnoughToJudge = 100;
 
 struct CorpusReader::State {
   CorpusOptions options;
+  std::string stage;
   std::vector<CorpusFile> files;
   CorpusStatistics statistics;
-  std::unordered_set<uint64_t> seen;
+  CorpusDigest digest;
+  TextHashes seen;
   size_t next_file = 0;
-  std::unique_ptr<ByteSource> source;  ///< of files[next_file - 1] while it is being read
-  std::string pending;                 ///< bytes read and not yet given out
-  size_t pending_begin = 0;
-  bool source_ended = false;
+  std::optional<FileText> text;  ///< of files[next_file - 1] while it is being read
+  std::optional<JsonArrayReader> array;
+  FileLayout layout = FileLayout::text;
+  std::string shown;    ///< the file's path, for messages
+  std::string id_name;  ///< its name, for ids
   int64_t line_number = 0;
+  int64_t documents_before = 0;  ///< given out or found twice when the file was opened
   int64_t bytes_done = 0;
+  int64_t bytes_total = 0;
 
   const CorpusFile& file() const { return files[next_file - 1]; }
+  const std::string& place() const { return shown; }
+  size_t limit() const { return static_cast<size_t>(options.document_bytes_max); }
   void bad(int64_t& counter, const std::string& place, const std::string& what);
+  void lost(int64_t& counter, const std::string& what, int64_t bytes);
+  bool open_file();
   void close_file();
-  bool read_more();
-  bool next_line(std::string_view& line);
   bool accept(Document& document);
+  void too_long(const std::string& place);
+  bool next_piece(std::string_view& piece, std::string& number, Piece& kind);
   bool next_json_document(Document& document);
   bool next_whole_file(Document& document);
+  bool next_in_file(Document& document);
   void check_total() const;
 };
 
@@ -50,80 +65,125 @@ void CorpusReader::State::bad(int64_t& counter, const std::string& place, const 
   if (statistics.bad_places.size() < kPlacesKept) statistics.bad_places.push_back(place + ": " + what);
 }
 
-void CorpusReader::State::close_file() {
-  if (const std::string damage = source->damage(); !damage.empty())
-    bad(statistics.truncated_files, file().path.string(), damage);
-  bytes_done += source->bytes_taken();
-  source.reset();
-  pending.clear();
-  pending_begin = 0;
+/// The file was not read, or not to its end.
+void CorpusReader::State::lost(int64_t& counter, const std::string& what, int64_t bytes) {
+  bad(counter, place(), what);
+  ++statistics.lost_files;
+  statistics.lost_bytes += bytes;
+  if (statistics.lost_places.size() < kPlacesKept) statistics.lost_places.push_back(place() + ": " + what);
 }
 
-bool CorpusReader::State::read_more() {
-  if (source_ended) return false;
-  pending.erase(0, pending_begin);
-  pending_begin = 0;
-  constexpr size_t kPiece = size_t{1} << 18;
-  const size_t before = pending.size();
-  pending.resize(before + kPiece);
-  const size_t count = source->read({pending.data() + before, kPiece});
-  pending.resize(before + count);
-  source_ended = count == 0;
-  return count > 0;
-}
-
-bool CorpusReader::State::next_line(std::string_view& line) {
-  size_t searched = pending_begin;
-  while (true) {
-    const size_t end = pending.find('\n', searched);
-    if (end != std::string::npos) {
-      line = std::string_view(pending).substr(pending_begin, end - pending_begin);
-      pending_begin = end + 1;
-      ++line_number;
-      return true;
-    }
-    const size_t held = pending.size() - pending_begin;
-    if (!read_more()) {
-      // A last line without its newline counts, unless the data itself was cut off.
-      if (held == 0 || !source->damage().empty()) return false;
-      line = std::string_view(pending).substr(pending_begin);
-      pending_begin = pending.size();
-      ++line_number;
-      return true;
-    }
-    searched = pending_begin + held;
+/// Opens the next file and finds out how its documents lie in it. False if it is one that cannot be read.
+bool CorpusReader::State::open_file() {
+  ++next_file;
+  line_number = 0;
+  shown = shown_path(file().path);
+  id_name = utf8_name(file().name);
+  documents_before = statistics.documents + statistics.duplicates;
+  try {
+    text.emplace(file().path, stage);
+  } catch (const Error& error) {
+    // A file that was named is what the person wants to be read; of a directory the rest may be worth having.
+    if (file().given || error.exit_code() == kExitInterrupted) throw;
+    const std::string what = error.what();
+    const std::string prefix = place() + ": ";
+    lost(statistics.unreadable, what.starts_with(prefix) ? what.substr(prefix.size()) : what, file().bytes);
+    return false;
   }
+  const bool whole = !text->hold(kLayoutBytes);
+  if (const std::string format = unread_format(text->held().substr(0, kFormatBytes)); !format.empty()) {
+    const std::string packing = text->source().packing();
+    lost(statistics.unread_formats, packing.empty() ? format : fmt::format("within {}, {}", packing, format),
+         file().bytes);
+    bytes_done += file().bytes;
+    text.reset();
+    return false;
+  }
+  text->drop(utf8_mark_bytes(text->held()));
+  layout = file_layout(file().path, text->held(), whole, options.text_field);
+  if (layout == FileLayout::json_array) array.emplace(*text, limit());
+  return true;
+}
+
+void CorpusReader::State::close_file() {
+  const int64_t documents = statistics.documents + statistics.duplicates - documents_before;
+  const int64_t taken = text->source().bytes_taken();
+  if (const std::string damage = text->damage(); !damage.empty()) {
+    const int64_t doubtful = text->source().bytes_doubtful();
+    const int64_t left = std::max<int64_t>(0, file().bytes - taken) + doubtful;
+    lost(statistics.truncated_files,
+         documents == 0 ? fmt::format("{}; nothing of it was read", damage)
+                        : fmt::format("{}; {} documents of it were read{}, what follows them is lost", damage,
+                                      format_count(documents), doubtful > 0 ? ", of which some may be wrong" : ""),
+         documents == 0 ? file().bytes : left);
+  } else if (array && !array->problem().empty()) {
+    lost(statistics.truncated_files,
+         fmt::format("{}; {} documents of it were read", array->problem(), format_count(documents)),
+         documents == 0 ? file().bytes : std::max<int64_t>(0, file().bytes - taken));
+  }
+  if (const std::string remark = text->source().remark(); !remark.empty())
+    say_once(fmt::format("{}: {}", place(), remark));
+  bytes_done += taken;
+  array.reset();
+  text.reset();
 }
 
 /// Counts the document, unless it is a duplicate.
 bool CorpusReader::State::accept(Document& document) {
-  if (!options.keep_duplicates && !seen.insert(hash64(document.text)).second) {
-    ++statistics.duplicates;
-    return false;
+  const uint64_t hash = hash64(document.text);
+  if (!options.keep_duplicates) {
+    constexpr size_t kWorthSaying = size_t{1} << 30;
+    if (!seen.insert(hash)) {
+      ++statistics.duplicates;
+      return false;
+    }
+    if (seen.bytes() >= kWorthSaying)
+      say_once("the hashes that find duplicates take 1 GiB and more; --keep-duplicates does without them");
   }
   ++statistics.documents;
   statistics.text_bytes += static_cast<int64_t>(document.text.size());
+  const uint64_t link[] = {digest.hash, hash};
+  digest = {statistics.documents, hash64({reinterpret_cast<const char*>(link), sizeof link})};
   return true;
 }
 
+void CorpusReader::State::too_long(const std::string& where) {
+  bad(statistics.too_long, where,
+      fmt::format("longer than {}; split it, or raise --max-document-bytes", format_bytes(options.document_bytes_max)));
+}
+
+/// The next line or array element, and its number in the file for ids and messages.
+bool CorpusReader::State::next_piece(std::string_view& piece, std::string& number, Piece& kind) {
+  kind = array ? array->next(piece) : text->next_line(piece, limit());
+  ++line_number;
+  number = std::to_string(line_number);
+  return kind != Piece::none;
+}
+
 bool CorpusReader::State::next_json_document(Document& document) {
-  std::string_view line;
+  std::string_view piece;
+  std::string number;
+  Piece kind = Piece::none;
   JsonLineFields fields;
-  while (next_line(line)) {
-    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string place = fmt::format("{}:{}", file().path.string(), line_number);
-    const std::string problem = parse_json_line(line, options.text_field, fields);
-    if (problem == "not UTF-8") {
-      bad(statistics.invalid_utf8, place, problem);
+  while (next_piece(piece, number, kind)) {
+    const std::string where = place() + ":" + number;
+    if (kind == Piece::too_long) {
+      too_long(where);
+      continue;
+    }
+    if (array == std::nullopt) piece.remove_prefix(utf8_mark_bytes(piece));  // of files that were joined
+    if (piece.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string problem = parse_json_line(piece, options.text_field, fields);
+    if (problem.starts_with("not UTF-8")) {
+      bad(statistics.invalid_utf8, where, problem);
     } else if (!problem.empty()) {
-      bad(statistics.broken_lines, place,
-          problem == "no text field" ? fmt::format("no text field '{}'", options.text_field) : problem);
+      bad(statistics.broken_lines, where, problem);
     } else if (fields.text.empty()) {
-      bad(statistics.empty, place, "empty document");
+      bad(statistics.empty, where, "empty document");
     } else {
       document.text = std::move(fields.text);
-      document.id = fields.id.empty() ? fmt::format("{}:{}", file().name, line_number) : std::move(fields.id);
-      document.place = place;
+      document.id = fields.id.empty() ? id_name + ":" + number : std::move(fields.id);
+      document.place = where;
       if (accept(document)) return true;
     }
   }
@@ -131,23 +191,42 @@ bool CorpusReader::State::next_json_document(Document& document) {
 }
 
 bool CorpusReader::State::next_whole_file(Document& document) {
-  while (read_more()) {
-  }
-  const std::string place = file().path.string();
-  if (!source->damage().empty()) return false;  // counted when the file is closed
-  if (pending.empty()) {
-    bad(statistics.empty, place, "empty document");
+  if (line_number++ > 0) return false;
+  if (text->hold(limit() + 1)) {
+    too_long(place());
     return false;
   }
-  if (const size_t invalid = find_invalid_utf8(pending); invalid != std::string::npos) {
-    bad(statistics.invalid_utf8, place, fmt::format("not UTF-8 at byte {}", invalid));
+  if (!text->damage().empty()) return false;  // counted when the file is closed
+  if (text->held().empty()) {
+    bad(statistics.empty, place(), "empty document");
     return false;
   }
-  document.text = std::move(pending);
-  document.id = file().name;
-  document.place = place;
-  pending.clear();
+  if (const size_t invalid = find_invalid_utf8(text->held()); invalid != std::string::npos) {
+    bad(statistics.invalid_utf8, place(), fmt::format("not UTF-8 at byte {}", invalid + 1));
+    return false;
+  }
+  document.text = text->take();
+  document.id = id_name;
+  document.place = place();
+  if (layout == FileLayout::json_value) {
+    JsonLineFields fields;
+    if (parse_json_line(document.text, options.text_field, fields).empty()) {
+      document.text = std::move(fields.text);
+      if (!fields.id.empty()) document.id = std::move(fields.id);
+      if (document.text.empty()) {
+        bad(statistics.empty, place(), "empty document");
+        return false;
+      }
+    } else if (statistics.json_texts++ == 0) {
+      statistics.json_text_first = place();
+    }
+  }
   return accept(document);
+}
+
+bool CorpusReader::State::next_in_file(Document& document) {
+  const bool pieces = layout == FileLayout::json_lines || layout == FileLayout::json_array;
+  return pieces ? next_json_document(document) : next_whole_file(document);
 }
 
 void CorpusReader::State::check_total() const {
@@ -156,83 +235,59 @@ void CorpusReader::State::check_total() const {
   if (statistics.documents == 0)
     fail("the corpus holds no usable document{}",
          statistics.bad_places.empty() ? "" : "; first problem: " + statistics.bad_places.front());
+  const double lost_fraction =
+      static_cast<double>(statistics.lost_bytes) / static_cast<double>(std::max<int64_t>(1, bytes_total));
+  if (bytes_total > 0 && lost_fraction > options.bad_fraction_max)
+    fail(
+        "{} of {} of the corpus cannot be read ({:.2g} %), more than {:g} %; mend or remove the files, or pass "
+        "--max-bad-fraction; first: {}",
+        format_bytes(statistics.lost_bytes), format_bytes(bytes_total), 100 * lost_fraction,
+        100 * options.bad_fraction_max, statistics.lost_places.front());
   if (total < kEnoughToJudge ||
       static_cast<double>(bad_documents) <= options.bad_fraction_max * static_cast<double>(total))
     return;
-  fail("{} of {} documents are bad, more than {:.0f} %; is this the right corpus and --text-field? first: {}",
-       bad_documents, total, 100 * options.bad_fraction_max, statistics.bad_places.front());
+  fail(
+      "{} of {} documents are bad, more than {:g} %; is this the right corpus and --text-field? If it is, pass "
+      "--max-bad-fraction; first: {}",
+      bad_documents, total, 100 * options.bad_fraction_max, statistics.bad_places.front());
 }
 
-CorpusReader::CorpusReader(CorpusOptions options) : state_(std::make_unique<State>()) {
-  state_->files = list_corpus_files(options.paths);
-  state_->options = std::move(options);
+CorpusReader::CorpusReader(CorpusOptions options, std::string stage) : state_(std::make_unique<State>()) {
+  State& s = *state_;
+  CorpusFiles listed = list_corpus_files(options);
+  s.options = std::move(options);
+  s.stage = std::move(stage);
+  s.files = std::move(listed.files);
+  for (const CorpusFile& file : s.files) s.bytes_total += file.bytes;
+  for (const std::string& problem : listed.problems) {
+    ++s.statistics.unreadable;
+    ++s.statistics.lost_files;
+    for (std::vector<std::string>* places : {&s.statistics.bad_places, &s.statistics.lost_places})
+      if (places->size() < kPlacesKept) places->push_back(problem);
+  }
 }
 CorpusReader::~CorpusReader() = default;
 
 bool CorpusReader::next(Document& document) {
   State& s = *state_;
   while (true) {
-    if (s.source == nullptr) {
-      if (s.next_file == s.files.size()) {
-        s.check_total();
-        return false;
-      }
-      s.source = ByteSource::open(s.files[s.next_file++].path);
-      s.source_ended = false;
-      s.line_number = 0;
-    }
-    if (s.file().json_lines) {
-      if (s.next_json_document(document)) return true;
+    if (s.text) {
+      if (s.next_in_file(document)) return true;
       s.close_file();
+    } else if (s.next_file == s.files.size()) {
+      s.check_total();
+      return false;
     } else {
-      const bool found = s.next_whole_file(document);
-      s.close_file();
-      if (found) return true;
+      s.open_file();
     }
   }
 }
 
 const CorpusStatistics& CorpusReader::statistics() const { return state_->statistics; }
+const CorpusDigest& CorpusReader::digest() const { return state_->digest; }
 int64_t CorpusReader::bytes_read() const {
-  return state_->bytes_done + (state_->source != nullptr ? state_->source->bytes_taken() : 0);
+  return state_->bytes_done + (state_->text ? state_->text->source().bytes_taken() : 0);
 }
-int64_t CorpusReader::bytes_total() const {
-  int64_t total = 0;
-  for (const CorpusFile& file : state_->files) total += file.bytes;
-  return total;
-}
-
-void warn_of_bad_documents(const CorpusStatistics& statistics) {
-  if (statistics.bad() == 0) return;
-  warn(fmt::format("{} bad documents skipped ({} empty, {} not UTF-8, {} broken lines, {} damaged files), first: {}",
-                   statistics.bad(), statistics.empty, statistics.invalid_utf8, statistics.broken_lines,
-                   statistics.truncated_files, statistics.bad_places.front()));
-}
-
-Json corpus_statistics_json(const CorpusStatistics& statistics) {
-  return {{"documents", statistics.documents},
-          {"text_bytes", statistics.text_bytes},
-          {"duplicates", statistics.duplicates},
-          {"empty", statistics.empty},
-          {"invalid_utf8", statistics.invalid_utf8},
-          {"broken_lines", statistics.broken_lines},
-          {"truncated_files", statistics.truncated_files},
-          {"bad_places", statistics.bad_places}};
-}
-
-HeldOutSplit HeldOutSplit::for_corpus(int64_t documents, double valid_fraction, int64_t minimum) {
-  constexpr double kMost = 0.25;
-  constexpr double kMargin = 1.3;  // the hash deals documents out at random: some more than the minimum are aimed at
-  const double needed = documents > 0 ? kMargin * static_cast<double>(minimum) / static_cast<double>(documents) : kMost;
-  const double fraction = std::min(kMost, std::max(valid_fraction, needed));
-  return {fraction, fraction};
-}
-
-Split HeldOutSplit::side(std::string_view text) const {
-  constexpr uint64_t kSplitSeed = 0x63627463;  // another hash than the one that finds duplicates
-  const double u = static_cast<double>(hash64(text, kSplitSeed)) * 0x1p-64;
-  if (u < valid_fraction) return Split::valid;
-  return u >= 1 - tune_fraction ? Split::tune : Split::train;
-}
+int64_t CorpusReader::bytes_total() const { return state_->bytes_total; }
 
 }  // namespace cbtm

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -13,7 +14,17 @@ struct JsonLineFields {
 };
 
 /// Reads one JSON object and takes `text_field` (a string) and "id" (a string or a number) from its top level; all else
-/// is checked and skipped. Of repeated keys the last counts. Returns "" or what is wrong with the line.
+/// is checked and skipped. Of repeated keys the last counts. Returns "" or what is wrong with the line, for people; it
+/// begins with "not UTF-8" if that is it.
 std::string parse_json_line(std::string_view line, std::string_view text_field, JsonLineFields& fields);
+
+/// What a piece of text is, as JSON.
+enum class JsonShape : uint8_t {
+  object,     ///< one whole object, blanks around it
+  beginning,  ///< the beginning of an object, which only ends too early
+  other
+};
+/// `has_text`: it has (as far as it goes) a text field that is a string.
+JsonShape json_shape(std::string_view text, std::string_view text_field, bool& has_text);
 
 }  // namespace cbtm

@@ -3,7 +3,9 @@
 #include <fstream>
 
 #include "cbtm/base/error.h"
+#include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
+#include "cbtm/corpus/document_batches.h"
 #include "cbtm/dataset/indexed_dataset.h"
 #include "cbtm/ensemble/evaluate.h"
 #include "cbtm/run/cluster_manifest.h"
@@ -33,23 +35,25 @@ std::vector<EvaluationDocument> run_documents(const RunDirectory& run, const std
 
 std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, const Tokenizer& tokenizer,
                                                  CorpusStatistics& statistics) {
-  CorpusReader reader(corpus);
+  DocumentBatches batches(corpus, "reading the corpus");
+  Progress progress("reading");
   std::vector<EvaluationDocument> documents;
-  std::vector<std::string> texts;
-  Document document;
-  while (reader.next(document)) {
-    documents.push_back({document.id, {}});
-    texts.push_back(std::move(document.text));
+  for (std::vector<Document> batch; batches.next(batch);) {
+    const size_t first = documents.size();
+    for (Document& document : batch) documents.push_back({std::move(document.id), {}});
+    parallel_ranges(static_cast<int64_t>(batch.size()), 1e5, [&](int64_t begin, int64_t end) {
+      Encoder encoder(tokenizer);
+      for (int64_t i = begin; i < end; ++i) {
+        std::vector<int32_t>& ids = documents[first + static_cast<size_t>(i)].ids;
+        encoder.encode(batch[static_cast<size_t>(i)].text, {}, ids);
+        ids.push_back(tokenizer.eos_id());
+        ids.shrink_to_fit();  // all documents are held at once
+      }
+    });
+    if (progress.seconds() > 1)
+      progress.update(fmt::format("{} documents", format_count(static_cast<int64_t>(documents.size()))));
   }
-  statistics = reader.statistics();
-  parallel_ranges(static_cast<int64_t>(texts.size()), 1e5, [&](int64_t begin, int64_t end) {
-    Encoder encoder(tokenizer);
-    for (int64_t i = begin; i < end; ++i) {
-      std::vector<int32_t>& ids = documents[static_cast<size_t>(i)].ids;
-      encoder.encode(texts[static_cast<size_t>(i)], {}, ids);
-      ids.push_back(tokenizer.eos_id());
-    }
-  });
+  statistics = batches.reader().statistics();
   return documents;
 }
 

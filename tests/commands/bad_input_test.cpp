@@ -78,9 +78,17 @@ TEST_CASE("compressed files that are cut short or damaged are named") {
     succeed(cluster(work.path(), {"--corpus", name, "--redo"}));
     write(work / name, std::string_view(whole).substr(0, whole.size() - 40));
     write(work / "good.jsonl", good);
-    const Outcome outcome = succeed(cluster(work.path(), {"--corpus", "good.jsonl", name, "--redo"}));
+    const Outcome outcome =
+        succeed(cluster(work.path(), {"--corpus", "good.jsonl", name, "--redo", "--max-bad-fraction", "0.5"}));
     CHECK(outcome.errors.find("1 damaged files") != std::string::npos);
+    // Said when it is read, and again in the last line.
     CHECK(outcome.errors.find(name) != std::string::npos);
+    CHECK(outcome.errors.rfind("were not read to their end") > outcome.errors.rfind("bad documents skipped"));
+    std::string half = whole;
+    half.replace(whole.size() / 2, whole.size() / 4, std::string(whole.size() / 4, '\x55'));
+    write(work / name, half);
+    check_error(cluster(work.path(), {"--corpus", "good.jsonl", name, "--redo"}), kExitFailure, "--max-bad-fraction");
+    write(work / name, std::string_view(whole).substr(0, whole.size() - 40));
     check_error(cluster(work.path(), {"--corpus", name, "--redo", "--on-bad-document", "fail"}), kExitFailure, name);
     std::string damaged = whole;
     for (size_t i = whole.size() / 2; i < whole.size() / 2 + 20; ++i) damaged[i] = static_cast<char>(damaged[i] ^ 0x55);

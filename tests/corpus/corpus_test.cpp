@@ -1,55 +1,15 @@
 #include "cbtm/corpus/corpus.h"
 
 #include <doctest/doctest.h>
-#include <zlib.h>
-#include <zstd.h>
-
-#include <fstream>
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/philox.h"
 #include "corpus/json_line.h"
+#include "tests/corpus/reading.h"
 #include "tests/temporary_directory.h"
 
 namespace cbtm {
 namespace {
-
-void write(const std::filesystem::path& path, std::string_view text) {
-  std::filesystem::create_directories(path.parent_path());
-  std::ofstream(path, std::ios::binary) << text;
-}
-
-std::string gzip(const std::string& text) {
-  z_stream stream{};
-  deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
-  std::string out(text.size() + 200, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
-  stream.avail_in = static_cast<uInt>(text.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  deflate(&stream, Z_FINISH);
-  out.resize(stream.total_out);
-  deflateEnd(&stream);
-  return out;
-}
-
-std::string zstd(const std::string& text) {
-  std::string out(ZSTD_compressBound(text.size()), '\0');
-  out.resize(ZSTD_compress(out.data(), out.size(), text.data(), text.size(), 3));
-  return out;
-}
-
-struct Read {
-  std::vector<Document> documents;
-  CorpusStatistics statistics;
-};
-Read read(CorpusOptions options) {
-  CorpusReader reader(std::move(options));
-  Read result;
-  for (Document document; reader.next(document);) result.documents.push_back(document);
-  result.statistics = reader.statistics();
-  return result;
-}
 
 TEST_CASE("all formats are read, in sorted order, with ids that do not depend on the place") {
   std::vector<std::vector<std::string>> ids;

@@ -23,7 +23,8 @@ struct EvaluationDocument {
 
 /// All documents of a split ("train", "valid", "tune") of a run's shards.
 std::vector<EvaluationDocument> run_documents(const RunDirectory& run, const std::string& split);
-/// Documents of corpus files; `statistics` gets what was read.
+/// Documents of corpus files, read once; `statistics` gets what was read. Memory: 4 bytes for each token, and a batch
+/// of texts.
 std::vector<EvaluationDocument> corpus_documents(const CorpusOptions& corpus, const Tokenizer& tokenizer,
                                                  CorpusStatistics& statistics);
 
