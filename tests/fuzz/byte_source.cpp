@@ -17,7 +17,7 @@ constexpr size_t kUnpackedMax = 32 << 20;
 void read(std::string_view input) {
   const InputFiles files;
   files.write("data", input);
-  const std::unique_ptr<ByteSource> source = ByteSource::open(files / "data");
+  const std::unique_ptr<ByteSource> source = ByteSource::open(files / "data", "reading");
   std::vector<char> out(1 << 16);
   size_t total = 0;
   for (size_t bytes = 1; bytes > 0 && total < kUnpackedMax; total += bytes) bytes = source->read(out);
