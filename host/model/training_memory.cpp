@@ -35,6 +35,10 @@ TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptC
   int64_t free_bytes = std::numeric_limits<int64_t>::max() - shape.host_bytes_present;
   for (const Device* device : devices) free_bytes = std::min(free_bytes, device->free_bytes());
   free_bytes += shape.host_bytes_present;
+  // The plan is what a process takes to within 5 percent; where the host's memory is the device's, that much stays
+  // free.
+  constexpr double kPlanAccuracy = 0.05;
+  if (shape.host_bytes > 0) free_bytes = static_cast<int64_t>(static_cast<double>(free_bytes) / (1 + kPlanAccuracy));
   const int64_t bytes_max = budget_bytes > 0 ? std::min(budget_bytes, free_bytes) : free_bytes;
   const Device& device = *devices.front();
   const ParameterMemory parameters = parameter_memory(config, shape.dtype, static_cast<int64_t>(devices.size()));
