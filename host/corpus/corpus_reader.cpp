@@ -230,7 +230,8 @@ bool CorpusReader::State::next_in_file(Document& document) {
 }
 
 void CorpusReader::State::check_total() const {
-  const int64_t bad_documents = statistics.bad();
+  // Empty documents are counted and said, but people's files hold many of them: they are no sign of a wrong file.
+  const int64_t bad_documents = statistics.bad() - statistics.empty;
   const int64_t total = statistics.documents + statistics.duplicates + bad_documents;
   if (statistics.documents == 0)
     fail("the corpus holds no usable document{}",

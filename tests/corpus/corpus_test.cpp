@@ -121,5 +121,17 @@ TEST_CASE("the held-out split is stable, has the wanted size, and its sides are 
   CHECK(HeldOutSplit::for_corpus(20, 0.01).valid_fraction == 0.25);
 }
 
+TEST_CASE("empty documents are counted, however many there are, and do not make a corpus a wrong one") {
+  const TemporaryDirectory directory;
+  {
+    std::ofstream file(directory / "c.jsonl");
+    for (int i = 0; i < 200; ++i) file << "{\"text\": \"" << (i % 3 == 0 ? "" : "text " + std::to_string(i)) << "\"}\n";
+  }
+  CorpusReader reader({.paths = {(directory / "c.jsonl").string()}});
+  for (Document document; reader.next(document);) CHECK_FALSE(document.text.empty());
+  CHECK(reader.statistics().empty == 67);
+  CHECK(reader.statistics().documents == 133);
+}
+
 }  // namespace
 }  // namespace cbtm
