@@ -54,7 +54,7 @@ bool begins_as(OutputKind kind, std::string_view bytes) {
     case OutputKind::json:
     case OutputKind::json_lines: return first != std::string_view::npos && (bytes[first] == '{' || bytes[first] == '[');
     case OutputKind::safetensors: return bytes.size() > 8 && bytes[8] == '{';
-    case OutputKind::html: return bytes.substr(0, 15) == "<!doctype html>" || bytes.substr(0, 15) == "<!DOCTYPE html>";
+    case OutputKind::html: return bytes.find("cbtm</title>") != std::string_view::npos;
   }
   return false;
 }
@@ -79,7 +79,7 @@ const char* kind_name(OutputKind kind) {
     case OutputKind::json: return "a JSON result";
     case OutputKind::json_lines: return "JSON lines";
     case OutputKind::safetensors: return "a safetensors file";
-    case OutputKind::html: return "an HTML page";
+    case OutputKind::html: return "a report of cbtm";
   }
   return "?";
 }
@@ -87,7 +87,7 @@ const char* kind_name(OutputKind kind) {
 void check_kind(const fs::path& path, OutputKind kind) {
   const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file < 0) fail("{}: a file that cannot be read stands there: {}; name another", path.string(), errno_text());
-  char bytes[256];
+  char bytes[1024];
   const ssize_t count = ::read(file, bytes, sizeof bytes);
   ::close(file);
   if (count == 0) return;

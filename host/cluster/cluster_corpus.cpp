@@ -196,10 +196,10 @@ Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOpt
   clusters["sizes"] = labelled.sizes;
   clusters["top_terms"] = fit.router->parts().top_terms;
   clusters["map"] = map_sample(fit);
-  clusters["files"] = shard_hashes(output.path(), options.clusters);
   clusters.update(stage);
   // Shards, router and clusters.json are one set, and appear in one rename; then their copies are brought up to date.
   fit.router->save(output.path() / run.shards_router().filename());
+  clusters["files"] = shard_hashes(output.path(), options.clusters);
   write_json_file(output.path() / run.shards_clusters_json().filename(), clusters);
   output.commit();
   publish_clusters(run);

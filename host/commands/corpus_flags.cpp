@@ -53,7 +53,7 @@ CorpusOptions corpus_options_of_run(const CommandLine& line, const RunDirectory&
   options.exclude.push_back(run.root());
   check_corpus(options);
   exclude_own_outputs(options, run);
-  spool_streams(options, run.root(), redo || !made_from_a_corpus(run));
+  spool_streams(options, run.root(), redo && made_from_a_corpus(run));
   return options;
 }
 

@@ -51,8 +51,11 @@ void keep(const std::string& stream, const fs::path& kept, bool may_replace) {
   }
   if (before == bytes && hash_file_hex(kept) == hash.hex()) return;
   if (before > 0 && !may_replace)
-    fail("{} is not what {} keeps and this run was made from; pass --redo to make it again, or another --out", source,
-         shown_path(kept));
+    fail(
+        "{} is not what {} keeps; pass --redo if this run was made from that and is to be made again, move the file "
+        "away, "
+        "or name another --out",
+        source, shown_path(kept));
   file.commit();
 }
 

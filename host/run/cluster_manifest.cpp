@@ -62,7 +62,14 @@ void publish_clusters(const RunDirectory& run) {
   if (is_current()) return;
   const FileLock lock(run.root() / ".run.lock");
   recover_directory(run.router());
-  if (!same_router(run.router(), run.shards_router())) copy_router(run.shards_router(), run.router());
+  if (!same_router(run.router(), run.shards_router())) {
+    // A damaged original must not replace a good copy.
+    const Json clusters = read_json_file(run.shards_clusters_json());
+    if (const auto hashes = clusters.find("files"); hashes != clusters.end())
+      for (const char* name : kRouterFiles)
+        verify_content(run.shards(), (run.shards_router().filename() / name).string(), *hashes);
+    copy_router(run.shards_router(), run.router());
+  }
   if (!same_contents(run.clusters_json(), run.shards_clusters_json())) {
     check_writable(run.clusters_json(), OutputKind::json);
     write_json_file(run.clusters_json(), read_json_file(run.shards_clusters_json()));
@@ -105,6 +112,7 @@ Json shard_hashes(const fs::path& directory, int64_t clusters) {
   for (int64_t cluster = 0; cluster < clusters; ++cluster)
     for (const char* split : {"train", "valid", "tune"})
       for (const char* suffix : kShardSuffixes) names.push_back(shard_file(cluster, split, suffix));
+  for (const char* name : kRouterFiles) names.push_back(std::string("router/") + name);
   return content_hashes(directory, names);
 }
 

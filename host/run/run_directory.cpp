@@ -113,6 +113,10 @@ void prepare_run_directory(const RunDirectory& run) {
   for (const fs::path& file : {run.run_json(), run.clusters_json()})
     if (fs::exists(file)) check_writable(file, OutputKind::json);
   if (fs::exists(run.report())) check_writable(run.report(), OutputKind::html);
+  if (fs::exists(run.clusters_json()) && !fs::exists(run.shards_clusters_json()) &&
+      !read_json_file(run.clusters_json()).contains("router_hash"))
+    fail("{}: another file stands there, not one of cbtm; it is left as it is: move it away, or name another directory",
+         run.clusters_json().string());
   if (fs::exists(run.run_json())) find_stage(run, "tokenizer");  // a foreign or damaged run.json is said now
   if (::access(run.root().c_str(), W_OK) != 0) fail("{}: cannot be written: {}", run.root().string(), errno_text());
 }

@@ -139,6 +139,16 @@ void verify_shards(const RunDirectory& run, const Json& clusters, int64_t first,
     for (const char* split : {"train", "tune"}) verify_shard(run, clusters, cluster, split);
 }
 
+/// The shards' ids are of one tokenizer, which goes into every model's directory.
+void check_run_tokenizer(const RunDirectory& run, const Json& clusters, const Tokenizer& tokenizer) {
+  if (clusters["tokenizer_hash"] == tokenizer.content_hash()) return;
+  fail(
+      "{}: is not the tokenizer that the shards were made with; it was changed or damaged: restore it, or cluster "
+      "again "
+      "with --redo",
+      run.tokenizer().string());
+}
+
 std::filesystem::path work_directory(const RunDirectory& run, int64_t cluster) {
   return run.root() / "training" /
          (cluster == kBaseline ? "baseline" : "expert-" + RunDirectory::cluster_name(cluster));
@@ -174,6 +184,7 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
   const Json clusters = read_clusters(run);
   const auto count = clusters["clusters"].get<int64_t>();
   const Tokenizer tokenizer = Tokenizer::load(run.tokenizer());
+  check_run_tokenizer(run, clusters, tokenizer);
   StageRecord record{.name = "seed",
                      .settings = training_settings_json(settings),
                      .inputs = {{"tokenizer", tokenizer.content_hash()}},
@@ -242,6 +253,7 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
   if (!std::filesystem::exists(run.seed()))
     fail("{}: there is no seed to branch from; run cbtm train_seed --run {} first", run.seed().string(),
          run.root().string());
+  check_run_tokenizer(run, clusters, Tokenizer::load(run.tokenizer()));
   const std::filesystem::path result_path = baseline ? run.baseline() : run.expert(cluster);
   const std::string name = baseline ? "baseline" : "expert/" + RunDirectory::cluster_name(cluster);
 

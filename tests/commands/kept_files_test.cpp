@@ -204,6 +204,33 @@ TEST_CASE("a damaged copy of the router beside the experts is made again from th
   CHECK(fs::exists(run / "run/router/router.safetensors"));
 }
 
+TEST_CASE("a damaged original of the router does not replace a good copy; a changed tokenizer is not trained with") {
+  const TinyRunCopy run;
+  const std::string good = file_contents(run / "run/router/router.safetensors");
+  flip_byte(run / "run/shards/router/router.safetensors", static_cast<int64_t>(good.size()) - 5);
+  check_refused(run_cbtm(kExpert, run.path()), 1, "router.safetensors: damaged or replaced");
+  CHECK(file_contents(run / "run/router/router.safetensors") == good);
+  flip_byte(run / "run/shards/router/router.safetensors", static_cast<int64_t>(good.size()) - 5);
+
+  const std::string merges = file_contents(run / "run/tokenizer/merges.txt");
+  write(run / "run/tokenizer/merges.txt", merges.substr(0, merges.rfind('\n', merges.size() - 2) + 1));
+  check_refused(run_cbtm(kExpert, run.path()), 1, "is not the tokenizer that the shards were made with");
+}
+
+TEST_CASE("a file of somebody's is not taken for what a run keeps there") {
+  for (const std::string name : {"clusters.json", "run.json", "report.html", "stdin.jsonl"}) {
+    CAPTURE(name);
+    const TinyRunCopy run;
+    const std::string precious = name == "report.html" ? "<!DOCTYPE html><title>mine</title>" : "{\"mine\": 1}\n";
+    write(run / ("project/" + name), precious);
+    std::vector<std::string> command = kCluster;
+    command.back() = "project";
+    if (name == "stdin.jsonl") command[2] = "-";
+    check_refused(run_cbtm(command, run.path(), file_contents(run / "corpus.jsonl")), 1, name);
+    CHECK(file_contents(run / ("project/" + name)) == precious);
+  }
+}
+
 TEST_CASE("a run is clustered by one process at a time, and not while its shards are trained on") {
   const TinyRunCopy run;
   Process training(cbtm_command(tiny_training({"train_expert", "--shard", "0"}, {"--steps", "1000000"})), run.path());
