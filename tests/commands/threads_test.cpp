@@ -30,7 +30,9 @@ std::map<std::string, std::string> contents(const fs::path& directory) {
   std::map<std::string, std::string> files;
   for (const auto& entry : fs::recursive_directory_iterator(directory)) {
     const std::string name = fs::relative(entry.path(), directory).string();
-    if (!entry.is_regular_file() || name.ends_with("run.json") || name == "corpus-hashes.json" || name.ends_with(".html")) continue;
+    if (!entry.is_regular_file() || name.ends_with("run.json") || name == "corpus-hashes.json" ||
+        name.ends_with(".html"))
+      continue;
     std::string text = file_contents(entry.path());
     if (name.ends_with(".json") && !name.ends_with("vocab.json")) {
       Json json = Json::parse(text);

@@ -22,7 +22,8 @@ int64_t train_tokens(const Json& clusters);
 /// Puts the copies of a set that lies in RUN/shards beside it: RUN/router and RUN/clusters.json.
 void publish_clusters(const RunDirectory& run);
 
-/// Content hashes of all files of the shards and of their router in `directory`, by path relative to it, for clusters.json.
+/// Content hashes of all files of the shards and of their router in `directory`, by path relative to it, for
+/// clusters.json.
 Json shard_hashes(const std::filesystem::path& directory, int64_t clusters);
 
 /// Checks the files of a shard's split ("train", "valid", "tune") against clusters.json: see verify_content.
