@@ -18,7 +18,10 @@ Fit fit_on(Device& device) {
   options.clusters = 5;
   options.dimensions = 14;
   options.restarts = 1;
-  return fit_router(device, options, {.valid_fraction = 0.05, .tune_fraction = 0.05}, 328);
+  CorpusReader reader(options.corpus);
+  for (Document document; reader.next(document);) {
+  }
+  return fit_router(device, options, {.valid_fraction = 0.05, .tune_fraction = 0.05}, reader.digest());
 }
 
 /// Length of what the columns of a [rows, dimensions] have outside the space that those of b span: at least the sine of
