@@ -129,6 +129,11 @@ void check_replaceable(const fs::path& path) {
     fail("{}: {}; it is left as it is: name another directory, or move that away", path.string(), foreign);
 }
 
+bool is_output_directory(const fs::path& path) {
+  std::set<std::string> names;
+  return read_list(path, names);
+}
+
 AtomicDirectory::AtomicDirectory(fs::path final_path) {
   check_replaceable(final_path);
   final_path_ = followed(final_path);

@@ -71,6 +71,7 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
     const Tokenizer given = Tokenizer::load(line.path("tokenizer"));
     record.inputs["tokenizer"] = given.content_hash();
     if (!stage_is_due(run, record, run.tokenizer(), redo)) return;
+    check_replaceable(run.tokenizer());
     AtomicDirectory output(run.tokenizer());
     given.save(output.path());
     output.commit();
@@ -80,6 +81,7 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
                        {"min_frequency", line.integer("min-frequency", 0)}};
     record.inputs["corpus"] = corpus_fingerprint(corpus, run.root() / kCorpusHashes);
     if (!stage_is_due(run, record, run.tokenizer(), redo)) return;
+    check_replaceable(run.tokenizer());
     const auto start = std::chrono::steady_clock::now();
     CorpusStatistics read;  // clustering reads the same again and says what is bad
     record.summary = train_corpus_tokenizer(corpus, record.settings["vocab_size"], record.settings["min_frequency"],
@@ -125,6 +127,7 @@ Json run_cluster_stage(Device& device, const RunDirectory& run, const CommandLin
       return clusters;
     }
   }
+  for (const std::filesystem::path& output : {run.shards(), run.router()}) check_replaceable(output);
   const auto start = std::chrono::steady_clock::now();
   const Json clusters =
       cluster_corpus(device, tokenizer, options, run,

@@ -100,15 +100,17 @@ void prepare_run_directory(const RunDirectory& run) {
       remove_abandoned_outputs(entry->path());
       remove_abandoned_outputs(entry->path() / "experts");
     }
-  for (const fs::path& directory :
-       {run.tokenizer(), run.router(), run.shards(), run.seed(), run.baseline(), run.experts_router()}) {
-    recover_directory(directory);
-    check_replaceable(directory);
-  }
+  // What cbtm made is looked at again when it is to be replaced; a model that somebody put there may be used as it is.
+  std::vector<fs::path> places = {run.tokenizer(), run.router(),   run.shards(),
+                                  run.seed(),      run.baseline(), run.experts_router()};
   for (auto entry = fs::directory_iterator(run.experts(), error); !error && entry != fs::directory_iterator();
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name.size() >= 3 && name.find_first_not_of("0123456789") == std::string::npos) check_replaceable(entry->path());
+    if (name.size() >= 3 && name.find_first_not_of("0123456789") == std::string::npos) places.push_back(entry->path());
+  }
+  for (const fs::path& place : places) {
+    recover_directory(place);
+    if (!is_output_directory(place) && !fs::exists(place / "config.json", error)) check_replaceable(place);
   }
   for (const fs::path& file : {run.run_json(), run.clusters_json()})
     if (fs::exists(file)) check_writable(file, OutputKind::json);

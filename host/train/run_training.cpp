@@ -23,15 +23,20 @@ bool due(const RunDirectory& run, const StageRecord& wanted, const std::filesyst
          const std::filesystem::path& work, bool redo) {
   recover_directory(result);
   std::error_code error;
-  if (!std::filesystem::exists(result) || std::filesystem::is_empty(result, error)) return true;
-  check_replaceable(result);
+  if (!std::filesystem::exists(result) || std::filesystem::is_empty(result, error)) {
+    check_replaceable(result);
+    return true;
+  }
   if (redo) {
     std::optional<ExpertCard> card;
     try {
       card = read_expert_card(result);
     } catch (const Error&) {  // damaged: --redo makes it again
     }
-    if (!card || card->inputs.is_null() || !stage_difference(card->settings, card->inputs, wanted).empty()) return true;
+    if (!card || card->inputs.is_null() || !stage_difference(card->settings, card->inputs, wanted).empty()) {
+      check_replaceable(result);
+      return true;
+    }
   }
   const std::optional<ExpertCard> card = read_expert_card(result);
   if (!card || card->inputs.is_null())

@@ -106,6 +106,19 @@ TEST_CASE("the places of a run that somebody uses are refused before any work") 
   CHECK(file_contents(run / "run/experts/001/notes.txt") == "precious");
 }
 
+TEST_CASE("files that somebody adds to finished models are kept, and in nobody's way") {
+  const TinyRunCopy run;
+  succeed(run_cbtm(kExpert, run.path()));
+  write(run / "run/experts/001/README.md", "precious");
+  write(run / "run/shards/notes.txt", "precious");
+  succeed(run_cbtm(kCluster, run.path()));
+  succeed(run_cbtm(kExpert, run.path()));
+  succeed(run_cbtm(tiny_training({"train_expert", "--shard", "0"}, {"--steps", "3"}), run.path()));
+  check_refused(run_cbtm(with(kCluster, {"--redo", "--restarts", "1"}), run.path()), 1, "notes.txt");
+  CHECK(file_contents(run / "run/experts/001/README.md") == "precious");
+  CHECK(file_contents(run / "run/shards/notes.txt") == "precious");
+}
+
 TEST_CASE("results written to standard output are added to what it leads to") {
   const TinyRunCopy run;
   write(run / "log.txt", "earlier\n");

@@ -42,7 +42,7 @@ TEST_CASE("a run is refused where its places are taken") {
   const TemporaryDirectory directory;
   write_file_atomically(directory / "file", "precious");
   CHECK_THROWS_WITH_AS(prepare_run_directory(RunDirectory(directory / "file")), doctest::Contains("is a file"), Error);
-  for (const std::string name : {"tokenizer/notes.txt", "experts/000/notes.txt", "shards/mine", "seed/config.json",
+  for (const std::string name : {"tokenizer/notes.txt", "experts/000/notes.txt", "shards/mine", "seed/notes.txt",
                                  "report.html", "run.json", "clusters.json"}) {
     CAPTURE(name);
     const TemporaryDirectory own;

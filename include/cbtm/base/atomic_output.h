@@ -67,6 +67,9 @@ inline constexpr const char* kOutputList = ".cbtm-files";
 /// Commands call this for their outputs before any work.
 void check_replaceable(const std::filesystem::path& path);
 
+/// Whether cbtm made what stands there, even if something was added to it since.
+bool is_output_directory(const std::filesystem::path& path);
+
 /// Removes a directory that cbtm made. Files that somebody added to it stay where they are, and are named in a warning.
 /// Nothing happens if it is not there.
 void remove_output_directory(const std::filesystem::path& path);
