@@ -36,7 +36,7 @@ void check_bounded(const Outcome& outcome) {
   CHECK(std::count(outcome.errors.begin(), outcome.errors.end(), '\n') <= 3);
   CHECK(outcome.errors.size() < 2000);
 #ifndef __SANITIZE_ADDRESS__
-  CHECK(outcome.cpu_seconds < 1.5);
+  CHECK(outcome.cpu_seconds < 5);  // what these took before: 20 s and more, or all memory
   CHECK(outcome.peak_bytes < 600 << 20);
 #endif
 }
