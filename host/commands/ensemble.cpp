@@ -78,8 +78,13 @@ double temperature_flag(Device& device, const CommandLine& line, const ExpertSet
   const double best =
       tune_temperature(device, experts, run_documents(RunDirectory(root), "tune"), options, temperature_candidates());
   say(fmt::format("router temperature {} is best on the tune documents of {}", best, root.string()));
-  if (const std::filesystem::path own = line.path("experts") / "router"; std::filesystem::exists(own))
-    record_temperature(experts.router(), best, options.mixtures.front().distance_power, own);
+  if (const std::filesystem::path own = line.path("experts") / "router"; std::filesystem::exists(own)) {
+    try {
+      record_temperature(experts.router(), best, options.mixtures.front().distance_power, own);
+    } catch (const Error& error) {  // a read-only directory, or a router that somebody else put there
+      warn(fmt::format("the temperature is used, but not recorded: {}", error.what()));
+    }
+  }
   return best;
 }
 
