@@ -3,6 +3,7 @@
 #include <csignal>
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <string_view>
 
@@ -65,6 +66,9 @@ int main(int argc, char** argv) {
     return error.exit_code();
   } catch (const std::bad_alloc&) {
     fmt::print(stderr, "cbtm: out of memory; close other programs, or lower --micro-batch, --sequence or --memory\n");
+    return kExitFailure;
+  } catch (const std::filesystem::filesystem_error& error) {
+    fmt::print(stderr, "cbtm: {}: {}\n", error.path1().string(), error.code().message());
     return kExitFailure;
   } catch (const std::exception& error) {
     fmt::print(stderr, "cbtm: {}\n", error.what());

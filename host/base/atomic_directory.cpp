@@ -53,7 +53,7 @@ std::string foreign_content(const fs::path& directory) {
   std::set<std::string> names;
   if (!read_list(directory, names)) {
     const auto first = fs::directory_iterator(directory, error);
-    return fmt::format("holds '{}' and was not made by cbtm",
+    return fmt::format("holds '{}' and was not made by cbtm, or lost its .cbtm-files",
                        first == fs::directory_iterator() ? "?" : first->path().filename().string());
   }
   for (const std::string& file : files_below(directory))

@@ -51,9 +51,14 @@ std::optional<int> named_descriptor(fs::path path) {
 bool begins_as(OutputKind kind, std::string_view bytes) {
   const size_t first = bytes.find_first_not_of(" \t\r\n");
   switch (kind) {
-    case OutputKind::json:
-    case OutputKind::json_lines: return first != std::string_view::npos && (bytes[first] == '{' || bytes[first] == '[');
-    case OutputKind::safetensors: return bytes.size() > 8 && bytes[8] == '{';
+    case OutputKind::json: return first != std::string_view::npos && (bytes[first] == '{' || bytes[first] == '[');
+    case OutputKind::json_result: return bytes.starts_with("{\n  \"_made_by\": \"cbtm ");
+    case OutputKind::id_lists:
+      return bytes.size() > 1 && bytes[0] == '[' && (bytes[1] == ']' || (bytes[1] >= '0' && bytes[1] <= '9'));
+    case OutputKind::token_details:
+      return bytes.starts_with("{\"id\":") && bytes.find("\"log_probabilities\":") != std::string_view::npos;
+    case OutputKind::decoded_lines: return bytes.starts_with("{\"text\":\"");
+    case OutputKind::logits: return bytes.size() > 8 && bytes.find("\"logits\":") != std::string_view::npos;
     case OutputKind::html: return bytes.find("cbtm</title>") != std::string_view::npos;
   }
   return false;
@@ -76,9 +81,12 @@ bool is_one_json_value(const fs::path& path) {
 
 const char* kind_name(OutputKind kind) {
   switch (kind) {
-    case OutputKind::json: return "a JSON result";
-    case OutputKind::json_lines: return "JSON lines";
-    case OutputKind::safetensors: return "a safetensors file";
+    case OutputKind::json: return "a JSON file";
+    case OutputKind::json_result: return "a result of cbtm";
+    case OutputKind::id_lists: return "encoded text of cbtm";
+    case OutputKind::token_details: return "log-probabilities of cbtm";
+    case OutputKind::decoded_lines: return "decoded text of cbtm";
+    case OutputKind::logits: return "logits of cbtm";
     case OutputKind::html: return "a report of cbtm";
   }
   return "?";

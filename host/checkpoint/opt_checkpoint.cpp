@@ -184,7 +184,16 @@ struct HashedTensor {
   int64_t bytes;
 };
 
-std::string hash_of(const std::vector<HashedTensor>& tensors) {
+/// What of config.json the meaning of the weights depends on.
+std::string architecture_text(const OptConfig& c) {
+  return fmt::format("opt {} {} {} {} {} {} {} {} {} {} {} {}\n", c.vocab_size, c.hidden_size, c.num_hidden_layers,
+                     c.num_attention_heads, c.ffn_dim, c.max_position_embeddings, c.word_embed_proj_dim,
+                     c.do_layer_norm_before, c.remove_final_layer_norm,
+                     c.activation_function == OptActivation::relu ? "relu" : "gelu", c.enable_bias,
+                     c.layer_norm_elementwise_affine);
+}
+
+std::string hash_of(const OptConfig& config, const std::vector<HashedTensor>& tensors) {
   constexpr int64_t kBlockBytes = int64_t{16} << 20;
   struct Block {
     size_t tensor;
@@ -203,6 +212,7 @@ std::string hash_of(const std::vector<HashedTensor>& tensors) {
     }
   });
   StreamingHash hash;
+  hash.update(architecture_text(config));
   size_t next = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     hash.update(fmt::format("{} {}\n", *tensors[i].name, stored_type_name(tensors[i].type)));
@@ -213,11 +223,12 @@ std::string hash_of(const std::vector<HashedTensor>& tensors) {
 
 }  // namespace
 
-std::string weights_hash(const ParameterLayout& layout, std::span<const float> flat) {
+std::string weights_hash(const OptConfig& config, std::span<const float> flat) {
+  const ParameterLayout layout(config);
   std::vector<HashedTensor> tensors;
   for (const Parameter& parameter : layout.parameters())
     tensors.push_back({&parameter.name, StoredType::f32, flat.data() + parameter.offset, parameter.size() * 4});
-  return hash_of(tensors);
+  return hash_of(config, tensors);
 }
 
 std::string OptCheckpoint::weights_hash() const {
@@ -232,7 +243,7 @@ std::string OptCheckpoint::weights_hash() const {
       tensors.push_back({&parameter.name, StoredType::f32, gathered.back().data(), tensor.size() * 4});
     }
   }
-  return hash_of(tensors);
+  return hash_of(state_->config, tensors);
 }
 
 bool OptCheckpoint::verify() const {

@@ -229,7 +229,7 @@ bool CommandLine::parse(int argc, char** argv) {
   common_.seed = get<uint64_t>("seed");
   if (given("json")) {
     common_.json = text("json");
-    check_writable(*common_.json, OutputKind::json);
+    check_writable(*common_.json, OutputKind::json_result);
     check_no_input(*common_.json, "json");
   }
   common_.quiet = get<bool>("quiet");
@@ -306,7 +306,10 @@ double CommandLine::number(const std::string& flag, double low, double high) con
 }
 
 void CommandLine::write_json(const Json& result) const {
-  if (common_.json) write_json_file(*common_.json, result);
+  if (!common_.json) return;
+  Json marked = result;
+  if (marked.is_object()) marked["_made_by"] = fmt::format("cbtm {}", CBTM_VERSION);  // the first key: see OutputKind
+  write_json_file(*common_.json, marked);
 }
 
 void CommandLine::print_help() const {

@@ -95,7 +95,7 @@ int64_t memory_flag(const CommandLine& line) {
 
 int evaluate(const CommandLine& line) {
   if (line.given("token-log-probs")) {
-    check_writable(line.path("token-log-probs"), OutputKind::json_lines);
+    check_writable(line.path("token-log-probs"), OutputKind::token_details);
     line.check_no_input(line.path("token-log-probs"), "token-log-probs");
   }
   install_stop_signals();
@@ -220,6 +220,12 @@ int generate_text(const CommandLine& line) {
 
 int average(const CommandLine& line) {
   check_replaceable(line.path("out"));
+  std::error_code error;
+  if (const std::filesystem::path out = line.path("out");
+      std::filesystem::exists(out / "expert.json", error) ||
+      (std::filesystem::exists(out, error) && !std::filesystem::is_empty(out, error) &&
+       !std::filesystem::exists(out / "config.json", error)))
+    fail("{}: holds another result of cbtm, not an averaged model; name another directory", out.string());
   const ExpertSet experts = open_experts(line);
   std::vector<double> weights(static_cast<size_t>(experts.router().clusters()), 0.0);
   for (const Expert& expert : experts.experts())

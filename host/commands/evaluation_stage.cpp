@@ -162,12 +162,13 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
   for (const Expert& expert : experts.experts())
     record.inputs["expert/" + RunDirectory::cluster_name(expert.cluster)] = hash_of(expert.directory);
   const std::vector<std::string> results = {"seed.json", "baseline.json", "ensemble.json", "curve.json"};
-  const auto hash_results = [&]() -> Json {
+  const auto hash_results = [&](const Json& summary) -> Json {
     for (const std::string& name : results)
       if (!std::filesystem::exists(run.evaluation() / name)) return "missing";
-    return hash_hex(content_hashes(run.evaluation(), results).dump());
+    return hash_hex(content_hashes(run.evaluation(), results).dump() + summary.dump());
   };
-  record.result = hash_results();
+  const Json before = find_stage(run, "evaluate");
+  record.result = hash_results(before.is_object() && before.contains("summary") ? before["summary"] : Json());
   if (!stage_is_due(run, record, run.evaluation() / "ensemble.json", redo)) {
     const Json done = find_stage(run, "evaluate");
     const Json summary = done.contains("summary") ? done["summary"] : Json();
@@ -222,7 +223,7 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
   write_json_file(run.evaluation() / "ensemble.json", evaluation_json(ensemble, settings, described));
   record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   record.summary = summary;
-  record.result = hash_results();
+  record.result = hash_results(summary);
   record_stage(run, record);
   remove_snapshots(run);
   return summary;

@@ -20,7 +20,7 @@ int run_logits(int argc, char** argv) {
       "out", "safetensors file: \"logits\" [batch, tokens, vocabulary] float32", text_flag(), "FILE");
   add_weights_flag(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
-  check_writable(line.path("out"), OutputKind::safetensors);
+  check_writable(line.path("out"), OutputKind::logits);
   line.check_no_input(line.path("out"), "out");
   const auto rows = read_id_lists(line.path("ids"));
   std::vector<int32_t> ids, offsets = {0};

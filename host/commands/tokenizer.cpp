@@ -61,9 +61,9 @@ void for_lines(const std::string& path, const Body& body) {
 }
 
 /// The file that encode and decode write.
-std::filesystem::path output_file(const CommandLine& line) {
+std::filesystem::path output_file(const CommandLine& line, OutputKind kind) {
   const std::filesystem::path output = line.path("output");
-  check_writable(output, OutputKind::json_lines);
+  check_writable(output, kind);
   line.check_no_input(output, "output");
   return output;
 }
@@ -73,7 +73,7 @@ int encode(const CommandLine& line) {
   const EncodeOptions options{.add_bos = !line.get<bool>("no-bos"), .special_tokens = !line.get<bool>("no-special")};
   const std::string field = line.text("text-field");
   Encoder encoder(tokenizer);
-  AtomicFile output(output_file(line));
+  AtomicFile output(output_file(line, OutputKind::id_lists));
   std::vector<int32_t> ids;
   JsonLineFields fields;
   for_lines(line.text("input"), [&](std::string_view text, const std::string& place) {
@@ -90,7 +90,7 @@ int encode(const CommandLine& line) {
 int decode(const CommandLine& line) {
   const Tokenizer tokenizer = Tokenizer::load(line.path("tokenizer"));
   const bool skip_special = line.get<bool>("skip-special");
-  AtomicFile output(output_file(line));
+  AtomicFile output(output_file(line, OutputKind::decoded_lines));
   std::vector<int32_t> ids;
   for_lines(line.text("input"), [&](std::string_view text, const std::string& place) {
     const Json json = parse_json(text, place);
@@ -136,6 +136,10 @@ int run_tokenizer(int argc, char** argv) {
   if (what != "train") fail_usage("tokenizer: '{}' is unknown; use train, encode or decode", what);
   const std::filesystem::path directory = line.path("out");
   check_replaceable(directory);
+  std::error_code error;
+  if (std::filesystem::exists(directory, error) && !std::filesystem::is_empty(directory, error) &&
+      (!Tokenizer::is_in(directory) || std::filesystem::exists(directory / "config.json", error)))
+    fail("{}: holds another result of cbtm, not a tokenizer; name another directory", directory.string());
   install_stop_signals();
   CorpusStatistics statistics;
   Json summary = train_corpus_tokenizer(corpus_options(line), line.integer("vocab-size", 260, 1 << 24),

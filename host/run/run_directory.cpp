@@ -110,7 +110,10 @@ void prepare_run_directory(const RunDirectory& run) {
   }
   for (const fs::path& place : places) {
     recover_directory(place);
-    if (!is_output_directory(place) && !fs::exists(place / "config.json", error)) check_replaceable(place);
+    const auto holds = [&](const char* name) { return fs::exists(place / name, error); };
+    const bool known = holds("config.json") || holds("vocab.json") || holds("tokenizer.json") || holds("router.json") ||
+                       holds("clusters.json");
+    if (!is_output_directory(place) && !known) check_replaceable(place);
   }
   for (const fs::path& file : {run.run_json(), run.clusters_json()})
     if (fs::exists(file)) check_writable(file, OutputKind::json);

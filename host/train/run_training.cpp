@@ -76,7 +76,7 @@ void write_model(const std::filesystem::path& directory, const OptConfig& config
   AtomicDirectory output(directory);
   write_opt_checkpoint(output.path(), config, parameters);
   Tokenizer::load(run.tokenizer()).save(output.path());
-  card.weights_hash = weights_hash(ParameterLayout(config), parameters);
+  card.weights_hash = weights_hash(config, parameters);
   write_expert_card(output.path(), card);
   if (std::filesystem::exists(job.work_directory / "metrics.jsonl"))
     copy_one_file(job.work_directory / "metrics.jsonl", output.path() / "metrics.jsonl");

@@ -319,7 +319,9 @@ class Training {
   void take_snapshot() {
     if (!job_.snapshot) return;
     for (int64_t number = 1; number <= settings_.snapshots; ++number)
-      if (counters_.step == number * settings_.steps / (settings_.snapshots + 1) && counters_.step < settings_.steps)
+      if (counters_.step == number * settings_.steps / (settings_.snapshots + 1) &&
+          counters_.step != (number - 1) * settings_.steps / (settings_.snapshots + 1) &&
+          counters_.step < settings_.steps)
         give_snapshot(number);
   }
 

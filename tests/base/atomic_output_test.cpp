@@ -212,17 +212,22 @@ TEST_CASE("an output file replaces results of its own kind only") {
   const TemporaryDirectory directory;
   write_file_atomically(directory / "result.json", "{\n  \"perplexity\": 3\n}\n");
   write_file_atomically(directory / "lines.jsonl", "{\"text\": \"a\"}\n{\"text\": \"b\"}\n");
+  write_file_atomically(directory / "ids.jsonl", "[2,5]\n[2]\n");
   write_file_atomically(directory / "notes.txt", "precious");
   write_file_atomically(directory / "empty", "");
+  for (const OutputKind kind : {OutputKind::json_result, OutputKind::id_lists, OutputKind::token_details,
+                                OutputKind::decoded_lines, OutputKind::logits, OutputKind::html})
+    CHECK_THROWS_AS(check_writable(directory / "lines.jsonl", kind), Error);
+  CHECK_THROWS_AS(check_writable(directory / "result.json", OutputKind::json_result), Error);
   CHECK_NOTHROW(check_writable(directory / "result.json", OutputKind::json));
   CHECK_NOTHROW(check_writable(directory / "empty", OutputKind::json));
   CHECK_NOTHROW(check_writable(directory / "new/result.json", OutputKind::json));
   CHECK_NOTHROW(check_writable("/dev/null", OutputKind::json));
   CHECK_NOTHROW(check_writable("/dev/stdout", OutputKind::json));
-  CHECK_NOTHROW(check_writable(directory / "lines.jsonl", OutputKind::json_lines));
+  CHECK_NOTHROW(check_writable(directory / "ids.jsonl", OutputKind::id_lists));
   CHECK_THROWS_WITH_AS(check_writable(directory / "lines.jsonl", OutputKind::json), doctest::Contains("left as it is"),
                        Error);
-  CHECK_THROWS_WITH_AS(check_writable(directory / "notes.txt", OutputKind::json_lines),
+  CHECK_THROWS_WITH_AS(check_writable(directory / "notes.txt", OutputKind::id_lists),
                        doctest::Contains("left as it is"), Error);
   CHECK_THROWS_WITH_AS(check_writable(directory.path(), OutputKind::json), doctest::Contains("is a directory"), Error);
 }

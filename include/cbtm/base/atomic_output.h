@@ -78,7 +78,15 @@ void remove_output_directory(const std::filesystem::path& path);
 void make_directories(const std::filesystem::path& path);
 
 /// What a single output file holds, told from a file's own bytes.
-enum class OutputKind : uint8_t { json, json_lines, safetensors, html };
+enum class OutputKind : uint8_t {
+  json,           ///< one JSON value
+  json_result,    ///< what --json writes: begins with "_made_by": "cbtm ..."
+  id_lists,       ///< what tokenizer encode writes: a list of ids on each line
+  token_details,  ///< what --token-log-probs writes
+  decoded_lines,  ///< what tokenizer decode writes: {"text":"..."} without a space
+  logits,         ///< a safetensors file with the tensor "logits"
+  html            ///< a report
+};
 
 /// Throws Error naming the file if an AtomicFile could not be made there, as far as that can be known beforehand, or if
 /// a file stands there that is not of this kind and so was not written by the command that is about to replace it.

@@ -41,7 +41,7 @@ class OptCheckpoint {
   const std::filesystem::path& path() const;
   const OptConfig& config() const;
   const ParameterLayout& layout() const;
-  /// Hash of the weights that the model needs: names, types and values in the layout's order, whatever files and
+  /// Hash of the architecture and of the weights that the model needs: names, types and values in the layout's order, whatever files and
   /// whatever names of tensors they are stored under (docs/formats.md, 'Content hashes').
   std::string weights_hash() const;
   /// Compares weights_hash() with the one that the model's expert.json records. Throws Error naming the directory if it
@@ -79,7 +79,7 @@ void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfi
                           DType stored_dtype = DType::f32, int64_t shard_bytes_max = kShardBytesMax);
 
 /// OptCheckpoint::weights_hash of a float32 checkpoint with these weights, in the layout's order.
-std::string weights_hash(const ParameterLayout& layout, std::span<const float> flat);
+std::string weights_hash(const OptConfig& config, std::span<const float> flat);
 
 /// Content hash of a model's weights in whatever files they are: hash_file_hex of the one file, or a hash of the names
 /// and hashes of all shards. Throws Error if files are missing.
