@@ -57,8 +57,7 @@ std::string foreign_content(const fs::path& directory) {
                        first == fs::directory_iterator() ? "?" : first->path().filename().string());
   }
   for (const std::string& file : files_below(directory))
-    if (!names.contains(file) && !is_unfinished_output(file))
-      return fmt::format("holds '{}', which is not cbtm's", file);
+    if (!names.contains(file)) return fmt::format("holds '{}', which is not cbtm's", file);
   return "";
 }
 
@@ -89,13 +88,8 @@ bool remove_listed(const fs::path& directory) {
   for (const std::string& name : names) fs::remove(directory / name, ignored);
   std::vector<fs::path> directories;
   for (auto entry = fs::recursive_directory_iterator(directory, ignored);
-       !ignored && entry != fs::recursive_directory_iterator(); entry.increment(ignored)) {
-    if (entry->is_symlink() || !entry->is_directory()) {
-      if (is_unfinished_output(entry->path())) fs::remove(entry->path(), ignored);
-      continue;
-    }
-    directories.push_back(entry->path());
-  }
+       !ignored && entry != fs::recursive_directory_iterator(); entry.increment(ignored))
+    if (!entry->is_symlink() && entry->is_directory()) directories.push_back(entry->path());
   for (auto inner = directories.rbegin(); inner != directories.rend(); ++inner) fs::remove(*inner, ignored);
   const bool alone = std::distance(fs::directory_iterator(directory, ignored), fs::directory_iterator()) == 1;
   if (!alone) return false;

@@ -388,7 +388,8 @@ void forget_training_state(const std::filesystem::path& work_directory) {
   for (auto entry = std::filesystem::directory_iterator(work_directory, error);
        !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name.starts_with("state-") || name == "metrics.jsonl" || name == ".lock" || is_unfinished_output(entry->path()))
+    // Unfinished ones begin with the same names.
+    if (name.starts_with("state-") || name.starts_with("metrics.jsonl") || name == ".lock")
       ours.push_back(entry->path());
   }
   for (const std::filesystem::path& path : ours) std::filesystem::remove(path, error);

@@ -132,6 +132,11 @@ TEST_CASE("only what cbtm made is replaced, and nothing that somebody added to i
   CHECK_THROWS_WITH_AS(check_replaceable(directory / "mine"), doctest::Contains("holds 'notes.txt'"), Error);
   CHECK_THROWS_WITH_AS(check_replaceable(directory / "link-to-mine"), doctest::Contains("holds 'notes.txt'"), Error);
   CHECK_THROWS_WITH_AS(check_replaceable(directory / "added"), doctest::Contains("'notes.txt', which is not"), Error);
+  make_output(directory / "backup", "weights", "1");
+  write_file_atomically(directory / "backup/notes.previous", "precious");
+  CHECK_THROWS_WITH_AS(check_replaceable(directory / "backup"), doctest::Contains("'notes.previous'"), Error);
+  remove_output_directory(directory / "backup");
+  CHECK(contents(directory / "backup/notes.previous") == "precious");
   CHECK_THROWS_WITH_AS(check_replaceable(directory / "file"), doctest::Contains("is a file"), Error);
   CHECK_THROWS_WITH_AS(check_replaceable("/dev/null"), doctest::Contains("is a file"), Error);
   CHECK_THROWS_WITH_AS(check_replaceable(directory / "link-to-nothing"), doctest::Contains("leads nowhere"), Error);
