@@ -159,10 +159,14 @@ bool CommandLine::parse(int argc, char** argv) {
       text_flag(""), "PHASE[:FIRST[:COUNT]]")("help", "show this", switch_flag());
 
   // Lists: --corpus A B C becomes --corpus=A<delimiter>B<delimiter>C.
-  std::set<std::string> lists;
+  std::set<std::string> lists, singles;
   for (const std::string& group : options_.groups())
-    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
-      if (option.is_container) lists.insert(option.l.begin(), option.l.end());
+    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options) {
+      if (option.is_boolean) continue;
+      std::set<std::string>& names = option.is_container ? lists : singles;
+      names.insert(option.l.begin(), option.l.end());
+    }
+  const std::vector<std::string> known = flag_names();
   std::vector<std::string> words = {argv[0]};
   as_typed_ = "cbtm " + name_;
   for (int place = 1; place < argc; ++place) as_typed_ += " " + replace_invalid_utf8(argv[place]);
@@ -177,6 +181,13 @@ bool CommandLine::parse(int argc, char** argv) {
       }
       if (joined.empty()) fail_usage("{}: --{} needs at least one value", name_, name);
       word = fmt::format("--{}={}", name, joined);
+    } else if (singles.contains(name) && place + 1 < argc && is_flag(argv[place + 1])) {
+      // A value that was forgotten: cxxopts would take the next flag for it, and write a file of that name.
+      const std::string_view next = argv[place + 1];
+      const std::string_view bare = next.substr(2, next.find('=') - 2);
+      if (next.starts_with("--") && std::find(known.begin(), known.end(), bare) != known.end())
+        fail_usage("{}: --{} needs a value, but {} follows, which is a flag; if it is the value, write --{}={}", name_,
+                   name, next, name, next);
     }
     if (word.size() >= 3 && word.starts_with("--") && (word.size() == 3 || word[3] == '=')) {
       words.push_back(word.substr(1, 2));
