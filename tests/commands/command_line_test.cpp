@@ -42,7 +42,8 @@ TEST_CASE("wrong names are met with the nearest right one") {
   check_error(run_cbtm({"cluster", "--corpsu", "x"}), kExitUsage, "did you mean --corpus?");
   // A forgotten value is not a file by the name of the next flag.
   check_error(run_cbtm({"cluster", "--corpus", "x", "--out", "--k", "2"}), kExitUsage, "--out needs a value");
-  check_error(run_cbtm({"cluster", "--corpus", "x", "--k", "2", "--json", "--quiet"}), kExitUsage, "--json needs a value");
+  check_error(run_cbtm({"cluster", "--corpus", "x", "--k", "2", "--json", "--quiet"}), kExitUsage,
+              "--json needs a value");
   check_error(run_cbtm({"train_expert", "--learning-rat=1"}), kExitUsage, "did you mean --learning-rate?");
 }
 
