@@ -11,7 +11,7 @@
 namespace cbtm {
 
 /// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four random words for a
-/// counter and a key, with no state. Words are least significant first, as in shared/golden/opt/ops/philox.json.
+/// counter and a key, with no state. Words are least significant first (docs/numerics.md, 'Random numbers').
 struct PhiloxCounter {
   uint32_t word[4];
 };

@@ -22,9 +22,9 @@ std::vector<int64_t> equal_capacities(int64_t points, int64_t clusters);
 
 /// Assigns every point so that cluster j gets exactly capacities[j] of them, at the least total cost: prices by sweeps
 /// on the device, then the few points that these leave in the wrong place are moved along shortest paths in the graph
-/// of clusters (shared/reference/kernels.md, 'Balanced assignment', ways 2 and 1) on the host, which reads just the
-/// costs of the points that could move; more of them if the certificate does not close. `costs` is [points, clusters]
-/// float32 on the device; the capacities sum to `points` (asserted); `start_prices` may be empty. Deterministic.
+/// of clusters (docs/method.md, 'Exact assignment by prices') on the host, which reads just the costs of the points
+/// that could move; more of them if the certificate does not close. `costs` is [points, clusters] float32 on the
+/// device; the capacities sum to `points` (asserted); `start_prices` may be empty. Deterministic.
 BalancedAssignment balanced_assignment(Device& device, ConstTensorView costs, std::span<const int64_t> capacities,
                                        std::span<const double> start_prices = {});
 

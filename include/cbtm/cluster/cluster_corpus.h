@@ -31,10 +31,10 @@ struct ClusterOptions {
 /// The settings that change the result, for run.json.
 Json cluster_settings(const ClusterOptions& options);
 
-/// Finds the domains of a corpus and deals it out (cbtm-method.md sections 1, 2): writes run/router, run/shards/NNN
-/// (train, valid and tune datasets with a list of their documents) and run/clusters.json, as one set. The
-/// corpus is read three times, in a stream. `stage`: what clusters.json shall hold besides, of how it was made. Returns
-/// what clusters.json holds. Throws Error.
+/// Finds the domains of a corpus and deals it out (docs/method.md): writes run/router, run/shards/NNN (train, valid and
+/// tune datasets with a list of their documents) and run/clusters.json, as one set. The corpus is read three times, in
+/// a stream. `stage`: what clusters.json shall hold besides, of how it was made. Returns what clusters.json holds.
+/// Throws Error.
 Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options, const RunDirectory& run,
                     const Json& stage = Json::object());
 

@@ -35,10 +35,10 @@ struct KMeansResult {
   double objective() const { return objectives.back(); }
 };
 
-/// Balanced k-means on rows [n, dimensions] float32 (cbtm-method.md section 2): squared Euclidean distances, exact
-/// balanced assignment, centres the means of their rows in float64; ends when no label changes or at iterations_max.
-/// An empty cluster (only possible unbalanced) is seeded anew with the row farthest from its centre. Throws Error if
-/// there are fewer different rows than clusters. Asks for signals (cbtm/base/signals.h) as it goes.
+/// Balanced k-means on rows [n, dimensions] float32 (docs/method.md, 'Balanced k-means'): squared Euclidean distances,
+/// exact balanced assignment, centres the means of their rows in float64; ends when no label changes or at
+/// iterations_max. An empty cluster (only possible unbalanced) is seeded anew with the row farthest from its centre.
+/// Throws Error if there are fewer different rows than clusters. Asks for signals (cbtm/base/signals.h) as it goes.
 KMeansResult kmeans(Device& device, std::span<const float> rows, int64_t dimensions, const KMeansOptions& options);
 
 /// One run of it from given centroids [clusters, dimensions].

@@ -12,9 +12,8 @@
 
 namespace cbtm {
 
-/// What maps text to clusters: tf-idf vocabulary, idf, SVD components, centroids (shared/reference/cbtm-method.md
-/// sections 1 and 4; layout on disk: shared/golden/README.md 'Router layout', docs/formats.md). Immutable, safe to
-/// share.
+/// What maps text to clusters: tf-idf vocabulary, idf, SVD components, centroids (docs/method.md, 'Routing'; on disk:
+/// docs/formats.md, 'Router'). Immutable, safe to share.
 class Router {
  public:
   struct Parts {

@@ -9,9 +9,8 @@
 
 namespace cbtm {
 
-/// Writes PREFIX.bin and PREFIX.idx, a Megatron-LM indexed dataset (shared/reference/tokenizer.md section 7): one
-/// sequence a document, uint16 tokens where the vocabulary is below 65,500, else int32. Both files appear whole, at
-/// commit().
+/// Writes PREFIX.bin and PREFIX.idx, a Megatron-LM indexed dataset (docs/tokenizer.md, 'Indexed dataset'): one sequence
+/// a document, uint16 tokens where the vocabulary is below 65,500, else int32. Both files appear whole, at commit().
 class IndexedDatasetWriter {
  public:
   IndexedDatasetWriter(std::filesystem::path prefix, int64_t vocab_size);

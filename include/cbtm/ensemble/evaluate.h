@@ -14,7 +14,8 @@
 
 namespace cbtm {
 
-/// A document to score: tokens of its text, closed by eos. The first token is context only (cbtm-method.md 5.1).
+/// A document to score: tokens of its text, closed by eos. The first token is context only (docs/method.md,
+/// 'Evaluation').
 struct EvaluationDocument {
   std::string id;
   std::vector<int32_t> ids;

@@ -62,8 +62,8 @@ class ExpertSet {
   WeightFormat weights_ = WeightFormat::f32;
 };
 
-/// Σ weights[j] θ_j over all parameters of the experts present, by cluster (cbtm-method.md 8.4). All must have one
-/// shape.
+/// Σ weights[j] θ_j over all parameters of the experts present, by cluster (docs/method.md, 'Parameter average'). All
+/// must have one shape.
 std::vector<float> average_parameters(const ExpertSet& experts, const std::vector<double>& weights);
 
 }  // namespace cbtm

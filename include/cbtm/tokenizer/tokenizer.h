@@ -21,9 +21,9 @@ struct EncodeOptions {
 /// Byte-level BPE as GPT-2 and OPT use it, and its relatives. Immutable; safe to share between threads.
 class Tokenizer {
  public:
-  /// Reads the files as `transformers` does (docs/formats.md): tokenizer.json, or vocab.json and merges.txt; then
-  /// tokenizer_config.json, special_tokens_map.json and added_tokens.json. Throws Error naming file and line, and for
-  /// every part of a tokenizer that is not understood.
+  /// Reads the files as `transformers` does (docs/formats.md, 'Tokenizer'): tokenizer.json, or vocab.json and
+  /// merges.txt; then tokenizer_config.json, special_tokens_map.json and added_tokens.json. Throws Error naming file
+  /// and line, and for every part of a tokenizer that is not understood.
   static Tokenizer load(const std::filesystem::path& directory);
   /// Whether `directory` holds a tokenizer's files.
   static bool is_in(const std::filesystem::path& directory);
@@ -50,7 +50,7 @@ class Tokenizer {
   /// Writes files into `directory` (which exists) that load() reads back as this tokenizer: special_tokens_map.json,
   /// tokenizer_config.json, and vocab.json and merges.txt where these can say all, else tokenizer.json.
   void save(const std::filesystem::path& directory) const;
-  /// Hash over vocabulary, merges and all else that decides how corpus text is encoded (docs/formats.md).
+  /// Hash over vocabulary, merges and all else that decides how corpus text is encoded (docs/formats.md, 'Tokenizer').
   const std::string& content_hash() const;
 
   struct Data;

@@ -17,7 +17,7 @@ struct TokenizerTrainingOptions {
   std::vector<std::string> special_tokens = {"<s>", "<pad>", "</s>", "<unk>"};
 };
 
-/// Learns byte-level BPE merges (shared/reference/tokenizer.md section 5). Memory grows with the number of different
+/// Learns byte-level BPE merges (docs/tokenizer.md, 'Learning merges'). Memory grows with the number of different
 /// pretokens, not with the corpus.
 class TokenizerTrainer {
  public:

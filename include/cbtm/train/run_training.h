@@ -46,8 +46,8 @@ void train_run_experts(std::span<Device* const> devices, const RunDirectory& run
                        bool redo, const std::string& command);
 
 /// Settings of an expert beside those of a dense model of the same compute: the same steps with 1/k of the batch (the
-/// paper's way; cbtm-method.md 3.4), or, with `keep_batch`, the same batch and 1/k of the steps. Throws a usage Error
-/// if the batch cannot be divided by k.
+/// paper's way; docs/method.md, 'Training'), or, with `keep_batch`, the same batch and 1/k of the steps. Throws a usage
+/// Error if the batch cannot be divided by k.
 TrainingSettings expert_settings(const TrainingSettings& dense, int64_t clusters, bool keep_batch);
 
 }  // namespace cbtm

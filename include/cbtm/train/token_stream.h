@@ -10,9 +10,9 @@
 namespace cbtm {
 
 /// An endless stream of training tokens: the documents of one or more datasets, in a new random order every epoch, one
-/// after another (cbtm-method.md 3.2, but shuffled). Sequence g of length S holds tokens [g S, g S + S] of it: S inputs
-/// and, shifted by one, S targets. Every token of an epoch is a target exactly once. Any sequence can be asked for at
-/// any time, so that nothing but the step has to be remembered to go on. Throws Error if there are no tokens.
+/// after another (docs/method.md, 'Training'). Sequence g of length S holds tokens [g S, g S + S] of it: S inputs and,
+/// shifted by one, S targets. Every token of an epoch is a target exactly once. Any sequence can be asked for at any
+/// time, so that nothing but the step has to be remembered to go on. Throws Error if there are no tokens.
 class TokenStream {
  public:
   TokenStream(std::vector<IndexedDataset> datasets, uint64_t seed);

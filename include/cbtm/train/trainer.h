@@ -31,14 +31,13 @@ struct TrainingSettings {
   bool attention_within_document = false;  ///< tokens see only their own document
   std::string precision = "auto";  ///< of activations and working weights: float32, bf16, fp16, or the device's own
   uint64_t seed = 1234;
-  int64_t micro_batch_sequences =
-      0;                       ///< (*) sequences at a time; 0: chosen; any value gives the same sums but for rounding
-  int64_t save_every = 200;    ///< (*) steps
-  int64_t keep = 2;            ///< (*) states kept
-  int64_t validate_every = 0;  ///< (*) steps; 0: ten times a run
-  int64_t memory_bytes = 0;    ///< (*) may be used; 0: what is free
-  bool record_passes = true;   ///< (*) run a step's micro-batches as CUDA graphs, where the device is a GPU
-  int64_t snapshots = 0;       ///< (*) models kept along the way, at equal distances
+  int64_t micro_batch_sequences = 0;  ///< (*) sequences at a time; 0: chosen; results differ by rounding only
+  int64_t save_every = 200;           ///< (*) steps
+  int64_t keep = 2;                   ///< (*) states kept
+  int64_t validate_every = 0;         ///< (*) steps; 0: ten times in a run
+  int64_t memory_bytes = 0;           ///< (*) may be used; 0: what is free
+  bool record_passes = true;          ///< (*) run a step's micro-batches as CUDA graphs, where the device is a GPU
+  int64_t snapshots = 0;              ///< (*) models kept along the way, at equal distances
 };
 Json training_settings_json(const TrainingSettings& settings);
 
@@ -52,7 +51,7 @@ DType resolve_precision(const std::string& precision, std::span<Device* const> d
 void check_training_settings(std::span<Device* const> devices, const OptConfig& config,
                              const TrainingSettings& settings);
 
-/// Learning rate of step 1..steps (cbtm-method.md 3.3: linear decay to the last step; optional linear warm-up).
+/// Learning rate of step 1..steps (docs/method.md, 'Training': linear decay to the last step; optional linear warm-up).
 double learning_rate_at(const TrainingSettings& settings, int64_t step);
 
 /// What to train on, from what, and where the working files go.
