@@ -124,8 +124,7 @@ struct NearestOutput {
 // labels[i] = argmin_j ||points_i - centres_j||² (of equals the first), the least distance and the second least.
 //
 // mapping   a block 64 points, tiles of 64 centres one after another; the two best of each point stay in registers and
-// are
-//           merged over the 16 threads that share a point at the end.
+//           are merged over the 16 threads that share a point at the end.
 // bytes     n * (4 d + 12), centres from the cache; points are read again (L2) for each further 64 centres.
 template <bool kVectors>
 __global__ void __launch_bounds__(kThreads, 3)
@@ -207,8 +206,7 @@ __global__ void __launch_bounds__(256) copy_labels(const int32_t* __restrict__ l
 // partials[j][slice] = float64 sum of a slice of cluster j's rows (those at starts[j] .. starts[j+1] of `order`).
 //
 // mapping   a warp a slice; lanes across columns, 4 columns of a block of 128 a lane (32 apart, so that any alignment
-// is
-//           coalesced); rows in order.
+//           is coalesced); rows in order.
 // bytes     n * (4 d + 4) read; k * slices * d * 8 written.
 __global__ void __launch_bounds__(32 * kSumWarps)
     cluster_partial_sums(Matrix points, int dimensions, const int32_t* __restrict__ order,

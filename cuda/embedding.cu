@@ -133,8 +133,7 @@ __device__ void add_to_row(float* target, int available, bool aligned, const flo
 // Sums of runs within a piece: those that lie in it whole are added to their table row, the others become partials.
 //
 // mapping   blockIdx.x a piece, blockIdx.y kPieceThreads packs of kSumLength columns; a thread has the same columns in
-// all
-//           entries, in registers
+//           all entries, in registers
 // bytes     entries * width * sizeof(Element) + runs * width * 8 + 8 * entries
 // order     ascending rows within a run
 template <typename Element>

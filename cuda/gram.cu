@@ -64,9 +64,8 @@ __device__ void store_chunk(const Prefetched& loaded, float (*tile)[kTile]) {
 // mapping   blockIdx.x a tile of 64 x 64, blockIdx.y a range of rows of whole pieces; a thread holds 8 x 4 of the tile,
 //           float32 within a piece and float64 over pieces. The next chunk of 16 rows is read while this one is used.
 // bytes     rows * columns * 4 * (tiles + 1) / 2 read where tiles = ceil(columns / 64): 1.5 times the matrix for 110
-// columns, the
-//           second reading from the L2 cache; splits * 32 KiB a tile written. Bound by float32 arithmetic: columns / 2
-//           flops a byte.
+//           columns, the second reading from the L2 cache; splits * 32 KiB a tile written. Bound by float32 arithmetic:
+//           columns / 2 flops a byte.
 // numerics  float32 over at most 1024 rows, then float64.
 template <bool kVectors>
 __global__ void __launch_bounds__(kGramThreads)

@@ -88,8 +88,7 @@ __global__ void __launch_bounds__(kThreads)
 // mapping   grid (splits, sequences); the shifts of the experts in use are worked out by each block from the partial
 //           statistics, then 16-byte vectors, the experts one after another in registers.
 // bytes     used rows * vocab_size * element read (a second time: from the L2 cache where the batch is small), 4 *
-// vocab_size a
-//           sequence written.
+//           vocab_size a sequence written.
 template <typename Element>
 __global__ void __launch_bounds__(kThreads)
     mix_experts(Inputs in, int split_size, const Statistics* __restrict__ partials, float* __restrict__ out,

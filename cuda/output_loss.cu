@@ -49,8 +49,7 @@ __device__ float exponential(float x) {
 // A row whose target is ignored is not read: loss 0, gradients 0.
 //
 // mapping   a block a row, grid-stride; the row lies in shared memory, where a thread touches only the 16-byte packs
-// that
-//           it brought there itself; it asks for the next row's pack as soon as it has written this one's gradients
+//           that it brought there itself. It asks for the next row's pack once it has written this one's gradients.
 // bytes     rows * vocab_size * sizeof(Element) * (1 read, 1 written) + rows * 12
 // shared    the row: 100544 bytes for OPT's vocabulary in 16 bits, which GPUs from 80 on have
 // numerics  float32; the maximum first, then the sum; NaN and +Inf show in the loss

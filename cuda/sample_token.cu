@@ -129,8 +129,7 @@ __device__ unsigned long long warp_sum(unsigned long long value) {
 //
 // mapping   a block a sequence; a warp a range of ids for the running sum.
 // bytes     4 * vocab_size read once from memory (the mixture has just written them: from the L2 cache), then up to 9
-// times from
-//           the cache: 3 for top-k, 1 for the sum, 3 for top-p, 2 for the draw.
+//           times from the cache: 3 for top-k, 1 for the sum, 3 for top-p, 2 for the draw.
 __global__ void __launch_bounds__(kThreads, 1) sample_tokens_block_per_sequence(SampleTokens in) {
   __shared__ Shared shared;
   const float* scores = in.scores + blockIdx.x * in.stride;

@@ -31,8 +31,7 @@ Csr csr_of(const SparseMatrix& a) {
 //
 // mapping   a warp a row, its entries across the lanes.
 // bytes     entries * (read 8 + write 4) + rows * 8; idf (8 a column) stays in the cache. Products of the first 256
-// entries
-//           are kept in registers; what is longer is read twice.
+//           entries are kept in registers; what is longer is read twice.
 // numerics  float64, as the method's definition.
 __global__ void __launch_bounds__(kThreads)
     tfidf_rows_warp_per_row(Csr a, const double* __restrict__ idf, float* __restrict__ values) {
@@ -136,8 +135,7 @@ __device__ typename Columns<kVector>::Type sum_of_entries(const Csr& a, int64_t 
 // y[r] = Σ_e values[e] x[indices[e]] over the entries of row r.
 //
 // mapping   a warp a row and a block of 32 * kVector columns (blockIdx.y), one 16-byte vector (or a float, where rows
-// of x
-//           are not aligned) a lane. A row of more than kLongRow entries is taken by the 8 warps of its block, an
+//           of x are not aligned) a lane. A row of more than kLongRow entries is taken by the 8 warps of its block, an
 //           eighth each, and the parts are added in order.
 // bytes     entries * (8 + 4 * columns) read, most of x's from the cache; rows * (8 + 4 * columns) written.
 // numerics  float32, entries in order; long rows in 8 parts.

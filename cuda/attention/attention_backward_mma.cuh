@@ -98,8 +98,8 @@ __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(con
         for (int r = 0; r < kRowTiles; ++r) {
           uint32_t kept = 0;
           if constexpr (kDropout) {
-            const int quarter =
-                g % 4;  // this lane's call: keys 8 (quarter / 2) + g / 4 * 4 .., query 2 t + quarter % 2
+            // This lane's call: keys 8 (quarter / 2) + g / 4 * 4 .., query 2 t + quarter % 2.
+            const int quarter = g % 4;
             const int key = tile.key_first + warp_row + 16 * r + quarter / 2 * 8 + g / 4 * 4;
             kept = attention_kept(dropout,
                                   attention_dropout_row(dropout, params.num_heads,

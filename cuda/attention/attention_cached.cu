@@ -32,8 +32,8 @@ struct AppendParams {
 
 // Copies the new keys and values into the pages of their sequences.
 //
-// grid      a block a new token and operand (y = 0: keys, 1: values); kVector bytes a lane, neighbouring lanes
-//           neighbouring bytes.
+// grid      one block per new token and operand (y = 0: keys, 1: values). A lane copies kVector bytes, next to those
+//           of its neighbours.
 // bytes     2 * 2 * rows * heads * head_dim * element size, plus a page number a row.
 template <typename Vector>
 __global__ void __launch_bounds__(kThreads) attention_append(const AppendParams params) {

@@ -51,11 +51,11 @@ class Pickle {
   size_t bytes_used_ = 0;
 };
 
-/// Interprets pickle streams of protocols 2 to 5 as far as state dicts need it (opt-format.md section 9.3). The only
-/// things it makes are plain values, dicts, storages and tensors; whatever else the stream would have made by calling
-/// something becomes an opaque value: nothing is ever run. Memory and time are bounded by a limit on the number of
-/// values. `where` names the file in errors. `legacy` accepts the six-part storage ids of files written before PyTorch
-/// 1.6. Throws Error.
+/// Interprets pickle streams of protocols 2 to 5 as far as state dicts need it (docs/opt-format.md, 'PyTorch zip'). The
+/// only things it makes are plain values, dicts, storages and tensors; whatever else the stream would have made by
+/// calling something becomes an opaque value: nothing is ever run. Memory and time are bounded by a limit on the number
+/// of values. `where` names the file in errors. `legacy` accepts the six-part storage ids of files written before
+/// PyTorch 1.6. Throws Error.
 Pickle read_pickle(std::string_view bytes, const std::string& where, bool legacy);
 
 }  // namespace cbtm

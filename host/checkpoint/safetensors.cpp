@@ -1,4 +1,4 @@
-// safetensors, read and written (opt-format.md section 9.2).
+// safetensors, read and written (docs/opt-format.md, 'safetensors').
 
 #include <algorithm>
 #include <array>

@@ -1,4 +1,5 @@
-// PyTorch files: the zip container of today and the pickle stream of before 1.6 (opt-format.md sections 9.3 and 9.4).
+// PyTorch files: the zip container of today and the pickle stream of before 1.6 (docs/opt-format.md, 'PyTorch zip',
+// docs/opt-format.md, 'PyTorch stream before 1.6').
 
 #include <algorithm>
 #include <cstring>

@@ -1,5 +1,5 @@
-// Zip as PyTorch writes it (opt-format.md section 9.3; APPNOTE.TXT 4.3): sizes and places come from the central
-// directory alone.
+// Zip as PyTorch writes it (docs/opt-format.md, 'PyTorch zip'; PKWARE's APPNOTE.TXT 4.3): sizes and offsets come from
+// the central directory alone.
 
 #include "checkpoint/torch_zip.h"
 

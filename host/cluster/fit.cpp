@@ -91,7 +91,7 @@ std::vector<float> embed_rows(Device& device, const SparseMatrix& tfidf, const s
   return projected;
 }
 
-/// The terms a centre points at most: the largest entries of c Vᵀ (cbtm-method.md section 6.1).
+/// The terms that describe a centre best: the largest entries of c Vᵀ (docs/method.md, 'Top terms').
 std::vector<std::vector<std::string>> top_terms(const Router::Parts& parts) {
   constexpr size_t kTerms = 10;
   std::vector<std::vector<std::string>> result(static_cast<size_t>(parts.clusters));

@@ -9,7 +9,8 @@
 
 namespace cbtm {
 
-/// Term counts of a set of documents and their idf (cbtm-method.md 1.1, 1.2). SparseRows makes the tf-idf rows of them.
+/// Term counts of a set of documents and their idf (docs/method.md, 'Words and tf-idf'). SparseRows makes the tf-idf
+/// rows of them.
 struct TfIdf {
   std::vector<std::string> vocabulary;  ///< sorted by bytes
   std::vector<double> idf;              ///< ln((1 + n) / (1 + df)) + 1

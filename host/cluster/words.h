@@ -24,8 +24,8 @@ inline constexpr char32_t kCapitalSigma = 0x3A3;
 /// nothing but ignored characters between.
 std::string lower_case(std::string_view text, bool cased_before = false);
 
-/// Calls body(token) for every token of lower-cased text: runs of two or more word characters (cbtm-method.md 1.1), in
-/// order. Tokens that start with a digit are given as they stand: see is_number.
+/// Calls body(token) for every token of lower-cased text: runs of two or more word characters (docs/method.md, 'Words
+/// and tf-idf'), in order. Tokens that start with a digit are given as they stand: see is_number.
 template <typename Body>
 void for_each_token(std::string_view lowered, const Body& body);
 

@@ -26,10 +26,11 @@ struct CommonFlags {
 /// One command's flags over cxxopts, with what cxxopts lacks: lists of values after one flag (--corpus A B C),
 /// "did you mean", examples in the help, a usage Error instead of its own exceptions.
 ///
-///   CommandLine line("cluster", "find the domains of a corpus", {"cbtm cluster --corpus data/ --k 8 --out run/"});
-///   line.group("Input")("corpus", "files, directories or -", list_flag(), "PATH...")("text-field", "...",
-///   text_flag("text")); if (!line.parse(argc, argv)) return kExitSuccess;  // --help was printed const auto paths =
-///   line.get<std::vector<std::string>>("corpus");
+///   CommandLine line("cluster", "find the domains of a corpus", {"cbtm cluster --corpus data/ --k 8"});
+///   line.group("Input")("corpus", "files or directories", list_flag(), "PATH...");
+///   line.group("Input")("text-field", "the field that holds the text", text_flag("text"));
+///   if (!line.parse(argc, argv)) return kExitSuccess;  // --help was printed
+///   const auto paths = line.get<std::vector<std::string>>("corpus");
 class CommandLine {
  public:
   CommandLine(std::string name, std::string purpose, std::vector<std::string> examples);

@@ -18,7 +18,7 @@ enum class FileLayout : uint8_t {
 /// Bytes from a file's beginning that decide its layout.
 inline constexpr size_t kLayoutBytes = size_t{1} << 18;
 
-/// Decides by content, helped by the name (docs/formats.md, "Corpus, as read").
+/// Decides by content, helped by the name (docs/formats.md, 'Corpus, as read').
 ///
 /// name       of the file, with its .gz or .zst; "-" is JSON lines or an array.
 /// beginning  the unpacked text, up to kLayoutBytes of it; `whole` if the file holds no more.

@@ -13,8 +13,8 @@
 
 namespace cbtm {
 
-/// Forward and backward pass of one micro-batch (shared/reference/opt-format.md sections 3, 4, 6): load, forward, loss,
-/// and, with gradients, backward.
+/// Forward and backward pass of one micro-batch (docs/opt-format.md, 'Forward pass'): load, forward, loss, and, with
+/// gradients, backward.
 class GradientPass {
  public:
   /// Micro-batches have at most `rows` tokens; `dtype`: of the activations.

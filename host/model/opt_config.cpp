@@ -16,7 +16,7 @@ struct Preset {
   int64_t positions;
 };
 
-// The published sizes (opt-format.md section 1), and before them small ones of ours for a laptop.
+// The published sizes, and before them small ones of ours for a laptop (docs/opt-format.md, 'Presets').
 constexpr Preset kPresets[] = {
     {"nano", 2, 64, 2, 256, 64, true, 1024},           {"micro", 3, 128, 4, 512, 128, true, 1024},
     {"mini", 4, 192, 6, 768, 192, true, 1024},         {"small", 6, 384, 6, 1536, 384, true, 1024},

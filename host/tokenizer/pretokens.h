@@ -26,12 +26,12 @@ struct Pretokenization {
 
 /// End of the piece that starts at `place` (< text.size()) when `text`, valid UTF-8, is cut by GPT-2's expression
 ///   's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
-/// (tokenizer reference, section 1). A hand-written scanner; the tests hold it to the expression itself.
+/// (docs/tokenizer.md, 'Pieces'). A hand-written scanner; the tests hold it to the expression itself.
 size_t pretoken_end(std::string_view text, size_t place);
 
-/// The same for the expression of Qwen 2 (`digits` 1) and Llama 3 (`digits` 3):
-///   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|
-///   \s+(?!\S)|\s+
+/// The same for the expression of Qwen 2 (`digits` 1) and Llama 3 (`digits` 3), in two parts:
+///   (?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,digits}|
+///   ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
 size_t pretoken_end_of_words(std::string_view text, size_t place, int digits);
 
 /// End of the run that starts at `place`: of numeric characters (`numeric` becomes true), or of others.

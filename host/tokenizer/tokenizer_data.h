@@ -66,7 +66,7 @@ struct Tokenizer::Data {
 /// Ids of one pretoken's bytes: the pair of lowest rank is joined until none is left. O(n log n).
 void encode_pretoken(const Tokenizer::Data& data, std::string_view piece, std::vector<int32_t>& ids);
 
-/// GPT-2's visible characters for bytes (tokenizer reference, section 2): code point of each byte.
+/// GPT-2's visible characters for bytes (docs/tokenizer.md, 'Bytes as characters'): code point of each byte.
 const std::array<char32_t, 256>& visible_characters();
 /// Raw bytes of a string of visible characters; false if some character is none of them.
 bool bytes_of_visible(std::string_view visible, std::string& bytes);

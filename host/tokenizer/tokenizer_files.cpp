@@ -1,4 +1,4 @@
-// Which files of a directory make the tokenizer, and writing it back (docs/formats.md, Tokenizer).
+// Which files of a directory make the tokenizer, and writing it back (docs/formats.md, 'Tokenizer').
 
 #include <fmt/format.h>
 

@@ -21,7 +21,7 @@ except ImportError as error:
     print(f"SKIPPED: {error}; nothing was compared with transformers")
     sys.exit(SKIPPED)
 
-TOLERANCE = 1e-4  # golden/README.md: logits within +-9 in float32
+TOLERANCE = 1e-4  # logits within +-9 in float32
 
 
 def run(*words):

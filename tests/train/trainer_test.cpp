@@ -52,7 +52,7 @@ TEST_CASE("losses and gradient norms of a training equal those that PyTorch and 
   REQUIRE(lines.size() == golden["loss"].size());
   for (size_t i = 0; i < lines.size(); ++i) {
     CAPTURE(i);
-    // golden/README.md: 1e-5 of a loss, 1e-5 of a norm; from the second step on the weights differ by rounding that
+    // Tolerances: 1e-5 of a loss, 1e-5 of a norm; from the second step on the weights differ by rounding that
     // AdamW's division magnifies (parameters there: within 5e-5), which the loss sees to first order.
     const double loosened = i == 0 ? 1 : 5;
     CHECK(std::abs(lines[i]["loss"].get<double>() - golden["loss"][i].get<double>()) <= loosened * 1e-5);

@@ -6,17 +6,17 @@
 
 namespace cbtm {
 
-/// What the control groups of this process grant it: the tightest of its own group and of all groups around it that can
-/// be seen. Unlimited where there are no control groups.
+/// The limits of this process's control groups: the tightest among its own group and all enclosing groups that it can
+/// see. Without control groups there is no limit.
 struct CgroupLimits {
-  /// Bytes that could still be taken: limit minus usage, where file cache that the kernel gives back counts as free.
+  /// Bytes that can still be taken: limit minus usage. File cache that the kernel gives back counts as free.
   int64_t memory_bytes = std::numeric_limits<int64_t>::max();
   double cores = std::numeric_limits<double>::infinity();
 };
 
-/// Reads proc/self/cgroup and proc/self/mountinfo below `root`, and the groups where they are mounted. Version 1,
-/// version 2 and both at once; containers that see a part of the tree. What cannot be read sets no limit.
-/// `root`: of the file system; tests give a directory that looks like one.
+/// Reads proc/self/cgroup and proc/self/mountinfo below `root`, and the groups at their mount points. Understands
+/// version 1, version 2, both at once, and containers that see only a part of the tree. A file that cannot be read sets
+/// no limit. `root` is the root of the file system; tests give a directory of the same layout.
 CgroupLimits cgroup_limits(const std::filesystem::path& root = "/");
 
 }  // namespace cbtm

@@ -16,14 +16,14 @@ enum ExitCode : int {
   kExitInterrupted = 75,  ///< A signal asked to stop; the state was saved and the same command goes on from it.
 };
 
-/// The one exception of this program: a message for a person ("what, where, what to do"), thrown where the fact is
-/// known and printed once in main. Programming errors are CBTM_ASSERT, never Error.
+/// The only exception of this program. It carries a message for a person: what is wrong, where, and what to do. It is
+/// thrown where the fact is known, and printed once in main. Programming errors are CBTM_ASSERT, never Error.
 class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& message, int exit_code = kExitFailure)
       : std::runtime_error(message), exit_code_(exit_code) {}
 
-  /// What the process exits with when nobody handles this.
+  /// The exit code of the process if nobody handles this.
   int exit_code() const { return exit_code_; }
 
  private:
@@ -36,7 +36,7 @@ template <typename... Arguments>
   throw Error(fmt::format(format, std::forward<Arguments>(arguments)...));
 }
 
-/// Throws Error with exit code kExitUsage: for a wrong command line.
+/// Throws Error with the exit code kExitUsage, for a wrong command line.
 template <typename... Arguments>
 [[noreturn]] void fail_usage(fmt::format_string<Arguments...> format, Arguments&&... arguments) {
   throw Error(fmt::format(format, std::forward<Arguments>(arguments)...), kExitUsage);
@@ -49,6 +49,6 @@ std::string errno_text();
 
 }  // namespace cbtm
 
-/// What must hold if the program is right, with the reason. Always compiled in; input from files is never asserted.
+/// Checks what must hold if the program is right, with the reason. Always compiled in. Input is checked, not asserted.
 #define CBTM_ASSERT(condition, reason) \
   (static_cast<bool>(condition) ? void(0) : ::cbtm::assertion_failed(#condition, reason, __FILE__, __LINE__))

@@ -5,22 +5,22 @@
 
 namespace cbtm {
 
-/// An advisory lock between processes, held while this object lives; a killed process lets go of it. Creates the file
-/// and its parent directories. On a file system that knows no locks it holds nothing.
+/// An advisory lock between processes. It is held while this object lives; the kernel releases it when a process is
+/// killed. The file and its parent directories are created. On a file system without locks, nothing is locked.
 class FileLock {
  public:
   enum class Wait : bool { no, yes };
-  /// One holder alone, or any number of holders that share it.
+  /// exclusive: one holder alone. shared: any number of holders.
   enum class Mode : bool { exclusive, shared };
-  /// Waits for other holders, or with Wait::no leaves it to held() to say that there is one. Throws Error if the file
-  /// cannot be made.
+  /// Wait::yes waits for other holders. Wait::no returns at once, and held() says whether the lock was taken. Throws
+  /// Error if the file cannot be created.
   explicit FileLock(const std::filesystem::path& path, Wait wait = Wait::yes, Mode mode = Mode::exclusive);
   ~FileLock();
   FileLock(FileLock&& other) noexcept : file_(std::exchange(other.file_, -1)), held_(other.held_) {}
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;
 
-  /// False only if another process holds it.
+  /// False only if another process holds the lock.
   bool held() const { return held_; }
 
  private:

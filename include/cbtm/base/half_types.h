@@ -5,9 +5,8 @@
 
 namespace cbtm {
 
-/// bfloat16 and IEEE half as storage types; arithmetic is done in float32. Conversions follow
-/// shared/reference/opt-format.md section 5: widening is exact, narrowing rounds to nearest even, NaN stays a quiet
-/// NaN.
+/// bfloat16 and IEEE half as storage types; arithmetic is done in float32. Conversions follow docs/numerics.md,
+/// 'Conversions': widening is exact, narrowing rounds to nearest even, NaN stays a quiet NaN.
 struct bf16 {
   uint16_t bits = 0;
 };

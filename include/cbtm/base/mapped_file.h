@@ -7,8 +7,9 @@
 
 namespace cbtm {
 
-/// A file mapped read-only into memory for the life of the object. An empty file gives an empty span.
-/// Throws Error naming the file if it cannot be opened or mapped, or is not a regular file (a pipe is not waited for).
+/// A file that is mapped read-only into memory while the object lives. An empty file gives an empty span. Throws Error
+/// naming the file if it cannot be opened or mapped, or is not a regular file (a pipe is not waited for).
+///
 /// If a page cannot be read later, because the file became shorter or its disk failed, the process ends with exit code
 /// 1 and a line on stderr that names the file.
 class MappedFile {

@@ -11,7 +11,7 @@
 namespace cbtm {
 
 /// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four random words for a
-/// counter and a key, with no state. Words are least significant first, as in shared/golden/opt/ops/philox.json.
+/// counter and a key, with no state. Words are least significant first (docs/numerics.md, 'Random numbers').
 struct PhiloxCounter {
   uint32_t word[4];
 };
@@ -34,8 +34,8 @@ CBTM_HOST_DEVICE inline PhiloxCounter philox(PhiloxCounter counter, uint64_t key
 /// Uniform in [0, 1), 24 bits.
 CBTM_HOST_DEVICE inline float uniform_from_bits(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
 
-/// A stream of random numbers for host code (initialisation, shuffling, sampling): draw `index` of stream `stream`
-/// under `seed` is the same on every machine, and nothing but the index has to be saved to resume.
+/// A stream of random numbers for host code (initialisation, shuffling, sampling). The draw `index` of `stream` under
+/// `seed` is the same on every machine. To go on later, only the index has to be saved.
 class PhiloxStream {
  public:
   PhiloxStream(uint64_t seed, uint64_t stream, uint64_t next_index = 0)
@@ -55,13 +55,13 @@ class PhiloxStream {
     const uint64_t low = next_bits();
     return low | (static_cast<uint64_t>(next_bits()) << 32);
   }
-  /// [0, 1), 53 bits.
+  /// Uniform in [0, 1), 53 bits.
   double next_uniform() { return static_cast<double>(next_bits64() >> 11) * 0x1p-53; }
-  /// [0, bound) without modulo bias worth naming (64-bit multiply-shift); bound > 0.
+  /// Uniform in [0, bound), by a 64-bit multiplication and shift; the bias is negligible. bound > 0.
   uint64_t next_below(uint64_t bound) {
     return static_cast<uint64_t>((static_cast<unsigned __int128>(next_bits64()) * bound) >> 64);
   }
-  /// Standard normal (Box-Muller; two uniforms a number).
+  /// Standard normal, by Box-Muller; takes two uniform numbers.
   double next_normal();
 
   uint64_t index() const { return index_; }

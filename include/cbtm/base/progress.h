@@ -6,23 +6,24 @@
 
 namespace cbtm {
 
-/// What a person watches on stderr. At a terminal the last line is redrawn in place; elsewhere (logs) a plain line is
-/// printed at most every `plain_interval_seconds`. --quiet silences all but warnings and errors.
+/// Messages for a person, on stderr. At a terminal the last line is redrawn. In a log, a plain line is printed at most
+/// every `plain_interval_seconds`. --quiet hides everything but warnings and errors.
 void set_quiet(bool quiet);
 bool quiet();
 
-/// A line for the person on stderr, unless --quiet. Ends a live line first.
+/// Prints a line on stderr, unless --quiet. A live line is ended first.
 void say(std::string_view line);
-/// "cbtm: warning: ..." on stderr, always. Ends a live line first.
+/// Prints "cbtm: warning: ..." on stderr, also with --quiet. A live line is ended first.
 void warn(std::string_view line);
 
 class Progress {
  public:
   explicit Progress(std::string label, double plain_interval_seconds = 10);
   ~Progress();
-  /// Shows "label: text" now if the terminal was not redrawn within 0.1 s (or the plain interval has passed).
+  /// Shows "label: text", unless the terminal was redrawn within the last 0.1 s (in a log: unless the interval has not
+  /// passed).
   void update(std::string_view text);
-  /// Shows it in any case and ends the line.
+  /// Shows the text in any case, and ends the line.
   void finish(std::string_view text);
   double seconds() const;
 

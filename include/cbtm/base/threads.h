@@ -8,23 +8,24 @@
 
 namespace cbtm {
 
-/// Cores this process may use: the smallest of the machine's, the affinity mask's and the tightest quota
+/// The number of cores this process may use: the least of the machine's cores, the affinity mask and the tightest quota
 /// of its control groups (rounded up).
 int available_threads();
 
-/// How many threads operators and parsers use from now on (1 or more). Called once, by main, from --threads.
-/// It changes the speed only: every result has the same bits for every number of threads.
+/// Sets the number of threads for operators and parsers (1 or more). main calls it once, from --threads. It changes
+/// only the speed: every result has the same bits for every number of threads.
 void set_thread_count(int count);
 int thread_count();
 
-/// Work below this runs on the calling thread: waking a team costs a few microseconds.
+/// Work below this runs on the calling thread, since waking other threads costs a few microseconds.
 inline constexpr double kParallelThresholdNs = 20'000;
 
-/// Runs body(begin, end) over [0, count) on thread_count() threads, each with one contiguous range, when
-/// count * cost_per_item (in rough nanoseconds) is worth waking them; else on the calling thread alone.
-/// Where the ranges begin and end depends on the number of threads, so what the body computes for an item must not
-/// depend on that: an item's value is its own, and what is summed over items is summed by parallel_chunks. If several
-/// ranges throw, the exception of the first of them is rethrown on the caller.
+/// Splits [0, count) into one contiguous range per thread and runs body(begin, end) for each. Runs on the calling
+/// thread alone if count * cost_per_item_ns (roughly, in nanoseconds) is too little work.
+///
+/// The borders of the ranges depend on the number of threads. So the result for an item must not depend on them: each
+/// item has a value of its own, and sums over items use parallel_chunks. If several ranges throw, the caller gets the
+/// exception of the first range.
 template <typename Body>
 void parallel_ranges(int64_t count, double cost_per_item_ns, const Body& body) {
   if (count <= 0) return;
@@ -54,9 +55,9 @@ void parallel_ranges(int64_t count, double cost_per_item_ns, const Body& body) {
   if (failure) std::rethrow_exception(failure);
 }
 
-/// Runs body(chunk, begin, end) once for each chunk of `chunk_items` of the items [0, count), the last of which may be
-/// shorter. The chunks depend on the two sizes alone: a sum over each chunk, added up in the order of the chunks, has
-/// the same bits for every number of threads.
+/// Runs body(chunk, begin, end) once for each chunk of `chunk_items` items of [0, count); the last chunk may be
+/// shorter. The chunks depend only on the two sizes. A sum over each chunk, added up in the order of the chunks, thus
+/// has the same bits for every number of threads.
 template <typename Body>
 void parallel_chunks(int64_t count, int64_t chunk_items, double cost_per_item_ns, const Body& body) {
   const int64_t chunks = (count + chunk_items - 1) / chunk_items;

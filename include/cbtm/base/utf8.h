@@ -11,11 +11,11 @@ inline constexpr char32_t kReplacementCharacter = 0xFFFD;
 /// One step of decoding.
 struct Utf8Step {
   char32_t code_point = 0;  ///< U+FFFD if ill-formed
-  uint32_t bytes = 0;       ///< bytes taken: of the character, or of the maximal ill-formed subpart; 0 at the end
+  uint32_t bytes = 0;       ///< bytes of the character or of the maximal ill-formed subpart; 0 at the end
   bool well_formed = false;
 };
 
-/// Decodes the character at `place` (Unicode 15, table 3-7: no surrogates, no overlong forms).
+/// Decodes the character at offset `place` (Unicode 15, table 3-7: no surrogates, no overlong forms).
 inline Utf8Step decode_utf8(std::string_view text, size_t place) {
   if (place >= text.size()) return {};
   const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[place + i]); };
@@ -52,13 +52,13 @@ inline Utf8Step decode_utf8(std::string_view text, size_t place) {
 
 void append_utf8(char32_t code_point, std::string& out);
 
-/// Byte position of the first ill-formed sequence, or npos.
+/// The offset of the first ill-formed sequence, or npos.
 size_t find_invalid_utf8(std::string_view text);
 
-/// Every maximal ill-formed subpart replaced by U+FFFD, as Python's errors="replace" does.
+/// The text with every maximal ill-formed subpart replaced by U+FFFD, as Python's errors="replace" does.
 std::string replace_invalid_utf8(std::string_view bytes);
 
-/// Bytes at the end of `bytes` that could still become a whole character (0 to 3).
+/// The number of bytes at the end (0 to 3) that could still become a whole character.
 size_t incomplete_utf8_tail(std::string_view bytes);
 
 }  // namespace cbtm

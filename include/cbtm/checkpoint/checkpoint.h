@@ -41,8 +41,8 @@ class OptCheckpoint {
   const std::filesystem::path& path() const;
   const OptConfig& config() const;
   const ParameterLayout& layout() const;
-  /// Hash of the architecture and of the weights that the model needs: names, types and values in the layout's order, whatever files and
-  /// whatever names of tensors they are stored under (docs/formats.md, 'Content hashes').
+  /// Hash of the architecture and of the weights that the model needs: names, types and values in the layout's order,
+  /// whatever files and whatever names of tensors they are stored under (docs/formats.md, 'Content hashes').
   std::string weights_hash() const;
   /// Compares weights_hash() with the one that the model's expert.json records. Throws Error naming the directory if it
   /// differs. False if there is none, or if verification is off (set_content_verification).

@@ -49,8 +49,9 @@ class TensorFile {
   TensorFile& operator=(TensorFile&&) = default;
 
   /// safetensors (by its name's end), else a PyTorch file: zip or legacy stream, read by an interpreter of the few
-  /// pickle operations that state dicts use, which can run nothing (opt-format.md section 9). Throws Error in one line
-  /// naming the file and what is wrong with it. Tensors of types that are not read do not refuse the file.
+  /// pickle operations that state dicts use, which can run nothing (docs/opt-format.md, 'Checkpoint files'). Throws
+  /// Error in one line naming the file and what is wrong with it. Tensors of types that are not read do not refuse the
+  /// file.
   static TensorFile open(const std::filesystem::path& path);
 
   const std::vector<StoredTensor>& tensors() const { return tensors_; }

@@ -8,20 +8,20 @@
 
 namespace cbtm {
 
-/// One pass over a corpus in batches that are bounded by their count and by their bytes: at most kDocumentsMax
-/// documents, and none is added to a batch that holds kBytesMax of text.
+/// One pass over a corpus in batches. A batch has at most kDocumentsMax documents, and no document is added once it
+/// holds kBytesMax of text.
 class DocumentBatches {
  public:
   static constexpr size_t kDocumentsMax = 1024;
   static constexpr size_t kBytesMax = size_t{8} << 20;
 
-  /// `stage`: what a signal stops, for the message. `expected`: what an earlier pass gave out; if this one gives out
-  /// something else, next() throws Error ("the corpus changed while it was read"), at the latest at the end, and before
-  /// it gives out more documents than were expected.
+  /// `stage` is named in the message when a signal stops the reading. `expected` is the digest of an earlier pass. If
+  /// this pass returns something else, next() throws Error ("the corpus changed while it was read"), at the latest at
+  /// the end. It never returns more documents than were expected.
   DocumentBatches(CorpusOptions options, std::string stage, std::optional<CorpusDigest> expected = std::nullopt)
       : reader_(std::move(options), std::move(stage)), expected_(expected) {}
 
-  /// Replaces `batch` by the next documents; false at the end.
+  /// Replaces `batch` by the next documents. False at the end.
   bool next(std::vector<Document>& batch);
   const CorpusReader& reader() const { return reader_; }
 

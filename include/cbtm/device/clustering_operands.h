@@ -42,10 +42,10 @@ struct ClusterSums {
   TensorView counts;       ///< int64 [1, k]
 };
 
-/// One sweep of coordinate ascent on the dual of balanced assignment (shared/reference/kernels.md, 'Balanced
-/// assignment'): for j = 0, 1, ... price j becomes the advantage of rank ranks[j] (0 is the largest), where the
-/// advantage of point i is min over b != j of (costs[i][b] + prices[b]) - costs[i][j]: at that price ranks[j] + 1
-/// points prefer j or do not mind. Advantages are float32, or better. Nothing is done for one cluster.
+/// One sweep of coordinate ascent on the dual of balanced assignment (docs/numerics.md, 'Balanced assignment'): for j =
+/// 0, 1, ... price j becomes the advantage of rank ranks[j] (0 is the largest), where the advantage of point i is min
+/// over b != j of (costs[i][b] + prices[b]) - costs[i][j]: at that price ranks[j] + 1 points prefer j or do not mind.
+/// Advantages are float32, or better. Nothing is done for one cluster.
 struct PriceSweep {
   ConstTensorView costs;           ///< [n, k]; any row stride, so that a view of every 10th row is a sample
   std::span<const int64_t> ranks;  ///< host memory, k, each in [0, n)
@@ -53,8 +53,8 @@ struct PriceSweep {
 };
 
 /// labels[i] = argmin_j costs[i][j] + prices[j] (float64; of equals the first); margins[i] = how much worse the second
-/// best is (infinity for one cluster); counts[j] = points of j; dual_sum = Σ_i min_j,
-/// in a fixed order.
+/// best is (infinity for one cluster); counts[j] = points of j;
+/// dual_sum = Σ_i min_j, in a fixed order.
 struct AssignAtPrices {
   ConstTensorView costs;   ///< [n, k]
   ConstTensorView prices;  ///< float64 [1, k]

@@ -173,10 +173,11 @@ struct LinearBackward {
 };
 
 /// Causal attention over packed sequences, all heads. Sequence s has the query rows
-/// query_offsets[s] .. query_offsets[s+1] and the key rows key_offsets[s] .. key_offsets[s+1]; its query i sees its
-/// keys j <= i + keys - queries. score = (scale * q) . k; softmax in float32; dropout on the probabilities, with
-/// element
-/// ((first_row + query row) * num_heads + head) * dropout_columns + j, j counted within the sequence.
+/// query_offsets[s] .. query_offsets[s+1] and the key rows key_offsets[s] .. key_offsets[s+1].
+/// Its query i sees its keys j <= i + keys - queries.
+///
+/// The score is (scale * q) . k, softmax is in float32, and dropout is on the probabilities. Their dropout element is
+/// ((first_row + query row) * num_heads + head) * dropout_columns + j, with j counted within the sequence.
 /// Head h has the columns [h * head_dim, (h+1) * head_dim) of every operand.
 struct AttentionShape {
   std::span<const int32_t> query_offsets;  ///< host memory, sequence_count + 1
@@ -235,11 +236,10 @@ struct OutputLoss {
   ConstTensorView table_scales = {};  ///< float32 [1, vocab_size] of an int8 table (forward only); else empty
 };
 
-/// AdamW as in torch (shared/reference/opt-format.md section 4), over flat buffers, one launch. The first
-/// `decayed_count` elements (the matrices) are decayed, the rest (biases and norms) are not. Gradients are divided by
-/// loss_scale, then multiplied by min(1, clip_norm / (norm + 1e-6)) (clip_norm 0: never), norm =
-/// sqrt(gradient_square_sum) / loss_scale. If the norm is not finite nothing is updated. Gradients are zeroed in either
-/// case.
+/// AdamW as in torch (docs/numerics.md, 'Optimizer'), over flat buffers, one launch. The first `decayed_count` elements
+/// (the matrices) are decayed, the rest (biases and norms) are not. Gradients are divided by loss_scale, then
+/// multiplied by min(1, clip_norm / (norm + 1e-6)) (clip_norm 0: never), norm = sqrt(gradient_square_sum) / loss_scale.
+/// If the norm is not finite nothing is updated. Gradients are zeroed in either case.
 struct AdamW {
   TensorView weights;                        ///< float32 [1, n]
   TensorView gradients;                      ///< float32 [1, n]
@@ -259,11 +259,12 @@ struct AdamW {
 /// log of the mixture of the experts' next-token distributions: out[s][v] = log Σ_j weights[s][j]
 /// softmax(logits_j[rows[s][j]])[v], in float32 by log-sum-exp; experts of weight 0 are not read.
 struct MixtureLogProbabilities {
-  std::span<const ConstTensorView> logits;  ///< an expert [its rows, vocab_size]
+  std::span<const ConstTensorView> logits;  ///< one view per expert, [its rows, vocab_size]
   ConstTensorView weights;                  ///< float32 [sequences, expert count]; each row sums to 1
   TensorView log_probabilities;             ///< float32 [sequences, vocab_size]
-  ConstTensorView
-      rows;  ///< int32 [sequences, expert count]: the sequence's row of the expert's logits; or empty: its number
+  /// int32 [sequences, expert count]: the row of the expert's logits that belongs to the sequence. Empty: row s belongs
+  /// to sequence s.
+  ConstTensorView rows;
 };
 
 /// Chooses a token for each of some sequences from the mixture of the experts that it uses, without the whole

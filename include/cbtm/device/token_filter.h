@@ -6,12 +6,13 @@
 namespace cbtm {
 
 /// What next-token sampling leaves of a distribution, in transformers' order: temperature, top-k, top-p
-/// (shared/reference/opt-format.md section 8).
+/// (docs/opt-format.md, 'Sampling').
 struct TokenFilter {
   double temperature = 1;
   int64_t top_k = 0;  ///< 0: no limit; ties with the k-th are kept
-  double top_p =
-      1;  ///< smallest set of most likely tokens (of equals lower ids first) whose mass reaches this; at least one
+  /// The smallest set of most likely tokens whose mass reaches this is kept, at least one token. Of equals the lower
+  /// ids come first.
+  double top_p = 1;
 };
 
 /// Turns scores (logits or log-probabilities) on the host into the probabilities that sampling draws from, in place, at

@@ -10,20 +10,21 @@
 
 namespace cbtm {
 
-/// The experts of a set on one device, each made ready when it is first used. Their weights and key-value caches take
-/// at most so much of its memory: where not all fit, weights come and go (cbtm/model/model_group.h).
+/// The experts of a set on one device. An expert is loaded when it is first used. Weights and key-value caches take at
+/// most a given amount of the device's memory. If not all experts fit, their weights come and go
+/// (cbtm/model/model_group.h).
 class ExpertPool {
  public:
-  /// `memory_bytes`: see ModelGroup. Throws Error if it does not hold one expert. The set outlives the pool.
+  /// `memory_bytes` is as in ModelGroup. Throws Error if one expert does not fit. The set must outlive the pool.
   ExpertPool(Device& device, const ExpertSet& experts, int64_t memory_bytes);
 
   Device& device() { return device_; }
   const ExpertSet& experts() const { return experts_; }
   InferenceModel& model(int64_t cluster);
 
-  /// Calls `use` with each of these clusters and its model. Which comes first changes from call to call, so that the
-  /// second of two calls begins with what the first has left on the device; the weights of the next one come while one
-  /// computes.
+  /// Calls `use` for each of these clusters with its model. While one model computes, the weights of the next are
+  /// copied. The direction changes from call to call, so that a call begins with the expert that the last call has left
+  /// on the device.
   void for_each(const std::vector<int64_t>& clusters, const std::function<void(int64_t, InferenceModel&)>& use);
 
   void set_reclaim(std::function<bool()> reclaim) { group_->set_reclaim(std::move(reclaim)); }

@@ -24,15 +24,17 @@ struct Expert {
 
 struct ExpertSetOptions {
   std::filesystem::path experts;
-  std::filesystem::path router;     ///< "": EXPERTS/router, else the run's that they lie in, else that of `run`
-  std::filesystem::path tokenizer;  ///< "": the experts' own files, else as the router
-  std::filesystem::path run;        ///< "": no other run than the one they lie in
+  std::filesystem::path router;     ///< "": EXPERTS/router, else the router of the run that they lie in, else of `run`
+  std::filesystem::path tokenizer;  ///< "": the files of the experts, else as for the router
+  std::filesystem::path run;        ///< "": only the run that they lie in
   WeightFormat weights = WeightFormat::f32;
 };
 
-/// A directory of experts with the router that chooses among them. Experts of ours know their cluster and the router's
-/// hash: order and renames do not matter, and a mismatch is an Error. Plain OPT checkpoints count by their names
-/// (numbers are clusters, else name order is cluster order), said once. Clusters may be missing: see present().
+/// A directory of experts with the router that chooses among them (docs/formats.md, 'Directory of experts').
+///
+/// Experts that cbtm trained record their cluster and the router's hash, so their order and names do not matter, and a
+/// mismatch is an Error. Plain OPT checkpoints are ordered by name: numbers are clusters, otherwise the order of names
+/// is the order of clusters. A message says so once. Clusters may be missing: see present().
 class ExpertSet {
  public:
   static ExpertSet open(const ExpertSetOptions& options);
@@ -42,11 +44,11 @@ class ExpertSet {
   const std::vector<Expert>& experts() const { return experts_; }
   int64_t vocab_size() const { return vocab_size_; }
   int64_t max_position_embeddings() const { return max_position_embeddings_; }
-  /// Longest sequence the experts were trained on, or their positions if that is not known.
+  /// The longest sequence that the experts were trained on, or their positions if that is not known.
   int64_t trained_length() const { return trained_length_; }
-  /// By cluster: 1 if its expert is there.
+  /// One entry per cluster: 1 if its expert is there.
   const std::vector<uint8_t>& present() const { return present_; }
-  /// The expert of a cluster that is present, loaded (memory-mapped where its file allows), or as one of a group.
+  /// Loads the expert of a cluster that is present. Its file is memory-mapped if possible, or it joins `group`.
   std::unique_ptr<InferenceModel> load(Device& device, int64_t cluster,
                                        std::shared_ptr<ModelGroup> group = nullptr) const;
   const Expert& expert_of(int64_t cluster) const;
@@ -62,8 +64,8 @@ class ExpertSet {
   WeightFormat weights_ = WeightFormat::f32;
 };
 
-/// Σ weights[j] θ_j over all parameters of the experts present, by cluster (cbtm-method.md 8.4). All must have one
-/// shape.
+/// Σ weights[j] θ_j over the experts that are present (docs/method.md, 'Parameter average'). There is one weight per
+/// cluster. All experts must have one shape.
 std::vector<float> average_parameters(const ExpertSet& experts, const std::vector<double>& weights);
 
 }  // namespace cbtm

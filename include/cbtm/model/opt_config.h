@@ -11,7 +11,7 @@ namespace cbtm {
 
 enum class OptActivation : uint8_t { relu, gelu };
 
-/// An OPT model's shape: the fields of config.json (shared/reference/opt-format.md section 1), with its defaults.
+/// An OPT model's shape: the fields of config.json (docs/opt-format.md, 'Configuration'), with its defaults.
 struct OptConfig {
   int64_t vocab_size = 50272;
   int64_t hidden_size = 768;
@@ -38,8 +38,8 @@ struct OptConfig {
 
   /// Parameters that are multiplied for every token: layers, projections and the output matrix.
   int64_t matrix_parameter_count() const;
-  /// Forward flops of one token at mean context `sequence_length` / 2; training takes 3 times that
-  /// (shared/reference/kernels.md, 'Training').
+  /// Forward flops of one token at mean context `sequence_length` / 2; training takes 3 times that (docs/numerics.md,
+  /// 'FLOPs per token').
   double forward_flops_per_token(int64_t sequence_length) const;
 
   friend bool operator==(const OptConfig&, const OptConfig&) = default;
@@ -53,7 +53,7 @@ OptConfig read_opt_config(const std::filesystem::path& config_json);
 /// The object to write as config.json; `torch_dtype` as transformers names it ("float32").
 Json opt_config_json(const OptConfig& config, const std::string& torch_dtype);
 
-/// "125m" .. "175b" as published (opt-format.md, 'Published sizes'), and small ones of ours for laptops. Throws a usage
+/// "125m" .. "175b" as published (docs/opt-format.md, 'Presets'), and small ones of ours for laptops. Throws a usage
 /// Error that lists the names.
 OptConfig opt_preset(const std::string& name);
 std::vector<std::string> opt_preset_names();

@@ -8,7 +8,7 @@
 namespace cbtm {
 
 /// How the next token is chosen from its scores, in transformers' order: repetition penalty, temperature, top-k, top-p
-/// (shared/reference/opt-format.md section 8).
+/// (docs/opt-format.md, 'Sampling').
 struct SamplingOptions {
   bool greedy = false;
   double temperature = 1;

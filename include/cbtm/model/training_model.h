@@ -28,8 +28,8 @@ struct TrainingMemory {
   int64_t moments = 0;
   int64_t activations = 0;
   int64_t workspace = 0;
-  int64_t host = 0;  ///< where the device's memory is the host's: the program itself, the order of the
-                     ///< documents, what saving takes
+  /// Where the device's memory is the host's: the program itself, the order of the documents, what saving takes.
+  int64_t host = 0;
 
   int64_t total() const { return weights + gradients + moments + activations + workspace + host; }
   /// One line for people.
@@ -55,7 +55,7 @@ TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptC
 using WeightSource = std::function<void(std::span<float> weights)>;
 
 /// Weights for training from scratch, layout order: N(0, init_std²); out_proj and fc2 scaled by 1 / sqrt(2 layers); row
-/// 1 (pad) of embed_tokens, biases 0; norms 1 and 0 (shared/reference/opt-format.md section 7).
+/// 1 (pad) of embed_tokens, biases 0; norms 1 and 0 (docs/opt-format.md, 'Initialisation').
 std::vector<float> initial_parameters(const OptConfig& config, uint64_t seed);
 /// The same, into memory that is there.
 WeightSource initial_weights(const OptConfig& config, uint64_t seed);
@@ -90,8 +90,8 @@ struct OptimizerOptions {
 };
 
 /// An OPT model in training: weights, gradients and moments in flat float32 buffers on the device, forward and backward
-/// (shared/reference/opt-format.md sections 3, 4, 6). With another dtype than float32, activations and a working copy
-/// of the weights are of that type, and the optimizer rounds the working copy anew with every step. Not thread-safe.
+/// (docs/opt-format.md, 'Forward pass'). With another dtype than float32, activations and a working copy of the weights
+/// are of that type, and the optimizer rounds the working copy anew with every step. Not thread-safe.
 ///
 /// Several devices train one model together as a TrainingModel each, with the Collectives of a group: each adds the
 /// gradients of its own micro-batches, and all finish a step together; constructor, finish_step, restore and

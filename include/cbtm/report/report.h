@@ -4,11 +4,13 @@
 
 namespace cbtm {
 
-/// Writes run/report.html from what lies in the run directory (docs/formats.md): run.json, clusters.json, the cards and
-/// metrics of seed, baseline and experts, and the results in evaluation/. One self-contained page: no network, no
-/// script, charts as inline SVG. What is missing or cannot be read is named on the page and the rest is shown, so it
-/// may be called at any point of a run; the same directory gives the same bytes. Throws Error if there is no such
-/// directory or the page cannot be written.
+/// Writes run/report.html from the files of a run directory (docs/formats.md, 'Run directory'): run.json,
+/// clusters.json, the cards and metrics of seed, baseline and experts, and the results in evaluation/. It is one
+/// self-contained page without network access or scripts; charts are inline SVG.
+///
+/// A file that is missing or cannot be read is named on the page, and the rest is shown. So this may be called at any
+/// point of a run. The same directory gives the same bytes. Throws Error if the directory does not exist or the page
+/// cannot be written.
 void write_report(const RunDirectory& run);
 
 }  // namespace cbtm

@@ -11,24 +11,24 @@
 namespace cbtm {
 
 struct TokenizerTrainingOptions {
-  int64_t vocab_size = 50265;  ///< special tokens, 256 bytes, then merges; the corpus may run out before
-  int64_t min_frequency = 2;   ///< pairs seen less often are not joined
-  /// Ids from 0 on. OPT's; the names `</s>` and `<pad>` take their roles.
+  int64_t vocab_size = 50265;  ///< special tokens, 256 bytes, then merges; fewer if the corpus has no more pairs
+  int64_t min_frequency = 2;   ///< rarer pairs are not joined
+  /// The first ids; by default those of OPT. `</s>` and `<pad>` get their roles by these names.
   std::vector<std::string> special_tokens = {"<s>", "<pad>", "</s>", "<unk>"};
 };
 
-/// Learns byte-level BPE merges (shared/reference/tokenizer.md section 5). Memory grows with the number of different
-/// pretokens, not with the corpus.
+/// Learns byte-level BPE merges (docs/tokenizer.md, 'Learning merges'). Memory grows with the number of different
+/// pieces, not with the corpus.
 class TokenizerTrainer {
  public:
   TokenizerTrainer();
   ~TokenizerTrainer();
   TokenizerTrainer(const TokenizerTrainer&) = delete;
 
-  /// Counts the pretokens of texts (valid UTF-8), on all threads.
+  /// Counts the pieces of texts (valid UTF-8), on all threads.
   void add(const std::vector<std::string>& texts);
-  /// The joins in order of their counts; among equals the smallest left id, then the smallest right id. Throws a usage
-  /// Error if vocab_size has no room for bytes and special tokens.
+  /// Learns the merges: the pair of the highest count first; of equals the one of the smallest left id, then of the
+  /// smallest right id. Throws a usage Error if vocab_size has no room for the bytes and the special tokens.
   Tokenizer train(const TokenizerTrainingOptions& options) const;
 
  private:

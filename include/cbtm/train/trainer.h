@@ -16,14 +16,14 @@
 
 namespace cbtm {
 
-/// How one model is trained. Everything but what is marked (*) changes the result and is checked on resuming.
+/// How one model is trained. Fields without (*) change the result and are checked when a training goes on.
 struct TrainingSettings {
   int64_t steps = 0;
   int64_t sequence_length = 256;   ///< tokens
   int64_t batch_sequences = 1;     ///< sequences of one step
   double learning_rate = 2e-4;     ///< peak
   int64_t warmup_steps = 0;        ///< linear, from 0
-  double final_learning_rate = 0;  ///< fraction of the peak at the last step; linear decay after the warm-up
+  double final_learning_rate = 0;  ///< at the last step, as a fraction of the peak; linear decay after the warm-up
   double dropout = 0.1;
   double weight_decay = 0;
   double clip_norm = 1;
@@ -31,46 +31,47 @@ struct TrainingSettings {
   bool attention_within_document = false;  ///< tokens see only their own document
   std::string precision = "auto";  ///< of activations and working weights: float32, bf16, fp16, or the device's own
   uint64_t seed = 1234;
-  int64_t micro_batch_sequences =
-      0;                       ///< (*) sequences at a time; 0: chosen; any value gives the same sums but for rounding
-  int64_t save_every = 200;    ///< (*) steps
-  int64_t keep = 2;            ///< (*) states kept
-  int64_t validate_every = 0;  ///< (*) steps; 0: ten times a run
-  int64_t memory_bytes = 0;    ///< (*) may be used; 0: what is free
-  bool record_passes = true;   ///< (*) run a step's micro-batches as CUDA graphs, where the device is a GPU
-  int64_t snapshots = 0;       ///< (*) models kept along the way, at equal distances
+  int64_t micro_batch_sequences = 0;  ///< (*) sequences at a time; 0: chosen; results differ by rounding only
+  int64_t save_every = 200;           ///< (*) steps
+  int64_t keep = 2;                   ///< (*) states kept
+  int64_t validate_every = 0;         ///< (*) steps; 0: ten times in a run
+  int64_t memory_bytes = 0;           ///< (*) may be used; 0: what is free
+  bool record_passes = true;          ///< (*) run a step's micro-batches as CUDA graphs, where the device is a GPU
+  int64_t snapshots = 0;              ///< (*) models kept along the way, at equal distances
 };
 Json training_settings_json(const TrainingSettings& settings);
 
-/// "auto", "float32", "bf16" or "fp16" as a type that the device trains in. Throws a usage Error.
+/// The type of "auto", "float32", "bf16" or "fp16" on a device. Throws a usage Error if the device does not train in
+/// it.
 DType resolve_precision(const std::string& precision, const Device& device);
-/// Of devices that train together: the one type that all of them come to. Throws a usage Error if they come to several.
+/// The same for devices that train together. Throws a usage Error if they come to different types.
 DType resolve_precision(const std::string& precision, std::span<Device* const> devices);
 
-/// Throws a usage Error if these devices cannot train such a model with these settings: a precision that they do not
-/// have, more devices than sequences of a batch, sequences longer than the model's positions.
+/// Throws a usage Error if these devices cannot train such a model with these settings: a precision that they lack,
+/// more devices than sequences in a batch, or sequences longer than the model's positions.
 void check_training_settings(std::span<Device* const> devices, const OptConfig& config,
                              const TrainingSettings& settings);
 
-/// Learning rate of step 1..steps (cbtm-method.md 3.3: linear decay to the last step; optional linear warm-up).
+/// The learning rate of step 1..steps: optional linear warm-up, then linear decay to the last step (docs/method.md,
+/// 'Training').
 double learning_rate_at(const TrainingSettings& settings, int64_t step);
 
-/// What to train on, from what, and where the working files go.
+/// The data, the start and the working directory of one training.
 struct TrainingJob {
   std::string name;  ///< for people: "expert 003"
   OptConfig config;
   std::vector<std::filesystem::path> train_prefixes;     ///< indexed datasets
-  std::vector<std::filesystem::path> held_out_prefixes;  ///< documents that the running validation loss comes from
+  std::vector<std::filesystem::path> held_out_prefixes;  ///< documents for the running validation loss
   std::filesystem::path work_directory;                  ///< states and metrics.jsonl while it runs
-  Json identity;  ///< hashes of what it starts from; a state of another is refused
-  /// Given snapshot 1 .. settings.snapshots and its weights (layout order) as training passes it; a resumed run may
-  /// give the same one again. The weights are those of the model itself where the host can read them: they are good
-  /// during the call.
+  Json identity;  ///< hashes of the start; a saved state with other hashes is refused
+  /// Called with snapshot 1 .. settings.snapshots and its weights (layout order) as training passes it. A training that
+  /// goes on after an interruption may call it again for the same snapshot. The weights may be the model's own: they
+  /// are valid only during the call.
   std::function<void(int64_t number, std::span<const float> parameters)> snapshot;
 };
 
-/// Weights of a trained model in memory of the host, layout order. Where the host can read the model's own they are not
-/// copied, and the model lives as long as this does.
+/// The weights of a trained model in host memory, in layout order. If the host can read the model's memory they are not
+/// copied, and the model lives as long as this object.
 class TrainedWeights {
  public:
   TrainedWeights() = default;
@@ -99,24 +100,26 @@ struct TrainingResult {
   TrainedWeights parameters;
   int64_t steps = 0;
   int64_t tokens = 0;
-  int64_t skipped_steps = 0;  ///< loss or gradient not finite
+  int64_t skipped_steps = 0;  ///< loss or gradient was not finite
   double loss = 0;            ///< mean of the last tenth of the steps
   double validation_loss = 0;
   double seconds = 0;  ///< of the steps, resumed ones included
 };
 
-/// Trains to the end, from `start` or from the last good state in the work directory, and returns the result; the
-/// caller writes it where it belongs and then calls forget_training_state. States are written beside their place,
-/// renamed, and checked by a hash when read. After a stop signal the state is saved and Error with kExitInterrupted is
-/// thrown. The same settings, machine and devices give bitwise the same result, however often it was interrupted and
-/// with whatever number of threads. Several devices share every step's micro-batches; their number may change between
-/// two attempts, and changes the result only by the rounding of sums.
+/// Trains to the end, from `start` or from the last good state in the work directory, and returns the result. The
+/// caller stores it and then calls forget_training_state.
+///
+/// A state is written as AtomicFile does, and checked by a hash when it is read. After a stop signal the state is
+/// saved, and Error with kExitInterrupted is thrown. The same settings, machine and devices give bitwise the same
+/// result, however often the training was interrupted and for every number of threads. Several devices share the
+/// micro-batches of each step. Their number may change between two attempts; it changes the result only by the rounding
+/// of sums.
 TrainingResult train_model(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings,
                            const WeightSource& start);
 
-/// Removes the work directory of a finished training, and its parent if that is empty then.
+/// Removes the work directory of a finished training, and its parent if that is then empty.
 void forget_training_state(const std::filesystem::path& work_directory);
-/// Removes it if its state belongs to another training than this (other settings, or another start).
+/// Removes it if its state belongs to another training (other settings, or another start).
 void forget_other_training_state(std::span<Device* const> devices, const TrainingJob& job,
                                  const TrainingSettings& settings);
 

@@ -5,8 +5,8 @@
 namespace cbtm {
 
 /// What the CUDA runtime is made to do wrong, in this process (set_faults) or in a program that is started with
-/// LD_PRELOAD=libcbtm_faults.so and CBTM_FAULT. The library's functions come before the runtime's. Faults, separated by
-/// commas:
+/// LD_PRELOAD=libcbtm_faults.so and CBTM_FAULT. The library's functions come before the runtime's.
+/// Faults are separated by commas:
 ///   CALL:N:STATUS         the N-th call (from 1) of this function of the runtime fails with this number of a status
 ///   CALL:N+:STATUS        ... and every one after it
 ///   launch=PART:N:STATUS  the same for launches of kernels with PART in their (mangled) names
