@@ -1,0 +1,28 @@
+// The bits of a small run on the GPU stay what they were, in every type of training. They depend on the GPU and on
+// cuBLASLt, so this is compared under the simulator alone, where both are the same everywhere.
+
+#include <doctest/doctest.h>
+
+#include <cstdlib>
+
+#include "tests/commands/recorded_bits.h"
+
+namespace cbtm {
+namespace {
+
+TEST_CASE("a small run's bits under the simulator are the recorded ones") {
+  const char* architecture = std::getenv("CUDASIM_ARCH");
+  if (std::getenv("CUDASIM_DEVICES") == nullptr || (architecture != nullptr && std::string(architecture) == "75")) {
+    MESSAGE("not compared here");
+    return;
+  }
+  setenv("CBTM_SIMD", "avx2", 1);
+  for (const char* precision : {"float32", "bf16", "fp16"}) {
+    CAPTURE(precision);
+    check_recorded_bits(std::string("cuda-") + precision,
+                        bits_of_a_run({"--device", "cuda", "--threads", "1"}, {"--precision", precision}, {"bf16"}));
+  }
+}
+
+}  // namespace
+}  // namespace cbtm
