@@ -107,6 +107,15 @@ void check_kind(const fs::path& path, OutputKind kind) {
 
 }  // namespace
 
+bool is_json_result(const fs::path& path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0) return false;
+  char bytes[64];
+  const ssize_t count = ::read(file, bytes, sizeof bytes);
+  ::close(file);
+  return count > 0 && begins_as(OutputKind::json_result, {bytes, static_cast<size_t>(count)});
+}
+
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   std::error_code ignored;
   if (const std::optional<int> descriptor = named_descriptor(path_)) {

@@ -13,6 +13,7 @@
 #include <system_error>
 #include <utility>
 
+#include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/json.h"
 #include "cbtm/base/progress.h"
@@ -30,6 +31,8 @@ Identity identity(const struct stat& status) { return {status.st_dev, status.st_
 
 /// A run directory, told by the record of its stages.
 bool is_run_directory(const fs::path& directory) {
+  std::error_code ignored;
+  if (!fs::is_regular_file(directory / "run.json", ignored)) return false;
   std::ifstream file(directory / "run.json");
   if (!file) return false;
   const Json record = Json::parse(file, nullptr, /*allow_exceptions=*/false);
@@ -148,6 +151,8 @@ class Walk {
         links_.push_back({path, name, self});  // after the folders themselves: a file keeps its own name
       else if (visited_.insert(self).second)
         directory(path, name, self);
+    } else if (S_ISREG(target.st_mode) && is_json_result(path)) {
+      say_once(fmt::format("{}: is a result of cbtm (--json), left out of the corpus", shown_path(path)));
     } else if (S_ISREG(target.st_mode)) {
       found_.files.push_back({path, name, static_cast<int64_t>(target.st_size)});
     } else {

@@ -32,7 +32,8 @@ Json file_state(const struct stat& status) {
 class HashCache {
  public:
   explicit HashCache(std::filesystem::path path) : path_(std::move(path)) {
-    if (path_.empty()) return;
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(path_, ignored)) return;
     std::ifstream file(path_);
     const Json read = Json::parse(file, nullptr, /*allow_exceptions=*/false);
     if (read.is_object() && read.contains("files") && read["files"].is_object()) known_ = read["files"];

@@ -46,7 +46,8 @@ void assign_clusters(std::vector<Expert>& experts, const Router& router, const s
     };
     if (std::all_of(experts.begin(), experts.end(), numeric)) {
       for (Expert& expert : experts) expert.cluster = std::stoll(expert.directory.filename().string());
-      say(fmt::format("{}: plain OPT checkpoints; each counts as the expert of the cluster that its name says", where));
+      warn(
+          fmt::format("{}: plain OPT checkpoints; each counts as the expert of the cluster that its name says", where));
     } else {
       if (static_cast<int64_t>(experts.size()) != router.clusters())
         fail(
@@ -54,8 +55,8 @@ void assign_clusters(std::vector<Expert>& experts, const Router& router, const s
             "...)",
             where, experts.size(), router.clusters());
       for (size_t i = 0; i < experts.size(); ++i) experts[i].cluster = static_cast<int64_t>(i);
-      say(fmt::format("{}: plain OPT checkpoints; their names in sorted order count as clusters 0 to {}", where,
-                      experts.size() - 1));
+      warn(fmt::format("{}: plain OPT checkpoints; their names in sorted order count as clusters 0 to {}", where,
+                       experts.size() - 1));
     }
   } else {
     for (Expert& expert : experts) {
@@ -95,6 +96,17 @@ Router load_router(const std::filesystem::path& directory, const std::filesystem
     router.save(directory);
     return router;
   }
+}
+
+/// Whether weights of one mean the same in the other; token ids and published dropout may differ.
+bool same_architecture(OptConfig a, const OptConfig& b) {
+  a.dropout = b.dropout;
+  a.attention_dropout = b.attention_dropout;
+  a.init_std = b.init_std;
+  a.pad_token_id = b.pad_token_id;
+  a.bos_token_id = b.bos_token_id;
+  a.eos_token_ids = b.eos_token_ids;
+  return a == b;
 }
 
 }  // namespace
@@ -155,8 +167,8 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
     shorter(set.trained_length_, trained);
   }
   if (static_cast<int64_t>(set.experts_.size()) < set.router_->clusters())
-    say(fmt::format("{} of {} experts are present; weights are shared among those", set.experts_.size(),
-                    set.router_->clusters()));
+    warn(fmt::format("{} of {} experts are present; weights are shared among those", set.experts_.size(),
+                     set.router_->clusters()));
   return set;
 }
 
@@ -180,7 +192,7 @@ std::vector<float> average_parameters(const ExpertSet& experts, const std::vecto
     if (sum.empty()) {
       shape = checkpoint.config();
       sum.assign(static_cast<size_t>(checkpoint.layout().flat_size()), 0.0);
-    } else if (ParameterLayout(shape).flat_size() != checkpoint.layout().flat_size()) {
+    } else if (!same_architecture(shape, checkpoint.config())) {
       fail("{}: has another shape than the other experts, so they cannot be averaged", expert.directory.string());
     }
     std::vector<float> flat(sum.size());

@@ -46,6 +46,28 @@ TEST_CASE("file names of any bytes give ids that are UTF-8 and differ") {
   CHECK_THROWS_WITH_AS(read(work / "caf\xe9"), doctest::Contains("caf\\xE9: there is no such file"), Error);
 }
 
+TEST_CASE("a folder by the name of a record is a folder") {
+  const TemporaryDirectory work;
+  write(work / "corpus/run.json/one.jsonl", json_lines(2));
+  write(work / "corpus/sub/run.json/two.jsonl", "{\"text\": \"another\"}\n");
+  CHECK(read(work / "corpus").documents.size() == 3);
+  fs::create_directory(work / "hashes.json");
+  CorpusOptions options;
+  options.paths = {(work / "corpus").string()};
+  CHECK_FALSE(corpus_fingerprint(options, work / "hashes.json").empty());
+}
+
+TEST_CASE("results that --json has written into the corpus are no documents") {
+  const TemporaryDirectory work;
+  write(work / "corpus/one.jsonl", json_lines(2));
+  const size_t before = read(work / "corpus").documents.size();
+  write(work / "corpus/result.json", "{\n  \"_made_by\": \"cbtm 0.1.0\",\n  \"text\": \"no document\"\n}\n");
+  write(work / "corpus/result-without-an-extension", "{\n  \"_made_by\": \"cbtm 0.1.0\"\n}\n");
+  CHECK(read(work / "corpus").documents.size() == before);
+  write(work / "corpus/other.json", "{\n  \"text\": \"a document of somebody\"\n}\n");
+  CHECK(read(work / "corpus").documents.size() == before + 1);
+}
+
 TEST_CASE("linked folders are followed once, links that lead nowhere or back are named") {
   const TemporaryDirectory work;
   write(work / "real/one.txt", "one");

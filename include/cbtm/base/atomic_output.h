@@ -97,6 +97,9 @@ enum class OutputKind : uint8_t {
 /// beforehand; or a file of another kind is there, which the command that is about to replace it cannot have written.
 void check_writable(const std::filesystem::path& path, OutputKind kind);
 
+/// Whether a file begins as the results of cbtm do (OutputKind::json_result). False if it cannot be read.
+bool is_json_result(const std::filesystem::path& path);
+
 void write_file_atomically(const std::filesystem::path& path, std::string_view contents);
 
 /// Whether this is the name of an unfinished or set-aside output: NAME.partial-... or NAME.previous. Code that reads a
