@@ -46,8 +46,7 @@ void assign_clusters(std::vector<Expert>& experts, const Router& router, const s
     };
     if (std::all_of(experts.begin(), experts.end(), numeric)) {
       for (Expert& expert : experts) expert.cluster = std::stoll(expert.directory.filename().string());
-      warn(
-          fmt::format("{}: plain OPT checkpoints; each counts as the expert of the cluster that its name says", where));
+      say(fmt::format("{}: plain OPT checkpoints; each counts as the expert of the cluster that its name says", where));
     } else {
       if (static_cast<int64_t>(experts.size()) != router.clusters())
         fail(
@@ -55,8 +54,8 @@ void assign_clusters(std::vector<Expert>& experts, const Router& router, const s
             "...)",
             where, experts.size(), router.clusters());
       for (size_t i = 0; i < experts.size(); ++i) experts[i].cluster = static_cast<int64_t>(i);
-      warn(fmt::format("{}: plain OPT checkpoints; their names in sorted order count as clusters 0 to {}", where,
-                       experts.size() - 1));
+      say(fmt::format("{}: plain OPT checkpoints; their names in sorted order count as clusters 0 to {}", where,
+                      experts.size() - 1));
     }
   } else {
     for (Expert& expert : experts) {
