@@ -166,8 +166,8 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
     shorter(set.trained_length_, trained);
   }
   if (static_cast<int64_t>(set.experts_.size()) < set.router_->clusters())
-    warn(fmt::format("{} of {} experts are present; weights are shared among those", set.experts_.size(),
-                     set.router_->clusters()));
+    say(fmt::format("{} of {} experts are present; weights are shared among those", set.experts_.size(),
+                    set.router_->clusters()));
   return set;
 }
 
