@@ -92,15 +92,25 @@ const char* kind_name(OutputKind kind) {
   return "?";
 }
 
-void check_kind(const fs::path& path, OutputKind kind) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) fail("{}: a file that cannot be read stands there: {}; name another", path.string(), errno_text());
-  char bytes[1024];
-  const ssize_t count = ::read(file, bytes, sizeof bytes);
+/// The first 1024 bytes of a file; nothing, and errno, if it cannot be read.
+std::optional<std::string> first_bytes(const fs::path& path) {
+  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (file < 0) return std::nullopt;
+  std::string bytes(1024, '\0');
+  const ssize_t count = ::read(file, bytes.data(), bytes.size());
+  const int error = errno;
   ::close(file);
-  if (count == 0) return;
-  if (count < 0 || !begins_as(kind, {bytes, static_cast<size_t>(count)}) ||
-      (kind == OutputKind::json && !is_one_json_value(path)))
+  errno = error;
+  if (count < 0) return std::nullopt;
+  bytes.resize(static_cast<size_t>(count));
+  return bytes;
+}
+
+void check_kind(const fs::path& path, OutputKind kind) {
+  const std::optional<std::string> bytes = first_bytes(path);
+  if (!bytes) fail("{}: a file that cannot be read stands there: {}; name another", path.string(), errno_text());
+  if (bytes->empty()) return;
+  if (!begins_as(kind, *bytes) || (kind == OutputKind::json && !is_one_json_value(path)))
     fail("{}: another file stands there, not {}; it is left as it is: move it away, or name another", path.string(),
          kind_name(kind));
 }
@@ -108,12 +118,8 @@ void check_kind(const fs::path& path, OutputKind kind) {
 }  // namespace
 
 bool is_json_result(const fs::path& path) {
-  const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (file < 0) return false;
-  char bytes[64];
-  const ssize_t count = ::read(file, bytes, sizeof bytes);
-  ::close(file);
-  return count > 0 && begins_as(OutputKind::json_result, {bytes, static_cast<size_t>(count)});
+  const std::optional<std::string> bytes = first_bytes(path);
+  return bytes && begins_as(OutputKind::json_result, *bytes);
 }
 
 AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {

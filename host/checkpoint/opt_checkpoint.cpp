@@ -184,15 +184,6 @@ struct HashedTensor {
   int64_t bytes;
 };
 
-/// What of config.json the meaning of the weights depends on.
-std::string architecture_text(const OptConfig& c) {
-  return fmt::format("opt {} {} {} {} {} {} {} {} {} {} {} {}\n", c.vocab_size, c.hidden_size, c.num_hidden_layers,
-                     c.num_attention_heads, c.ffn_dim, c.max_position_embeddings, c.word_embed_proj_dim,
-                     c.do_layer_norm_before, c.remove_final_layer_norm,
-                     c.activation_function == OptActivation::relu ? "relu" : "gelu", c.enable_bias,
-                     c.layer_norm_elementwise_affine);
-}
-
 std::string hash_of(const OptConfig& config, const std::vector<HashedTensor>& tensors) {
   constexpr int64_t kBlockBytes = int64_t{16} << 20;
   struct Block {
@@ -212,7 +203,7 @@ std::string hash_of(const OptConfig& config, const std::vector<HashedTensor>& te
     }
   });
   StreamingHash hash;
-  hash.update(architecture_text(config));
+  hash.update(config.architecture_text());
   size_t next = 0;
   for (size_t i = 0; i < tensors.size(); ++i) {
     hash.update(fmt::format("{} {}\n", *tensors[i].name, stored_type_name(tensors[i].type)));

@@ -97,17 +97,6 @@ Router load_router(const std::filesystem::path& directory, const std::filesystem
   }
 }
 
-/// Whether weights of one mean the same in the other; token ids and published dropout may differ.
-bool same_architecture(OptConfig a, const OptConfig& b) {
-  a.dropout = b.dropout;
-  a.attention_dropout = b.attention_dropout;
-  a.init_std = b.init_std;
-  a.pad_token_id = b.pad_token_id;
-  a.bos_token_id = b.bos_token_id;
-  a.eos_token_ids = b.eos_token_ids;
-  return a == b;
-}
-
 }  // namespace
 
 ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
@@ -191,8 +180,9 @@ std::vector<float> average_parameters(const ExpertSet& experts, const std::vecto
     if (sum.empty()) {
       shape = checkpoint.config();
       sum.assign(static_cast<size_t>(checkpoint.layout().flat_size()), 0.0);
-    } else if (!same_architecture(shape, checkpoint.config())) {
-      fail("{}: has another shape than the other experts, so they cannot be averaged", expert.directory.string());
+    } else if (shape.architecture_text() != checkpoint.config().architecture_text()) {
+      fail("{}: has another architecture than the other experts (config.json), so they cannot be averaged",
+           expert.directory.string());
     }
     std::vector<float> flat(sum.size());
     checkpoint.read_parameters(DType::f32, flat.data());

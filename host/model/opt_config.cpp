@@ -63,6 +63,13 @@ double OptConfig::forward_flops_per_token(int64_t sequence_length) const {
          4.0 * static_cast<double>(num_hidden_layers * hidden_size) * static_cast<double>(sequence_length) / 2.0;
 }
 
+std::string OptConfig::architecture_text() const {
+  return fmt::format("opt {} {} {} {} {} {} {} {} {} {} {} {}\n", vocab_size, hidden_size, num_hidden_layers,
+                     num_attention_heads, ffn_dim, max_position_embeddings, word_embed_proj_dim, do_layer_norm_before,
+                     remove_final_layer_norm, activation_function == OptActivation::relu ? "relu" : "gelu", enable_bias,
+                     layer_norm_elementwise_affine);
+}
+
 OptConfig parse_opt_config(const Json& json, const std::string& where) {
   const JsonReader read(json, where);
   if (read.text_or("model_type", "") != "opt")

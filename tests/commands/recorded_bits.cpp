@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "cbtm/base/hash.h"
+#include "cbtm/base/json.h"
 #include "tests/commands/process.h"
 #include "tests/commands/tiny_run.h"
 

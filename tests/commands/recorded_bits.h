@@ -4,13 +4,11 @@
 #include <string>
 #include <vector>
 
-#include "cbtm/base/json.h"
-
 namespace cbtm {
 
 /// Hashes of everything that a small fixed run makes: router, shards, trained weights (dropout on, one training killed
 /// and resumed), evaluation numbers and generated texts, of a pre-norm model with relu and of a post-norm one with gelu
-/// and projections. Name of the artefact -> 16 hex digits.
+/// and projections. Name of the artefact -> 32 hex digits.
 /// `flags`: added to every command (device, threads); `training_flags`: to the trainings; `weights`: types to run with.
 std::map<std::string, std::string> bits_of_a_run(const std::vector<std::string>& flags,
                                                  const std::vector<std::string>& training_flags,

@@ -181,6 +181,19 @@ TEST_CASE("averaged parameters give the golden logits") {
   }
 }
 
+TEST_CASE("experts of different architectures are not averaged, though they hold as many weights") {
+  const TemporaryDirectory directory;
+  std::filesystem::copy(kGolden / "experts", directory.path() / "experts", std::filesystem::copy_options::recursive);
+  const std::filesystem::path config = directory.path() / "experts/002/config.json";
+  Json changed = read_json_file(config);
+  changed["activation_function"] = "gelu";
+  write_json_file(config, changed);
+  const ExpertSet experts =
+      ExpertSet::open({.experts = directory.path() / "experts", .router = kGolden / "router", .tokenizer = kTokenizer});
+  CHECK_THROWS_WITH_AS(average_parameters(experts, {0.25, 0.25, 0.25, 0.25}), doctest::Contains("another architecture"),
+                       Error);
+}
+
 TEST_CASE("a subset of experts shares the weights; all of k equals top-k of k") {
   const TemporaryDirectory directory;
   std::filesystem::copy(kGolden / "experts/001", directory.path() / "001", std::filesystem::copy_options::recursive);

@@ -42,6 +42,10 @@ struct OptConfig {
   /// 'FLOPs per token').
   double forward_flops_per_token(int64_t sequence_length) const;
 
+  /// What of config.json the meaning of the weights depends on, as one line: it is part of a model's weights_hash, and
+  /// models that can be averaged have the same one.
+  std::string architecture_text() const;
+
   friend bool operator==(const OptConfig&, const OptConfig&) = default;
 };
 
