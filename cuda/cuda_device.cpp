@@ -4,22 +4,12 @@
 
 #include <algorithm>
 
-#include "activation.h"
-#include "attention/attention.h"
-#include "attention/attention_cached.h"
-#include "balanced_prices.h"
 #include "cbtm/base/memory.h"
-#include "clustering.h"
+#include "cluster_operators.h"
 #include "convert.h"
 #include "device_context.h"
-#include "embedding.h"
-#include "finite.h"
-#include "gram.h"
-#include "layernorm.h"
-#include "linear.h"
-#include "mixture.h"
-#include "optimizer.h"
-#include "output_loss.h"
+#include "model_operators.h"
+#include "optimizer_operators.h"
 #include "runtime/check.h"
 #include "runtime/collectives.h"
 #include "runtime/copy_stream.h"
@@ -27,12 +17,11 @@
 #include "runtime/handles.h"
 #include "runtime/host_copies.h"
 #include "runtime/phases.h"
-#include "sparse.h"
 
 namespace cbtm {
 namespace {
 
-/// The operators are one-liners: the families in this folder do the work.
+/// A GPU as a device.
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(const CudaDeviceInfo& info) : info_(info), context_(info.index) {}
@@ -111,117 +100,10 @@ class CudaDevice final : public Device {
     return copy_stream_.get();
   }
 
-  void embedding_forward(const EmbeddingForward& a) override {
-    const cuda::OperatorRange range("embedding_forward");
-    cuda::embedding_forward(context_, a);
-  }
-  void embedding_backward(const EmbeddingBackward& a) override {
-    const cuda::OperatorRange range("embedding_backward");
-    cuda::embedding_backward(context_, a);
-  }
-  void residual_layernorm_forward(const ResidualLayerNormForward& a) override {
-    const cuda::OperatorRange range("residual_layernorm_forward");
-    cuda::residual_layernorm_forward(context_, a);
-  }
-  void residual_layernorm_backward(const ResidualLayerNormBackward& a) override {
-    const cuda::OperatorRange range("residual_layernorm_backward");
-    cuda::residual_layernorm_backward(context_, a);
-  }
-  void linear_forward(const LinearForward& a) override {
-    const cuda::OperatorRange range("linear_forward");
-    cuda::linear_forward(context_, a);
-  }
-  void linear_backward(const LinearBackward& a) override {
-    const cuda::OperatorRange range("linear_backward");
-    cuda::linear_backward(context_, a);
-  }
-  void attention_forward(const AttentionForward& a) override {
-    const cuda::OperatorRange range("attention_forward");
-    cuda::attention_forward(context_, a);
-  }
-  void attention_backward(const AttentionBackward& a) override {
-    const cuda::OperatorRange range("attention_backward");
-    cuda::attention_backward(context_, a);
-  }
-  void attention_cached(const AttentionCached& a) override {
-    const cuda::OperatorRange range("attention_cached");
-    cuda::attention_cached(context_, a);
-  }
-  void output_loss(const OutputLoss& a) override {
-    const cuda::OperatorRange range("output_loss");
-    cuda::output_loss(context_, a);
-  }
-  void mixture_log_probabilities(const MixtureLogProbabilities& a) override {
-    const cuda::OperatorRange range("mixture_log_probabilities");
-    cuda::mixture_log_probabilities(context_, a);
-  }
-  void sample_mixture(const SampleMixture& a) override {
-    const cuda::OperatorRange range("sample_mixture");
-    cuda::sample_mixture(context_, a);
-  }
-  void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
-    const cuda::OperatorRange range("gradient_square_sum");
-    cuda::gradient_square_sum(context_, gradients, square_sum);
-  }
-  void adamw(const AdamW& a) override {
-    const cuda::OperatorRange range("adamw");
-    cuda::adamw(context_, a);
-  }
-  void require_finite(ConstTensorView values, TensorView result) override {
-    const cuda::OperatorRange range("require_finite");
-    cuda::require_finite(context_, values, result);
-  }
-  void tfidf_rows(const TfIdfRows& a) override {
-    const cuda::OperatorRange range("tfidf_rows");
-    cuda::tfidf_rows(context_, a);
-  }
-  void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) override {
-    const cuda::OperatorRange range("sparse_transpose");
-    cuda::sparse_transpose(context_, a, transposed);
-  }
-  void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) override {
-    const cuda::OperatorRange range("sparse_times_dense");
-    cuda::sparse_times_dense(context_, a, x, y);
-  }
-  void gram(ConstTensorView x, TensorView product) override {
-    const cuda::OperatorRange range("gram");
-    cuda::gram(context_, x, product);
-  }
-  void solve_upper(ConstTensorView upper, TensorView y) override {
-    const cuda::OperatorRange range("solve_upper");
-    cuda::solve_upper(context_, upper, y);
-  }
-  void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView distances) override {
-    const cuda::OperatorRange range("squared_distances");
-    cuda::squared_distances(context_, rows, centroids, distances);
-  }
-  void nearest_centres(const NearestCentres& a) override {
-    const cuda::OperatorRange range("nearest_centres");
-    cuda::nearest_centres(context_, a);
-  }
-  void cluster_sums(const ClusterSums& a) override {
-    const cuda::OperatorRange range("cluster_sums");
-    cuda::cluster_sums(context_, a);
-  }
-  void price_sweep(const PriceSweep& a) override {
-    const cuda::OperatorRange range("price_sweep");
-    cuda::price_sweep(context_, a);
-  }
-  void assign_at_prices(const AssignAtPrices& a) override {
-    const cuda::OperatorRange range("assign_at_prices");
-    cuda::assign_at_prices(context_, a);
-  }
-
-  bool writes_bias_gradients() const override { return true; }
-  void add(ConstTensorView source, TensorView target) override {
-    const cuda::OperatorRange range("add");
-    cuda::add(context_, source, target);
-  }
+  ModelOperators& model_operators() override { return model_operators_; }
+  OptimizerOperators& optimizer_operators() override { return optimizer_operators_; }
+  ClusterOperators& cluster_operators() override { return cluster_operators_; }
   int64_t row_alignment_bytes() const override { return 32; }  // a sector
-  int64_t relu_mask_columns(int64_t columns) const override { return cuda::relu_mask_columns(columns); }
-  int64_t workspace_bytes(const WorkspaceShape& shape) const override {
-    return cuda::DeviceContext::planned_workspace_bytes(shape.rows, shape.hidden_size, shape.ffn_dim, shape.vocab_size);
-  }
   void reserve_workspace(int64_t bytes) override { context_.reserve_workspace(bytes); }
 
  protected:
@@ -231,6 +113,9 @@ class CudaDevice final : public Device {
  private:
   CudaDeviceInfo info_;
   cuda::DeviceContext context_;
+  cuda::CudaModelOperators model_operators_{context_};
+  cuda::CudaOptimizerOperators optimizer_operators_{context_};
+  cuda::CudaClusterOperators cluster_operators_{context_};
   cuda::Phases phases_;
   std::unique_ptr<cuda::HostCopies> host_copies_;  ///< made when first asked for
   std::unique_ptr<cuda::CopyStream> copy_stream_;  ///< made when first asked for

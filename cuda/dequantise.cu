@@ -1,6 +1,8 @@
 // Quantised weights as matrices of floating type, for products of many rows.
 
 #include "dequantise.h"
+
+#include "cbtm/device/linear_operands.h"
 #include "dispatch.h"
 #include "elements.cuh"
 #include "runtime/check.h"

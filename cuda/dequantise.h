@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cbtm/device/device.h"
+#include "cbtm/device/tensor.h"
 #include "runtime/context.h"
 
 namespace cbtm::cuda {

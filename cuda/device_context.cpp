@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cstdlib>
 
+#include "cbtm/base/ceil_divide.h"
 #include "runtime/check.h"
 #include "runtime/cublaslt.h"
 #include "runtime/phases.h"
@@ -13,8 +14,6 @@
 
 namespace cbtm::cuda {
 namespace {
-
-int64_t rounded_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 /// $XDG_CACHE_HOME/cbtm/matmul-GPU.txt, or in ~/.cache; empty if there is no home.
 std::string matmul_cache_file(std::string gpu) {
@@ -68,7 +67,7 @@ void* DeviceContext::workspace(int64_t bytes) {
     CBTM_ASSERT(capture == cudaStreamCaptureStatusNone, "scratch memory grows outside of captured steps only");
     CBTM_CUDA(cudaStreamSynchronize(stream));
     workspace_ = DeviceMemory();  // freed before the larger one is asked for
-    workspace_ = DeviceMemory(rounded_up(bytes, int64_t{2} << 20), "scratch memory");
+    workspace_ = DeviceMemory(round_up(bytes, int64_t{2} << 20), "scratch memory");
   }
   return workspace_.data();
 }

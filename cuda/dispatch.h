@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/device/tensor.h"
 
@@ -31,10 +32,5 @@ template <typename View>
 bool whole_vectors(View view) {
   return rows_aligned(view, 16) && view.columns % 4 == 0;
 }
-
-constexpr int64_t ceil_divide(int64_t numerator, int64_t denominator) {
-  return (numerator + denominator - 1) / denominator;
-}
-constexpr int64_t round_up(int64_t value, int64_t multiple) { return ceil_divide(value, multiple) * multiple; }
 
 }  // namespace cbtm::cuda

@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "cbtm/base/philox.h"
-#include "cbtm/device/device.h"
+#include "cbtm/device/dropout.h"
 
 namespace cbtm::cuda {
 

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/device/tensor.h"
 #include "runtime/context.h"
 
@@ -31,7 +32,7 @@ struct MatmulArguments {
 };
 
 /// Bytes of a row of a ReLU mask for `columns` columns: whole 128-bit units.
-constexpr int64_t relu_mask_columns(int64_t columns) { return (columns + 127) / 128 * 16; }
+constexpr int64_t relu_mask_columns(int64_t columns) { return ceil_divide(columns, 128) * 16; }
 
 void matmul(Context& context, const MatmulArguments& arguments);
 

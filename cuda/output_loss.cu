@@ -217,10 +217,6 @@ void cross_entropy(Context& context, const CrossEntropyParams<Element>& p, bool 
 
 }  // namespace
 
-int64_t output_loss_workspace_bytes(int64_t rows, int64_t vocab_size) {
-  return std::min(rows, kChunkRows) * padded_vocab(vocab_size) * 4;
-}
-
 void output_loss(Context& context, const OutputLoss& arguments) {
   const ConstTensorView hidden = arguments.hidden;
   ConstTensorView table = arguments.table;

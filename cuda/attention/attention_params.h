@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-#include "cbtm/device/device.h"
+#include "cbtm/device/attention_operands.h"
 #include "runtime/context.h"
 
 namespace cbtm::cuda {

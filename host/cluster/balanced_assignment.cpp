@@ -5,7 +5,9 @@
 #include <numeric>
 
 #include "cbtm/base/signals.h"
+#include "cbtm/device/cluster_operators.h"
 #include "cbtm/device/device_matrix.h"
+#include "cbtm/device/model_operators.h"
 #include "cluster/shortest_paths.h"
 
 namespace cbtm {
@@ -77,17 +79,17 @@ class PricedAssignment {
     }
     for (int i = 0; i < sweeps; ++i) {
       stop_if_requested("balanced assignment");
-      device_.price_sweep({points, ranks, device_prices_.view()});
+      device_.cluster_operators().price_sweep({points, ranks, device_prices_.view()});
     }
   }
 
   void assign() {
-    device_.assign_at_prices({.costs = costs_,
-                              .prices = device_prices_.view(),
-                              .labels = device_labels_.view(),
-                              .margins = device_margins_.view(),
-                              .counts = device_counts_.view(),
-                              .dual_sum = device_dual_.view()});
+    device_.cluster_operators().assign_at_prices({.costs = costs_,
+                                                  .prices = device_prices_.view(),
+                                                  .labels = device_labels_.view(),
+                                                  .margins = device_margins_.view(),
+                                                  .counts = device_counts_.view(),
+                                                  .dual_sum = device_dual_.view()});
   }
 
   /// At the prices of the last assign().
@@ -101,11 +103,11 @@ class PricedAssignment {
     const auto count = static_cast<int64_t>(points.size());
     const DeviceMatrix ids = DeviceMatrix::reading<int32_t>(device_, points, 1, kPurpose);
     const DeviceMatrix rows(device_, DType::f32, count, costs_.columns, kPurpose);
-    device_.embedding_forward({.ids = ids.view(),  // a lookup of rows, which is what is wanted
-                               .token_table = costs_,
-                               .positions = {},
-                               .position_table = {},
-                               .out = rows.view()});
+    device_.model_operators().embedding_forward({.ids = ids.view(),  // a lookup of rows, which is what is wanted
+                                                 .token_table = costs_,
+                                                 .positions = {},
+                                                 .position_table = {},
+                                                 .out = rows.view()});
     return rows.to_host<float>();
   }
 

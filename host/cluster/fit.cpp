@@ -11,6 +11,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/corpus/document_batches.h"
+#include "cbtm/device/cluster_operators.h"
 #include "cluster/sparse_rows.h"
 #include "cluster/svd.h"
 #include "cluster/tfidf.h"
@@ -72,7 +73,7 @@ std::vector<float> embed_rows(Device& device, const SparseMatrix& tfidf, const s
     const char* purpose = "embeddings of the documents (--fit-documents)";
     const DeviceMatrix on_device = DeviceMatrix::reading_rows<float>(device, components, tfidf.columns, purpose);
     const DeviceMatrix out = DeviceMatrix::padded(device, DType::f32, tfidf.rows, dimensions, purpose);
-    device.sparse_times_dense(tfidf, on_device.view(), out.view());
+    device.cluster_operators().sparse_times_dense(tfidf, on_device.view(), out.view());
     projected = out.to_host<float>();
   }
   constexpr double kNoise = 1e-6;  // of the tf-idf row, whose length is 1

@@ -9,6 +9,7 @@
 #include "cbtm/base/philox.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/cluster/balanced_assignment.h"
+#include "cbtm/device/cluster_operators.h"
 #include "cbtm/device/device_matrix.h"
 
 namespace cbtm {
@@ -44,11 +45,11 @@ class KMeansData {
   /// Of any number of centroids.
   Nearest nearest(std::span<const float> centroids) {
     const DeviceMatrix centres = on_device(centroids);
-    device_.nearest_centres({.rows = device_rows_.view(),
-                             .centroids = centres.view(),
-                             .labels = labels_.view(),
-                             .nearest = nearest_.view(),
-                             .second = {}});
+    device_.cluster_operators().nearest_centres({.rows = device_rows_.view(),
+                                                 .centroids = centres.view(),
+                                                 .labels = labels_.view(),
+                                                 .nearest = nearest_.view(),
+                                                 .second = {}});
     return {labels_.to_host<int32_t>(), nearest_.to_host<float>()};
   }
 
@@ -62,8 +63,8 @@ class KMeansData {
     for (int64_t first = 0; first < n_; first += piece) {
       stop_if_requested(kStage);
       const int64_t count = std::min(piece, n_ - first);
-      device_.squared_distances(device_rows_.view().row_range(first, count), centres.view(),
-                                costs_.view().row_range(first, count));
+      device_.cluster_operators().squared_distances(device_rows_.view().row_range(first, count), centres.view(),
+                                                    costs_.view().row_range(first, count));
     }
     return balanced_assignment(device_, costs_.view(), capacities, prices);
   }
@@ -71,7 +72,7 @@ class KMeansData {
   /// Means of the rows of each cluster; an empty cluster takes the row farthest from its centre, by `distances`.
   std::vector<float> means(const std::vector<int32_t>& labels, const std::vector<float>& distances) {
     labels_.write<int32_t>(labels);
-    device_.cluster_sums({device_rows_.view(), labels_.view(), sums_.view(), counts_.view()});
+    device_.cluster_operators().cluster_sums({device_rows_.view(), labels_.view(), sums_.view(), counts_.view()});
     const std::vector<double> sums = sums_.to_host<double>();
     const std::vector<int64_t> counts = counts_.to_host<int64_t>();
     std::vector<float> centroids(sums.size());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "cbtm/device/cluster_operators.h"
 #include "cbtm/device/device_matrix.h"
 #include "cluster/tfidf.h"
 

@@ -6,6 +6,8 @@
 #include "cbtm/base/philox.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/base/threads.h"
+#include "cbtm/device/cluster_operators.h"
+#include "cbtm/device/model_operators.h"
 #include "cluster/symmetric_eigen.h"
 
 namespace cbtm {
@@ -20,7 +22,7 @@ void orthonormalise(Device& device, const DeviceMatrix& y, const DeviceMatrix& g
   const int64_t columns = y.view().columns;
   for (int pass = 0; pass < 2; ++pass) {
     stop_if_requested(kStage);
-    device.gram(y.view(), gram.view());
+    device.cluster_operators().gram(y.view(), gram.view());
     std::vector<double> factor = gram.to_host<double>();
     const auto g = [&](int64_t i, int64_t j) -> double& { return factor[static_cast<size_t>(i * columns + j)]; };
     // Upper factor in place, row by row; a zero pivot marks a dependent column.
@@ -36,7 +38,7 @@ void orthonormalise(Device& device, const DeviceMatrix& y, const DeviceMatrix& g
       g(j, j) = rest > kDependent * length && length > 0 ? std::sqrt(rest) : 0;
     }
     gram.write<double>(factor);
-    device.solve_upper(gram.view(), y.view());
+    device.cluster_operators().solve_upper(gram.view(), y.view());
   }
 }
 
@@ -89,11 +91,11 @@ TruncatedSvd truncated_svd(Device& device, const SparseRows& rows, const SvdOpti
   const int64_t wanted = std::min(options.dimensions, width);
   for (int64_t iteration = 0;; ++iteration) {
     stop_if_requested(kStage);
-    device.sparse_times_dense(matrix, wide.view(), tall.view());
+    device.cluster_operators().sparse_times_dense(matrix, wide.view(), tall.view());
     orthonormalise(device, tall, gram);
     stop_if_requested(kStage);
-    device.sparse_times_dense(transposed.matrix(), tall.view(), wide.view());  // (Qᵀ A)ᵀ
-    device.gram(wide.view(), gram.view());
+    device.cluster_operators().sparse_times_dense(transposed.matrix(), tall.view(), wide.view());  // (Qᵀ A)ᵀ
+    device.cluster_operators().gram(wide.view(), gram.view());
     eigen = symmetric_eigen(gram.to_host<double>(), width);
     double change = 0;
     for (int64_t i = 0; i < wanted && !before.empty(); ++i)
@@ -126,7 +128,7 @@ TruncatedSvd truncated_svd(Device& device, const SparseRows& rows, const SvdOpti
   const DeviceMatrix weight = DeviceMatrix::reading<float>(device, rotation, dimensions, "the components of the SVD");
   const DeviceMatrix components =
       DeviceMatrix::padded(device, DType::f32, matrix.columns, dimensions, "the components of the SVD");
-  device.linear_forward(
+  device.model_operators().linear_forward(
       {.input = wide.view(), .weight = weight.view(), .bias = {}, .output = components.view(), .pre_activation = {}});
   result.components = components.to_host<float>();
   fix_signs(result.components, dimensions);

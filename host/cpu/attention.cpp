@@ -9,7 +9,7 @@
 
 #include "cbtm/base/threads.h"
 #include "cpu/attention_block.h"
-#include "cpu/cpu_device.h"
+#include "cpu/model_operators.h"
 
 namespace cbtm {
 namespace {
@@ -38,7 +38,7 @@ double cost_of_head(const AttentionShape& shape, int64_t sequences) {
 
 }  // namespace
 
-void CpuDevice::attention_forward(const AttentionForward& arguments) {
+void CpuModelOperators::attention_forward(const AttentionForward& arguments) {
   const AttentionShape& shape = arguments.shape;
   const int64_t sequences = static_cast<int64_t>(shape.query_offsets.size()) - 1;
   const int64_t head_dim = shape.head_dim;
@@ -94,7 +94,7 @@ void CpuDevice::attention_forward(const AttentionForward& arguments) {
   });
 }
 
-void CpuDevice::attention_backward(const AttentionBackward& arguments) {
+void CpuModelOperators::attention_backward(const AttentionBackward& arguments) {
   const AttentionShape& shape = arguments.shape;
   const int64_t sequences = static_cast<int64_t>(shape.query_offsets.size()) - 1;
   const int64_t head_dim = shape.head_dim;

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
+#include "cpu/model_operators.h"
 
 namespace cbtm {
 namespace {
@@ -36,7 +36,7 @@ void append_rows(const AttentionCached& a, int64_t sequence, int64_t cached) {
 
 }  // namespace
 
-void CpuDevice::attention_cached(const AttentionCached& a) {
+void CpuModelOperators::attention_cached(const AttentionCached& a) {
   const AttentionShape& shape = a.shape;
   const int64_t sequences = static_cast<int64_t>(a.cached_lengths.size());
   const int64_t head_dim = shape.head_dim;

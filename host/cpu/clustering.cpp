@@ -6,28 +6,28 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
+#include "cpu/cluster_operators.h"
 #include "cpu/matrix_product.h"
 
 namespace cbtm {
 
-void CpuDevice::gram(ConstTensorView x, TensorView product) {
+void CpuClusterOperators::gram(ConstTensorView x, TensorView product) {
   // float32 products of pieces short enough to lose nothing that matters, added in order in float64.
   constexpr int64_t kPieceRows = 1024;
   const int64_t columns = x.columns;
   double* out = product.as<double>();
   std::fill_n(out, columns * columns, 0.0);
-  float* partial = scratch(0, columns * columns);
+  std::vector<float> partial(static_cast<size_t>(columns * columns));
   for (int64_t first = 0; first < x.rows; first += kPieceRows) {
     const int64_t count = std::min(kPieceRows, x.rows - first);
     const float* values = x.as<float>() + first * x.row_stride;
-    cpu::multiply_matrices(
-        kernels_, {columns, columns, count, values, x.row_stride, true, values, x.row_stride, false, partial, columns});
-    for (int64_t i = 0; i < columns * columns; ++i) out[i] += static_cast<double>(partial[i]);
+    cpu::multiply_matrices(kernels_, {columns, columns, count, values, x.row_stride, true, values, x.row_stride, false,
+                                      partial.data(), columns});
+    for (int64_t i = 0; i < columns * columns; ++i) out[i] += static_cast<double>(partial[static_cast<size_t>(i)]);
   }
 }
 
-void CpuDevice::solve_upper(ConstTensorView upper, TensorView y) {
+void CpuClusterOperators::solve_upper(ConstTensorView upper, TensorView y) {
   const int64_t columns = y.columns;
   CBTM_ASSERT(upper.rows == columns && upper.columns == columns, "a triangle as wide as the rows");
   const auto r = [&](int64_t i, int64_t j) { return upper.as<double>()[i * upper.row_stride + j]; };
@@ -44,7 +44,8 @@ void CpuDevice::solve_upper(ConstTensorView upper, TensorView y) {
   });
 }
 
-void CpuDevice::squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) {
+void CpuClusterOperators::squared_distances(ConstTensorView rows, ConstTensorView centroids,
+                                            TensorView squared_distances) {
   const int64_t dimensions = rows.columns;
   parallel_ranges(rows.rows, static_cast<double>(dimensions * centroids.rows) * 0.1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
@@ -55,7 +56,7 @@ void CpuDevice::squared_distances(ConstTensorView rows, ConstTensorView centroid
   });
 }
 
-void CpuDevice::nearest_centres(const NearestCentres& arguments) {
+void CpuClusterOperators::nearest_centres(const NearestCentres& arguments) {
   const ConstTensorView rows = arguments.rows, centroids = arguments.centroids;
   CBTM_ASSERT(centroids.rows > 0 && centroids.columns == rows.columns, "there is a centre to be near to");
   const double cost = static_cast<double>(rows.columns * centroids.rows) * 0.1;
@@ -82,7 +83,7 @@ void CpuDevice::nearest_centres(const NearestCentres& arguments) {
   });
 }
 
-void CpuDevice::cluster_sums(const ClusterSums& arguments) {
+void CpuClusterOperators::cluster_sums(const ClusterSums& arguments) {
   const ConstTensorView rows = arguments.rows;
   const int32_t* labels = arguments.labels.as<int32_t>();
   double* sums = arguments.sums.as<double>();
@@ -97,7 +98,7 @@ void CpuDevice::cluster_sums(const ClusterSums& arguments) {
   }
 }
 
-void CpuDevice::assign_at_prices(const AssignAtPrices& arguments) {
+void CpuClusterOperators::assign_at_prices(const AssignAtPrices& arguments) {
   const ConstTensorView costs = arguments.costs;
   const double* prices = arguments.prices.as<double>();
   int32_t* labels = arguments.labels.as<int32_t>();

@@ -1,11 +1,11 @@
 #include <cstring>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
+#include "cpu/model_operators.h"
 
 namespace cbtm {
 
-void CpuDevice::embedding_forward(const EmbeddingForward& arguments) {
+void CpuModelOperators::embedding_forward(const EmbeddingForward& arguments) {
   const TensorView out = arguments.out;
   const int64_t width = out.columns;
   const auto add_row = [&](ConstTensorView table, int32_t row, float* target, bool fresh, std::vector<float>& widened) {
@@ -41,7 +41,7 @@ void CpuDevice::embedding_forward(const EmbeddingForward& arguments) {
   });
 }
 
-void CpuDevice::embedding_backward(const EmbeddingBackward& arguments) {
+void CpuModelOperators::embedding_backward(const EmbeddingBackward& arguments) {
   const ConstTensorView gradient = arguments.out_gradient;
   // Threads share columns, not rows: every table element is then summed by one thread, in row order.
   parallel_ranges(gradient.columns, static_cast<double>(gradient.rows) * 0.5, [&](int64_t begin, int64_t end) {

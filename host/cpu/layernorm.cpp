@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
+#include "cpu/model_operators.h"
 
 namespace cbtm {
 namespace {
@@ -24,7 +24,7 @@ auto row_data(View view, int64_t row) {
 
 }  // namespace
 
-void CpuDevice::residual_layernorm_forward(const ResidualLayerNormForward& arguments) {
+void CpuModelOperators::residual_layernorm_forward(const ResidualLayerNormForward& arguments) {
   const ConstTensorView residual = arguments.residual;
   const int64_t width = residual.columns;
   const bool dropped = arguments.branch && arguments.dropout.active();
@@ -47,7 +47,7 @@ void CpuDevice::residual_layernorm_forward(const ResidualLayerNormForward& argum
   });
 }
 
-void CpuDevice::residual_layernorm_backward(const ResidualLayerNormBackward& arguments) {
+void CpuModelOperators::residual_layernorm_backward(const ResidualLayerNormBackward& arguments) {
   const TensorView sum_gradient = arguments.sum_gradient;
   const int64_t width = sum_gradient.columns;
   const bool dropped = arguments.branch_gradient && arguments.dropout.active();

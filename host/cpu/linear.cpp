@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
 #include "cpu/matrix_product.h"
+#include "cpu/model_operators.h"
 
 namespace cbtm {
 namespace {
@@ -22,7 +22,7 @@ float gelu_derivative(float x) {
 
 }  // namespace
 
-void CpuDevice::linear_forward(const LinearForward& arguments) {
+void CpuModelOperators::linear_forward(const LinearForward& arguments) {
   const ConstTensorView input = arguments.input;
   const ConstTensorView weight = arguments.weight;
   const TensorView output = arguments.output;
@@ -110,7 +110,7 @@ void CpuDevice::linear_forward(const LinearForward& arguments) {
   }
 }
 
-void CpuDevice::linear_backward(const LinearBackward& arguments) {
+void CpuModelOperators::linear_backward(const LinearBackward& arguments) {
   const ConstTensorView gradient = arguments.output_gradient;
   const ConstTensorView weight = arguments.weight;
   const int64_t rows = gradient.rows;
@@ -153,7 +153,7 @@ void CpuDevice::linear_backward(const LinearBackward& arguments) {
   }
 }
 
-void CpuDevice::add(ConstTensorView source, TensorView target) {
+void CpuModelOperators::add(ConstTensorView source, TensorView target) {
   CBTM_ASSERT(source.rows == target.rows && source.columns == target.columns, "what is added has one shape");
   for (int64_t row = 0; row < source.rows; ++row)
     kernels_.add(source.as<float>() + row * source.row_stride, source.columns,

@@ -2,11 +2,11 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
+#include "cpu/model_operators.h"
 
 namespace cbtm {
 
-void CpuDevice::mixture_log_probabilities(const MixtureLogProbabilities& arguments) {
+void CpuModelOperators::mixture_log_probabilities(const MixtureLogProbabilities& arguments) {
   const TensorView out = arguments.log_probabilities;
   const int64_t vocab_size = out.columns;
   const ConstTensorView weights = arguments.weights;
@@ -32,7 +32,7 @@ void CpuDevice::mixture_log_probabilities(const MixtureLogProbabilities& argumen
   });
 }
 
-void CpuDevice::sample_mixture(const SampleMixture& arguments) {
+void CpuModelOperators::sample_mixture(const SampleMixture& arguments) {
   const int64_t vocab_size = arguments.logits.front().columns;
   std::vector<float> scores(static_cast<size_t>(vocab_size));
   for (int64_t s = 0; s < arguments.tokens.columns; ++s) {

@@ -3,7 +3,8 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
+#include "cpu/copy.h"
+#include "cpu/optimizer_operators.h"
 
 namespace cbtm {
 namespace {
@@ -13,7 +14,7 @@ constexpr int64_t kSumPiece = 1 << 16;
 
 }  // namespace
 
-void CpuDevice::gradient_square_sum(ConstTensorView gradients, TensorView square_sum) {
+void CpuOptimizerOperators::gradient_square_sum(ConstTensorView gradients, TensorView square_sum) {
   const int64_t count = gradients.size();
   const int64_t pieces = (count + kSumPiece - 1) / kSumPiece;
   std::vector<double> sums(static_cast<size_t>(pieces));
@@ -25,11 +26,11 @@ void CpuDevice::gradient_square_sum(ConstTensorView gradients, TensorView square
   *square_sum.as<double>() = total;
 }
 
-void CpuDevice::adamw(const AdamW& arguments) {
+void CpuOptimizerOperators::adamw(const AdamW& arguments) {
   const int64_t count = arguments.weights.size();
   const double square_sum = *arguments.gradient_square_sum.as<double>();
   if (!std::isfinite(square_sum)) {
-    fill_zero(arguments.gradients);
+    cpu::fill_zero(arguments.gradients);
     return;
   }
   const double norm = std::sqrt(square_sum) / arguments.loss_scale;
@@ -57,10 +58,10 @@ void CpuDevice::adamw(const AdamW& arguments) {
     update(begin, border, arguments.weight_decay);
     update(border, end, 0.0f);
   });
-  if (arguments.working_weights) copy(arguments.working_weights, arguments.weights);
+  if (arguments.working_weights) cpu::copy(arguments.working_weights, arguments.weights);
 }
 
-void CpuDevice::require_finite(ConstTensorView values, TensorView result) {
+void CpuOptimizerOperators::require_finite(ConstTensorView values, TensorView result) {
   const double* begin = values.as<double>();
   if (!std::all_of(begin, begin + values.columns, [](double value) { return std::isfinite(value); }))
     *result.as<double>() = NAN;

@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
 #include "cpu/matrix_product.h"
+#include "cpu/model_operators.h"
 
 namespace cbtm {
 namespace {
@@ -16,7 +16,7 @@ constexpr int32_t kIgnored = -100;
 
 }  // namespace
 
-void CpuDevice::output_loss(const OutputLoss& arguments) {
+void CpuModelOperators::output_loss(const OutputLoss& arguments) {
   const ConstTensorView hidden = arguments.hidden;
   const ConstTensorView table = arguments.table;
   const int64_t vocab_size = table.rows;

@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
+#include "cpu/cluster_operators.h"
 
 namespace cbtm {
 namespace {
@@ -57,7 +57,7 @@ bool update(TwoLeast& point, int64_t cluster, double cost, double before, double
 // The minimum over all other clusters is one of two numbers per point. These are kept from cluster to cluster and only
 // found anew for the points whose least or second cluster got dearer: about 2 rows / clusters of them, so that a sweep
 // costs O(rows * clusters) and not O(rows * clusters²). The minima are the same numbers, to the bit.
-void CpuDevice::price_sweep(const PriceSweep& arguments) {
+void CpuClusterOperators::price_sweep(const PriceSweep& arguments) {
   constexpr int64_t kColumnsAtOnce = 16;  // a cache line of costs
   const ConstTensorView costs = arguments.costs;
   const int64_t rows = costs.rows, clusters = costs.columns;

@@ -4,11 +4,11 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
-#include "cpu/cpu_device.h"
+#include "cpu/cluster_operators.h"
 
 namespace cbtm {
 
-void CpuDevice::tfidf_rows(const TfIdfRows& arguments) {
+void CpuClusterOperators::tfidf_rows(const TfIdfRows& arguments) {
   const SparseMatrix& counts = arguments.counts;
   const double* idf = arguments.inverse_document_frequencies.as<double>();
   const int64_t* indptr = counts.indptr.as<int64_t>();
@@ -29,7 +29,7 @@ void CpuDevice::tfidf_rows(const TfIdfRows& arguments) {
   });
 }
 
-void CpuDevice::sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) {
+void CpuClusterOperators::sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) {
   CBTM_ASSERT(transposed.rows == a.columns && transposed.columns == a.rows && transposed.entries() == a.entries(),
               "shapes of a transposed copy agree");
   const int64_t* from_indptr = a.indptr.as<int64_t>();
@@ -47,7 +47,7 @@ void CpuDevice::sparse_transpose(const SparseMatrix& a, const SparseMatrix& tran
     }
 }
 
-void CpuDevice::sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) {
+void CpuClusterOperators::sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) {
   CBTM_ASSERT(x.rows == a.columns && y.rows == a.rows && x.columns == y.columns, "shapes of a product agree");
   const int64_t* indptr = a.indptr.as<int64_t>();
   const int32_t* indices = a.indices.as<int32_t>();

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cbtm/base/ceil_divide.h"
+
 namespace cbtm {
 namespace {
 
@@ -13,7 +15,7 @@ constexpr int64_t kPieceBytes = int64_t{4} << 20;  ///< of padded rows that are 
 DeviceMatrix DeviceMatrix::padded(Device& device, DType dtype, int64_t rows, int64_t columns,
                                   std::string_view purpose) {
   const int64_t alignment = std::max<int64_t>(1, device.row_alignment_bytes() / dtype_bytes(dtype));
-  const int64_t row_stride = (columns + alignment - 1) / alignment * alignment;
+  const int64_t row_stride = round_up(columns, alignment);
   DeviceMatrix matrix(device, dtype, rows, row_stride, purpose);
   if (row_stride != columns) device.fill_zero(matrix.view_);
   matrix.view_.columns = columns;

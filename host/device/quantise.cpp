@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "cbtm/device/device.h"
+#include "cbtm/device/model_operators.h"
 
 namespace cbtm {
 namespace {

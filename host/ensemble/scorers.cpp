@@ -4,6 +4,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/device/device_matrix.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/device/token_filter.h"
 #include "cbtm/ensemble/expert_pool.h"
 #include "cbtm/ensemble/generate.h"
@@ -118,10 +119,10 @@ class EnsembleScorer : public NextTokenScorer {
   void score(const std::vector<int64_t>& sequences, std::vector<float>& scores) override {
     const Mixed mixed = run_experts(sequences);
     const DeviceMatrix out(device_, DType::f32, static_cast<int64_t>(sequences.size()), vocab_size(), kPurpose);
-    device_.mixture_log_probabilities({.logits = mixed.logits,
-                                       .weights = mixed.weights.view(),
-                                       .log_probabilities = out.view(),
-                                       .rows = mixed.rows.view()});
+    device_.model_operators().mixture_log_probabilities({.logits = mixed.logits,
+                                                         .weights = mixed.weights.view(),
+                                                         .log_probabilities = out.view(),
+                                                         .rows = mixed.rows.view()});
     scores = out.to_host<float>();
   }
 
@@ -130,13 +131,13 @@ class EnsembleScorer : public NextTokenScorer {
     const Mixed mixed = run_experts(sequences);
     const DeviceMatrix drawn = DeviceMatrix::copy_of<double>(device_, uniforms, 1, kPurpose);
     const DeviceMatrix tokens(device_, DType::i32, 1, static_cast<int64_t>(sequences.size()), kPurpose);
-    device_.sample_mixture({.logits = mixed.logits,
-                            .rows = mixed.rows.view(),
-                            .weights = mixed.weights.view(),
-                            .uniforms = drawn.view(),
-                            .greedy = sampling.greedy,
-                            .filter = {sampling.temperature, sampling.top_k, sampling.top_p},
-                            .tokens = tokens.view()});
+    device_.model_operators().sample_mixture({.logits = mixed.logits,
+                                              .rows = mixed.rows.view(),
+                                              .weights = mixed.weights.view(),
+                                              .uniforms = drawn.view(),
+                                              .greedy = sampling.greedy,
+                                              .filter = {sampling.temperature, sampling.top_k, sampling.top_p},
+                                              .tokens = tokens.view()});
     return tokens.to_host<int32_t>();
   }
 

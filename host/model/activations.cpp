@@ -1,5 +1,7 @@
 #include "model/activations.h"
 
+#include "cbtm/device/model_operators.h"
+
 namespace cbtm {
 namespace {
 
@@ -23,13 +25,13 @@ class Carver {
   int64_t bytes_ = 0;
 };
 
-void carve(Activations& a, Carver& carver, const Device& device, const OptConfig& config, int64_t rows,
+void carve(Activations& a, Carver& carver, const ModelOperators& operators, const OptConfig& config, int64_t rows,
            Recompute recompute) {
   const int64_t hidden = config.hidden_size;
   const int64_t ffn = config.ffn_dim;
   const int64_t projection = config.word_embed_proj_dim;
   const bool gelu = config.activation_function == OptActivation::gelu;
-  const int64_t mask_bytes = gelu ? 0 : device.relu_mask_columns(ffn);
+  const int64_t mask_bytes = gelu ? 0 : operators.relu_mask_columns(ffn);
   const bool pre_norm = config.do_layer_norm_before;
   if (config.has_projections()) {
     a.token_embedding = carver.take(rows, projection);
@@ -77,7 +79,7 @@ void carve(Activations& a, Carver& carver, const Device& device, const OptConfig
   a.qkv_gradient = carver.take(rows, 3 * hidden);
   a.attention_gradient = carver.take(rows, hidden);
   a.ffn_gradient = carver.take(rows, ffn);
-  if (device.writes_bias_gradients()) {
+  if (operators.writes_bias_gradients()) {
     const ParameterLayout layout(config);
     a.bias_gradients = carver.take_float(1, layout.flat_size() - layout.matrix_flat_size());
   }
@@ -85,20 +87,21 @@ void carve(Activations& a, Carver& carver, const Device& device, const OptConfig
 
 }  // namespace
 
-int64_t activation_bytes(const Device& device, const OptConfig& config, int64_t rows, Recompute recompute,
+int64_t activation_bytes(const ModelOperators& operators, const OptConfig& config, int64_t rows, Recompute recompute,
                          DType dtype) {
   Activations counted;
   Carver counter(nullptr, dtype);
-  carve(counted, counter, device, config, rows, recompute);
+  carve(counted, counter, operators, config, rows, recompute);
   return counter.bytes();
 }
 
 Activations Activations::allocate(Device& device, const OptConfig& config, int64_t rows, Recompute recompute,
                                   DType dtype) {
   Activations activations;
-  activations.buffer = device.allocate(activation_bytes(device, config, rows, recompute, dtype), "activations");
+  activations.buffer =
+      device.allocate(activation_bytes(device.model_operators(), config, rows, recompute, dtype), "activations");
   Carver carver(static_cast<char*>(activations.buffer.data()), dtype);
-  carve(activations, carver, device, config, rows, recompute);
+  carve(activations, carver, device.model_operators(), config, rows, recompute);
   return activations;
 }
 

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "cbtm/device/device.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/model/opt_config.h"
 #include "cbtm/model/training_model.h"
 
@@ -36,11 +37,12 @@ struct Activations {
   TensorView sum_gradient, branch_gradient, norm_gradient, qkv_gradient, attention_gradient, ffn_gradient;
   TensorView projected_gradient, token_embedding_gradient;
   /// float32 [1, vectors of the layout]: the linear layers' bias gradients of the micro-batch at their places, zeros at
-  /// the norms'; only where Device::writes_bias_gradients.
+  /// the norms'; only where ModelOperators::writes_bias_gradients.
   TensorView bias_gradients;
 };
 
 /// Bytes of Activations for these arguments.
-int64_t activation_bytes(const Device& device, const OptConfig& config, int64_t rows, Recompute recompute, DType dtype);
+int64_t activation_bytes(const ModelOperators& operators, const OptConfig& config, int64_t rows, Recompute recompute,
+                         DType dtype);
 
 }  // namespace cbtm

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "cbtm/base/error.h"
+#include "cbtm/device/model_operators.h"
 
 namespace cbtm {
 namespace {
@@ -30,6 +31,7 @@ TensorView linear_biases(const ParameterLayout& layout, int64_t layers, TensorVi
 GradientPass::GradientPass(Device& device, const OptConfig& config, int64_t rows, Recompute recompute, DType dtype,
                            TrainingParameters& parameters)
     : device_(device),
+      operators_(device.model_operators()),
       config_(config),
       rows_(rows),
       recompute_(recompute),
@@ -121,26 +123,26 @@ void GradientPass::embed() {
   const TensorView out = cut(activations_.embedding);
   if (config_.has_projections()) {
     const TensorView narrow = cut(activations_.token_embedding);
-    device_.embedding_forward(
+    operators_.embedding_forward(
         {.ids = ids_, .token_table = weight_tensors_.tokens, .positions = {}, .position_table = {}, .out = narrow});
-    device_.linear_forward({.input = narrow,
-                            .weight = weight_tensors_.project_in.weight,
-                            .bias = {},
-                            .output = out,
-                            .pre_activation = {}});
-    device_.embedding_forward({.ids = {},
-                               .token_table = {},
-                               .positions = positions_,
-                               .position_table = weight_tensors_.positions,
-                               .out = out,
-                               .accumulate = true});
+    operators_.linear_forward({.input = narrow,
+                               .weight = weight_tensors_.project_in.weight,
+                               .bias = {},
+                               .output = out,
+                               .pre_activation = {}});
+    operators_.embedding_forward({.ids = {},
+                                  .token_table = {},
+                                  .positions = positions_,
+                                  .position_table = weight_tensors_.positions,
+                                  .out = out,
+                                  .accumulate = true});
     return;
   }
-  device_.embedding_forward({.ids = ids_,
-                             .token_table = weight_tensors_.tokens,
-                             .positions = positions_,
-                             .position_table = weight_tensors_.positions,
-                             .out = out});
+  operators_.embedding_forward({.ids = ids_,
+                                .token_table = weight_tensors_.tokens,
+                                .positions = positions_,
+                                .position_table = weight_tensors_.positions,
+                                .out = out});
 }
 
 void GradientPass::attention_block(int64_t layer, ConstTensorView input) {
@@ -148,31 +150,31 @@ void GradientPass::attention_block(int64_t layer, ConstTensorView input) {
   const LayerActivations& a = activations_.layers[static_cast<size_t>(layer)];
   const int64_t hidden = config_.hidden_size;
   const TensorView qkv = cut(a.qkv);
-  device_.linear_forward(
+  operators_.linear_forward(
       {.input = input, .weight = w.qkv.weight, .bias = w.qkv.bias, .output = qkv, .pre_activation = {}});
-  device_.attention_forward({.shape = attention_shape(layer),
-                             .query = qkv.column_range(0, hidden),
-                             .key = qkv.column_range(hidden, hidden),
-                             .value = qkv.column_range(2 * hidden, hidden),
-                             .output = cut(a.attention),
-                             .log_sum_exp = cut(a.log_sum_exp)});
-  device_.linear_forward({.input = cut(a.attention),
-                          .weight = w.out.weight,
-                          .bias = w.out.bias,
-                          .output = cut(activations_.branch),
-                          .pre_activation = {}});
+  operators_.attention_forward({.shape = attention_shape(layer),
+                                .query = qkv.column_range(0, hidden),
+                                .key = qkv.column_range(hidden, hidden),
+                                .value = qkv.column_range(2 * hidden, hidden),
+                                .output = cut(a.attention),
+                                .log_sum_exp = cut(a.log_sum_exp)});
+  operators_.linear_forward({.input = cut(a.attention),
+                             .weight = w.out.weight,
+                             .bias = w.out.bias,
+                             .output = cut(activations_.branch),
+                             .pre_activation = {}});
 }
 
 void GradientPass::ffn_hidden(int64_t layer, ConstTensorView input) {
   const LayerTensors& w = weight_tensors_.layers[static_cast<size_t>(layer)];
   const LayerActivations& a = activations_.layers[static_cast<size_t>(layer)];
-  device_.linear_forward({.input = input,
-                          .weight = w.fc1.weight,
-                          .bias = w.fc1.bias,
-                          .activation = activation_,
-                          .output = cut(a.ffn),
-                          .pre_activation = cut(a.ffn_pre_activation),
-                          .relu_mask = cut(a.ffn_mask)});
+  operators_.linear_forward({.input = input,
+                             .weight = w.fc1.weight,
+                             .bias = w.fc1.bias,
+                             .activation = activation_,
+                             .output = cut(a.ffn),
+                             .pre_activation = cut(a.ffn_pre_activation),
+                             .relu_mask = cut(a.ffn_mask)});
 }
 
 /// `again`: within the backward pass, from the layer's kept input; what follows the layer is left as it is.
@@ -183,7 +185,7 @@ void GradientPass::layer_forward(int64_t layer, bool again) {
   const ConstTensorView input = layer_input(layer);
   const bool pre_norm = config_.do_layer_norm_before;
   if (pre_norm && (again || layer == 0))
-    device_.residual_layernorm_forward(
+    operators_.residual_layernorm_forward(
         {.residual = input,
          .branch = {},
          .dropout = {},
@@ -197,22 +199,22 @@ void GradientPass::layer_forward(int64_t layer, bool again) {
                                 : activations_.layers[static_cast<size_t>(layer) - 1].output_rstd)});
   attention_block(layer, pre_norm ? ConstTensorView(cut(a.norm1)) : input);
   const NormTensors& middle_norm = pre_norm ? w.ffn_norm : w.attention_norm;
-  device_.residual_layernorm_forward({.residual = input,
-                                      .branch = cut(activations_.branch),
-                                      .dropout = dropout(layer, kAttentionOutput),
-                                      .gamma = middle_norm.gamma,
-                                      .beta = middle_norm.beta,
-                                      .sum = cut(a.middle),
-                                      .normalized = cut(a.norm2),
-                                      .mean = cut(a.middle_mean),
-                                      .rstd = cut(a.middle_rstd)});
+  operators_.residual_layernorm_forward({.residual = input,
+                                         .branch = cut(activations_.branch),
+                                         .dropout = dropout(layer, kAttentionOutput),
+                                         .gamma = middle_norm.gamma,
+                                         .beta = middle_norm.beta,
+                                         .sum = cut(a.middle),
+                                         .normalized = cut(a.norm2),
+                                         .mean = cut(a.middle_mean),
+                                         .rstd = cut(a.middle_rstd)});
   ffn_hidden(layer, cut(a.norm2));
   if (again && pre_norm) return;
-  device_.linear_forward({.input = cut(a.ffn),
-                          .weight = w.fc2.weight,
-                          .bias = w.fc2.bias,
-                          .output = cut(activations_.branch),
-                          .pre_activation = {}});
+  operators_.linear_forward({.input = cut(a.ffn),
+                             .weight = w.fc2.weight,
+                             .bias = w.fc2.bias,
+                             .output = cut(activations_.branch),
+                             .pre_activation = {}});
   // The norm that follows: the next layer's first or the model's last (pre-norm), or this layer's second (post-norm).
   const bool last = layer + 1 == config_.num_hidden_layers;
   NormTensors norm = w.ffn_norm;
@@ -222,15 +224,15 @@ void GradientPass::layer_forward(int64_t layer, bool again) {
     normalized = last ? (config_.has_final_layer_norm() ? cut(activations_.hidden) : TensorView())
                       : cut(activations_.layers[static_cast<size_t>(layer) + 1].norm1);
   }
-  device_.residual_layernorm_forward({.residual = pre_norm ? cut(a.middle) : cut(a.norm2),
-                                      .branch = cut(activations_.branch),
-                                      .dropout = dropout(layer, kFfnOutput),
-                                      .gamma = norm.gamma,
-                                      .beta = norm.beta,
-                                      .sum = cut(a.output),
-                                      .normalized = normalized,
-                                      .mean = cut(a.output_mean),
-                                      .rstd = cut(a.output_rstd)});
+  operators_.residual_layernorm_forward({.residual = pre_norm ? cut(a.middle) : cut(a.norm2),
+                                         .branch = cut(activations_.branch),
+                                         .dropout = dropout(layer, kFfnOutput),
+                                         .gamma = norm.gamma,
+                                         .beta = norm.beta,
+                                         .sum = cut(a.output),
+                                         .normalized = normalized,
+                                         .mean = cut(a.output_mean),
+                                         .rstd = cut(a.output_rstd)});
 }
 
 void GradientPass::forward() {
@@ -241,32 +243,32 @@ void GradientPass::forward() {
 void GradientPass::loss(TensorView total) {
   TensorView hidden = final_hidden();
   if (config_.has_projections()) {
-    device_.linear_forward({.input = hidden,
-                            .weight = weight_tensors_.project_out.weight,
-                            .bias = {},
-                            .output = cut(activations_.projected),
-                            .pre_activation = {}});
+    operators_.linear_forward({.input = hidden,
+                               .weight = weight_tensors_.project_out.weight,
+                               .bias = {},
+                               .output = cut(activations_.projected),
+                               .pre_activation = {}});
     hidden = cut(activations_.projected);
   }
   device_.fill_zero(total);
   const TensorView hidden_gradient =
       config_.has_projections() ? cut(activations_.projected_gradient) : cut(activations_.norm_gradient);
-  device_.output_loss({.hidden = hidden,
-                       .table = weight_tensors_.tokens,
-                       .targets = targets_,
-                       .losses = cut(activations_.losses),
-                       .loss_sum = total,
-                       .gradient_scale = options_.gradient_scale,
-                       .hidden_gradient = with_gradients_ ? hidden_gradient : TensorView(),
-                       .table_gradient = with_gradients_ ? gradient_tensors_.tokens : TensorView()});
+  operators_.output_loss({.hidden = hidden,
+                          .table = weight_tensors_.tokens,
+                          .targets = targets_,
+                          .losses = cut(activations_.losses),
+                          .loss_sum = total,
+                          .gradient_scale = options_.gradient_scale,
+                          .hidden_gradient = with_gradients_ ? hidden_gradient : TensorView(),
+                          .table_gradient = with_gradients_ ? gradient_tensors_.tokens : TensorView()});
   if (with_gradients_ && config_.has_projections())
-    device_.linear_backward({.input = final_hidden(),
-                             .weight = weight_tensors_.project_out.weight,
-                             .output_gradient = hidden_gradient,
-                             .input_gradient = cut(activations_.norm_gradient),
-                             .input_pre_activation = {},
-                             .weight_gradient = gradient_tensors_.project_out.weight,
-                             .bias_gradient = {}});
+    operators_.linear_backward({.input = final_hidden(),
+                                .weight = weight_tensors_.project_out.weight,
+                                .output_gradient = hidden_gradient,
+                                .input_gradient = cut(activations_.norm_gradient),
+                                .input_pre_activation = {},
+                                .weight_gradient = gradient_tensors_.project_out.weight,
+                                .bias_gradient = {}});
 }
 
 /// In: norm_gradient = gradient of the layer's normalized output (of what its last norm writes), and, pre-norm,
@@ -298,82 +300,82 @@ void GradientPass::layer_backward(int64_t layer) {
     incoming = norm_gradient;
   else if (pre_norm && !last)
     incoming = sum_gradient;
-  device_.residual_layernorm_backward({.normalized_gradient = without_norm ? TensorView() : norm_gradient,
-                                       .sum_gradient_in = incoming,
-                                       .sum = cut(a.output),
-                                       .mean = cut(a.output_mean),
-                                       .rstd = cut(a.output_rstd),
-                                       .gamma = norm.gamma,
-                                       .dropout = dropout(layer, kFfnOutput),
-                                       .sum_gradient = sum_gradient,
-                                       .branch_gradient = branch_gradient,
-                                       .gamma_gradient = norm_gradients.gamma,
-                                       .beta_gradient = norm_gradients.beta});
-  device_.linear_backward({.input = cut(a.ffn),
-                           .weight = w.fc2.weight,
-                           .output_gradient = branch_gradient,
-                           .input_gradient = cut(activations_.ffn_gradient),
-                           .input_activation = activation_,
-                           .input_pre_activation = cut(a.ffn_pre_activation),
-                           .input_relu_mask = cut(a.ffn_mask),
-                           .weight_gradient = g.fc2.weight,
-                           .bias_gradient = g.fc2.bias,
-                           .accumulate_bias_gradient = !activations_.bias_gradients});
+  operators_.residual_layernorm_backward({.normalized_gradient = without_norm ? TensorView() : norm_gradient,
+                                          .sum_gradient_in = incoming,
+                                          .sum = cut(a.output),
+                                          .mean = cut(a.output_mean),
+                                          .rstd = cut(a.output_rstd),
+                                          .gamma = norm.gamma,
+                                          .dropout = dropout(layer, kFfnOutput),
+                                          .sum_gradient = sum_gradient,
+                                          .branch_gradient = branch_gradient,
+                                          .gamma_gradient = norm_gradients.gamma,
+                                          .beta_gradient = norm_gradients.beta});
+  operators_.linear_backward({.input = cut(a.ffn),
+                              .weight = w.fc2.weight,
+                              .output_gradient = branch_gradient,
+                              .input_gradient = cut(activations_.ffn_gradient),
+                              .input_activation = activation_,
+                              .input_pre_activation = cut(a.ffn_pre_activation),
+                              .input_relu_mask = cut(a.ffn_mask),
+                              .weight_gradient = g.fc2.weight,
+                              .bias_gradient = g.fc2.bias,
+                              .accumulate_bias_gradient = !activations_.bias_gradients});
   // Post-norm: the residual path and the branch meet at the branch's input, which is the norm's output.
   const TensorView ffn_input_gradient = pre_norm ? norm_gradient : sum_gradient;
-  device_.linear_backward({.input = cut(a.norm2),
-                           .weight = w.fc1.weight,
-                           .output_gradient = cut(activations_.ffn_gradient),
-                           .input_gradient = ffn_input_gradient,
-                           .accumulate_input_gradient = !pre_norm,
-                           .input_pre_activation = {},
-                           .weight_gradient = g.fc1.weight,
-                           .bias_gradient = g.fc1.bias,
-                           .accumulate_bias_gradient = !activations_.bias_gradients});
+  operators_.linear_backward({.input = cut(a.norm2),
+                              .weight = w.fc1.weight,
+                              .output_gradient = cut(activations_.ffn_gradient),
+                              .input_gradient = ffn_input_gradient,
+                              .accumulate_input_gradient = !pre_norm,
+                              .input_pre_activation = {},
+                              .weight_gradient = g.fc1.weight,
+                              .bias_gradient = g.fc1.bias,
+                              .accumulate_bias_gradient = !activations_.bias_gradients});
 
   // The norm in the middle and the sum with the attention branch.
   const NormTensors& middle = pre_norm ? w.ffn_norm : w.attention_norm;
   const NormTensors& middle_gradients = pre_norm ? g.ffn_norm : g.attention_norm;
-  device_.residual_layernorm_backward({.normalized_gradient = ffn_input_gradient,
-                                       .sum_gradient_in = pre_norm ? sum_gradient : TensorView(),
-                                       .sum = cut(a.middle),
-                                       .mean = cut(a.middle_mean),
-                                       .rstd = cut(a.middle_rstd),
-                                       .gamma = middle.gamma,
-                                       .dropout = dropout(layer, kAttentionOutput),
-                                       .sum_gradient = sum_gradient,
-                                       .branch_gradient = branch_gradient,
-                                       .gamma_gradient = middle_gradients.gamma,
-                                       .beta_gradient = middle_gradients.beta});
-  device_.linear_backward({.input = cut(a.attention),
-                           .weight = w.out.weight,
-                           .output_gradient = branch_gradient,
-                           .input_gradient = cut(activations_.attention_gradient),
-                           .input_pre_activation = {},
-                           .weight_gradient = g.out.weight,
-                           .bias_gradient = g.out.bias,
-                           .accumulate_bias_gradient = !activations_.bias_gradients});
+  operators_.residual_layernorm_backward({.normalized_gradient = ffn_input_gradient,
+                                          .sum_gradient_in = pre_norm ? sum_gradient : TensorView(),
+                                          .sum = cut(a.middle),
+                                          .mean = cut(a.middle_mean),
+                                          .rstd = cut(a.middle_rstd),
+                                          .gamma = middle.gamma,
+                                          .dropout = dropout(layer, kAttentionOutput),
+                                          .sum_gradient = sum_gradient,
+                                          .branch_gradient = branch_gradient,
+                                          .gamma_gradient = middle_gradients.gamma,
+                                          .beta_gradient = middle_gradients.beta});
+  operators_.linear_backward({.input = cut(a.attention),
+                              .weight = w.out.weight,
+                              .output_gradient = branch_gradient,
+                              .input_gradient = cut(activations_.attention_gradient),
+                              .input_pre_activation = {},
+                              .weight_gradient = g.out.weight,
+                              .bias_gradient = g.out.bias,
+                              .accumulate_bias_gradient = !activations_.bias_gradients});
   const TensorView qkv = cut(a.qkv);
   const TensorView qkv_gradient = cut(activations_.qkv_gradient);
-  device_.attention_backward({.shape = attention_shape(layer),
-                              .query = qkv.column_range(0, hidden),
-                              .key = qkv.column_range(hidden, hidden),
-                              .value = qkv.column_range(2 * hidden, hidden),
-                              .output = cut(a.attention),
-                              .log_sum_exp = cut(a.log_sum_exp),
-                              .output_gradient = cut(activations_.attention_gradient),
-                              .query_gradient = qkv_gradient.column_range(0, hidden),
-                              .key_gradient = qkv_gradient.column_range(hidden, hidden),
-                              .value_gradient = qkv_gradient.column_range(2 * hidden, hidden)});
-  device_.linear_backward({.input = pre_norm ? ConstTensorView(cut(a.norm1)) : layer_input(layer),
-                           .weight = w.qkv.weight,
-                           .output_gradient = qkv_gradient,
-                           .input_gradient = pre_norm ? norm_gradient : sum_gradient,
-                           .accumulate_input_gradient = !pre_norm,
-                           .input_pre_activation = {},
-                           .weight_gradient = g.qkv.weight,
-                           .bias_gradient = g.qkv.bias,
-                           .accumulate_bias_gradient = !activations_.bias_gradients});
+  operators_.attention_backward({.shape = attention_shape(layer),
+                                 .query = qkv.column_range(0, hidden),
+                                 .key = qkv.column_range(hidden, hidden),
+                                 .value = qkv.column_range(2 * hidden, hidden),
+                                 .output = cut(a.attention),
+                                 .log_sum_exp = cut(a.log_sum_exp),
+                                 .output_gradient = cut(activations_.attention_gradient),
+                                 .query_gradient = qkv_gradient.column_range(0, hidden),
+                                 .key_gradient = qkv_gradient.column_range(hidden, hidden),
+                                 .value_gradient = qkv_gradient.column_range(2 * hidden, hidden)});
+  operators_.linear_backward({.input = pre_norm ? ConstTensorView(cut(a.norm1)) : layer_input(layer),
+                              .weight = w.qkv.weight,
+                              .output_gradient = qkv_gradient,
+                              .input_gradient = pre_norm ? norm_gradient : sum_gradient,
+                              .accumulate_input_gradient = !pre_norm,
+                              .input_pre_activation = {},
+                              .weight_gradient = g.qkv.weight,
+                              .bias_gradient = g.qkv.bias,
+                              .accumulate_bias_gradient = !activations_.bias_gradients});
   if (!pre_norm && layer > 0) device_.copy(norm_gradient, sum_gradient);
 }
 
@@ -383,43 +385,43 @@ void GradientPass::embed_backward() {
     // The first layer's first norm, whose sum is the embedding itself.
     const LayerTensors& w = weight_tensors_.layers.front();
     const LayerTensors& g = gradient_tensors_.layers.front();
-    device_.residual_layernorm_backward({.normalized_gradient = cut(activations_.norm_gradient),
-                                         .sum_gradient_in = gradient,
-                                         .sum = cut(activations_.embedding),
-                                         .mean = cut(activations_.embedding_mean),
-                                         .rstd = cut(activations_.embedding_rstd),
-                                         .gamma = w.attention_norm.gamma,
-                                         .dropout = {},
-                                         .sum_gradient = gradient,
-                                         .branch_gradient = {},
-                                         .gamma_gradient = g.attention_norm.gamma,
-                                         .beta_gradient = g.attention_norm.beta});
+    operators_.residual_layernorm_backward({.normalized_gradient = cut(activations_.norm_gradient),
+                                            .sum_gradient_in = gradient,
+                                            .sum = cut(activations_.embedding),
+                                            .mean = cut(activations_.embedding_mean),
+                                            .rstd = cut(activations_.embedding_rstd),
+                                            .gamma = w.attention_norm.gamma,
+                                            .dropout = {},
+                                            .sum_gradient = gradient,
+                                            .branch_gradient = {},
+                                            .gamma_gradient = g.attention_norm.gamma,
+                                            .beta_gradient = g.attention_norm.beta});
   }
   if (!config_.has_projections()) {
-    device_.embedding_backward({.ids = ids_,
-                                .positions = positions_,
-                                .out_gradient = gradient,
-                                .token_table_gradient = gradient_tensors_.tokens,
-                                .position_table_gradient = gradient_tensors_.positions});
+    operators_.embedding_backward({.ids = ids_,
+                                   .positions = positions_,
+                                   .out_gradient = gradient,
+                                   .token_table_gradient = gradient_tensors_.tokens,
+                                   .position_table_gradient = gradient_tensors_.positions});
     return;
   }
-  device_.embedding_backward({.ids = {},
-                              .positions = positions_,
-                              .out_gradient = gradient,
-                              .token_table_gradient = {},
-                              .position_table_gradient = gradient_tensors_.positions});
-  device_.linear_backward({.input = cut(activations_.token_embedding),
-                           .weight = weight_tensors_.project_in.weight,
-                           .output_gradient = gradient,
-                           .input_gradient = cut(activations_.token_embedding_gradient),
-                           .input_pre_activation = {},
-                           .weight_gradient = gradient_tensors_.project_in.weight,
-                           .bias_gradient = {}});
-  device_.embedding_backward({.ids = ids_,
-                              .positions = {},
-                              .out_gradient = cut(activations_.token_embedding_gradient),
-                              .token_table_gradient = gradient_tensors_.tokens,
-                              .position_table_gradient = {}});
+  operators_.embedding_backward({.ids = {},
+                                 .positions = positions_,
+                                 .out_gradient = gradient,
+                                 .token_table_gradient = {},
+                                 .position_table_gradient = gradient_tensors_.positions});
+  operators_.linear_backward({.input = cut(activations_.token_embedding),
+                              .weight = weight_tensors_.project_in.weight,
+                              .output_gradient = gradient,
+                              .input_gradient = cut(activations_.token_embedding_gradient),
+                              .input_pre_activation = {},
+                              .weight_gradient = gradient_tensors_.project_in.weight,
+                              .bias_gradient = {}});
+  operators_.embedding_backward({.ids = ids_,
+                                 .positions = {},
+                                 .out_gradient = cut(activations_.token_embedding_gradient),
+                                 .token_table_gradient = gradient_tensors_.tokens,
+                                 .position_table_gradient = {}});
 }
 
 void GradientPass::backward() {
@@ -428,7 +430,7 @@ void GradientPass::backward() {
     if (options_.completes_step) parameters_.start_exchange(layer);
   }
   embed_backward();
-  if (written_biases_) device_.add(written_biases_, bias_gradients_);
+  if (written_biases_) operators_.add(written_biases_, bias_gradients_);
   if (options_.completes_step) parameters_.start_rest_of_exchange();
 }
 

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cbtm/device/device.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/model/inference.h"
 #include "cbtm/model/opt_config.h"
 #include "cbtm/model/training_model.h"
@@ -47,6 +48,7 @@ class GradientPass {
   void embed_backward();
 
   Device& device_;
+  ModelOperators& operators_;
   const OptConfig& config_;
   int64_t rows_;
   Recompute recompute_;

@@ -6,6 +6,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/model/model_group.h"
 #include "model/kv_pages.h"
 #include "model/model_weights.h"
@@ -22,6 +23,7 @@ class OptInference : public InferenceModel, private WeightSource {
   OptInference(Device& device, const std::filesystem::path& directory, WeightFormat weights,
                std::shared_ptr<ModelGroup> group)
       : device_(device),
+        operators_(device.model_operators()),
         checkpoint_(OptCheckpoint::open(directory)),
         config_(checkpoint_->config()),
         layout_(checkpoint_->layout()),
@@ -111,14 +113,14 @@ class OptInference : public InferenceModel, private WeightSource {
       const TensorView target_view = scratch_.losses.view(DType::i32, 1, rows, rows * 4);
       const TensorView losses = scratch_.losses.view(DType::f32, 1, rows);
       device_.copy_to_device(target_view.data, targets.data() + first_row, rows * 4);
-      device_.output_loss({.hidden = hidden,
-                           .table = tensors_->tokens,
-                           .targets = target_view,
-                           .losses = losses,
-                           .loss_sum = {},
-                           .hidden_gradient = {},
-                           .table_gradient = {},
-                           .table_scales = tensors_->token_scales});
+      operators_.output_loss({.hidden = hidden,
+                              .table = tensors_->tokens,
+                              .targets = target_view,
+                              .losses = losses,
+                              .loss_sum = {},
+                              .hidden_gradient = {},
+                              .table_gradient = {},
+                              .table_scales = tensors_->token_scales});
       device_.copy_to_host(out.data() + first_row, losses.data, rows * 4);
       for (int64_t row = first_row; row < first_row + rows; ++row)
         out[static_cast<size_t>(row)] = -out[static_cast<size_t>(row)];
@@ -264,16 +266,16 @@ class OptInference : public InferenceModel, private WeightSource {
       const TensorView query = qkv.column_range(0, hidden), key = qkv.column_range(hidden, hidden),
                        value = qkv.column_range(2 * hidden, hidden);
       if (handles.empty()) {
-        device_.attention_forward(
+        operators_.attention_forward(
             {.shape = shape, .query = query, .key = key, .value = value, .output = attention, .log_sum_exp = {}});
       } else {
-        device_.attention_cached({.shape = shape,
-                                  .cached_lengths = cached,
-                                  .cache = pages_.layer(layer, table_view),
-                                  .query = query,
-                                  .key = key,
-                                  .value = value,
-                                  .output = attention});
+        operators_.attention_cached({.shape = shape,
+                                     .cached_lengths = cached,
+                                     .cache = pages_.layer(layer, table_view),
+                                     .query = query,
+                                     .key = key,
+                                     .value = value,
+                                     .output = attention});
       }
       linear(attention, w.out, Activation::none, branch);
       // Pre-norm keeps the sum as the residual; post-norm goes on with the normalised sum.
@@ -294,15 +296,15 @@ class OptInference : public InferenceModel, private WeightSource {
       else if (config_.has_final_layer_norm())
         normalize(residual, branch, tensors_->final_norm, residual, normalized);
       else
-        device_.residual_layernorm_forward({.residual = residual,
-                                            .branch = branch,
-                                            .dropout = {},
-                                            .gamma = {},
-                                            .beta = {},
-                                            .sum = residual,
-                                            .normalized = {},
-                                            .mean = {},
-                                            .rstd = {}});
+        operators_.residual_layernorm_forward({.residual = residual,
+                                               .branch = branch,
+                                               .dropout = {},
+                                               .gamma = {},
+                                               .beta = {},
+                                               .sum = residual,
+                                               .normalized = {},
+                                               .mean = {},
+                                               .rstd = {}});
     }
     return pre_norm && config_.has_final_layer_norm() ? normalized : residual;
   }
@@ -310,11 +312,11 @@ class OptInference : public InferenceModel, private WeightSource {
   void embed(ConstTensorView ids, ConstTensorView positions, TensorView out) {
     const bool quantised = static_cast<bool>(tensors_->token_scales);
     if (!config_.has_projections() && !quantised) {
-      device_.embedding_forward({.ids = ids,
-                                 .token_table = tensors_->tokens,
-                                 .positions = positions,
-                                 .position_table = tensors_->positions,
-                                 .out = out});
+      operators_.embedding_forward({.ids = ids,
+                                    .token_table = tensors_->tokens,
+                                    .positions = positions,
+                                    .position_table = tensors_->positions,
+                                    .out = out});
       return;
     }
     TensorView rows_of_tokens = out;
@@ -322,19 +324,19 @@ class OptInference : public InferenceModel, private WeightSource {
       reserve(scratch_.narrow, out.rows * config_.word_embed_proj_dim * dtype_bytes(dtype_));
       rows_of_tokens = scratch_.narrow.view(dtype_, out.rows, config_.word_embed_proj_dim);
     }
-    device_.embedding_forward({.ids = ids,
-                               .token_table = tensors_->tokens,
-                               .positions = {},
-                               .position_table = {},
-                               .out = rows_of_tokens,
-                               .token_table_scales = tensors_->token_scales});
+    operators_.embedding_forward({.ids = ids,
+                                  .token_table = tensors_->tokens,
+                                  .positions = {},
+                                  .position_table = {},
+                                  .out = rows_of_tokens,
+                                  .token_table_scales = tensors_->token_scales});
     if (config_.has_projections()) linear(rows_of_tokens, tensors_->project_in, Activation::none, out);
-    device_.embedding_forward({.ids = {},
-                               .token_table = {},
-                               .positions = positions,
-                               .position_table = tensors_->positions,
-                               .out = out,
-                               .accumulate = true});
+    operators_.embedding_forward({.ids = {},
+                                  .token_table = {},
+                                  .positions = positions,
+                                  .position_table = tensors_->positions,
+                                  .out = out,
+                                  .accumulate = true});
   }
 
   /// What the output matrix multiplies: the hidden states, or their projection.
@@ -351,28 +353,29 @@ class OptInference : public InferenceModel, private WeightSource {
   }
 
   void linear(ConstTensorView input, const LinearTensors& tensors, Activation activation, TensorView output) {
-    device_.linear_forward({.input = input,
-                            .weight = tensors.weight,
-                            .bias = tensors.bias,
-                            .activation = activation,
-                            .output = output,
-                            .pre_activation = {},
-                            .weight_scales = tensors.weight_scales});
+    operators_.linear_forward({.input = input,
+                               .weight = tensors.weight,
+                               .bias = tensors.bias,
+                               .activation = activation,
+                               .output = output,
+                               .pre_activation = {},
+                               .weight_scales = tensors.weight_scales});
   }
   void normalize(ConstTensorView residual, ConstTensorView branch, const NormTensors& norm, TensorView sum,
                  TensorView normalized) {
-    device_.residual_layernorm_forward({.residual = residual,
-                                        .branch = branch,
-                                        .dropout = {},
-                                        .gamma = norm.gamma,
-                                        .beta = norm.beta,
-                                        .sum = sum,
-                                        .normalized = normalized,
-                                        .mean = {},
-                                        .rstd = {}});
+    operators_.residual_layernorm_forward({.residual = residual,
+                                           .branch = branch,
+                                           .dropout = {},
+                                           .gamma = norm.gamma,
+                                           .beta = norm.beta,
+                                           .sum = sum,
+                                           .normalized = normalized,
+                                           .mean = {},
+                                           .rstd = {}});
   }
 
   Device& device_;
+  ModelOperators& operators_;
   std::optional<OptCheckpoint> checkpoint_;  ///< kept only while its mapped file holds the weights
   OptConfig config_;
   ParameterLayout layout_;

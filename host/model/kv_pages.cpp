@@ -4,6 +4,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
+#include "cbtm/device/model_operators.h"
 
 namespace cbtm {
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cbtm/device/device.h"
+#include "cbtm/device/model_operators.h"
 
 namespace cbtm {
 

@@ -5,6 +5,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/model/training_model.h"
 #include "model/activations.h"
 #include "model/training_parameters.h"
@@ -40,16 +41,16 @@ TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptC
   constexpr double kPlanAccuracy = 0.05;
   if (shape.host_bytes > 0) free_bytes = static_cast<int64_t>(static_cast<double>(free_bytes) / (1 + kPlanAccuracy));
   const int64_t bytes_max = budget_bytes > 0 ? std::min(budget_bytes, free_bytes) : free_bytes;
-  const Device& device = *devices.front();
+  const ModelOperators& operators = devices.front()->model_operators();
   const ParameterMemory parameters = parameter_memory(config, shape.dtype, static_cast<int64_t>(devices.size()));
   TrainingMemory plan{.weights = parameters.weights,
                       .gradients = parameters.gradients,
                       .moments = parameters.moments,
-                      .workspace = device.workspace_bytes(workspace_shape(config, shape)),
+                      .workspace = operators.workspace_bytes(workspace_shape(config, shape)),
                       .host = shape.host_bytes};
   for (const Recompute recompute : {Recompute::nothing, Recompute::ffn, Recompute::layers}) {
     plan.recompute = recompute;
-    plan.activations = activation_bytes(device, config, shape.rows, recompute, shape.dtype);
+    plan.activations = activation_bytes(operators, config, shape.rows, recompute, shape.dtype);
     if (plan.total() <= bytes_max) return plan;
   }
   fail(

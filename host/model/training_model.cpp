@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "cbtm/base/error.h"
+#include "cbtm/device/model_operators.h"
+#include "cbtm/device/optimizer_operators.h"
 #include "model/gradient_pass.h"
 #include "model/training_parameters.h"
 
@@ -26,8 +28,8 @@ void reserve(Device& device, const OptConfig& config, int64_t rows, Recompute re
   constexpr int64_t kParameterBuffers = 4;
   const ParameterMemory parameters = parameter_memory(config, dtype, group == nullptr ? 1 : group->size());
   int64_t bytes = parameters.weights + parameters.gradients + parameters.moments + kParameterBuffers * kAlignment;
-  for (const int64_t buffer :
-       {activation_bytes(device, config, rows, recompute, dtype), kResultBytes, GradientPass::token_bytes(rows)})
+  for (const int64_t buffer : {activation_bytes(device.model_operators(), config, rows, recompute, dtype), kResultBytes,
+                               GradientPass::token_bytes(rows)})
     bytes += (buffer + kAlignment - 1) / kAlignment * kAlignment;
   device.reserve(bytes, "training");
 }
@@ -43,7 +45,7 @@ struct TrainingModel::State {
         parameters((reserve(device_, config_, rows, recompute, dtype, group_), device_), config_, dtype, group_),
         pass(device_, config, rows, recompute, dtype, parameters),
         results(device_.allocate(kResultBytes, "losses and gradient norm")) {
-    device.reserve_workspace(device.workspace_bytes(
+    device.reserve_workspace(device.model_operators().workspace_bytes(
         workspace_shape(config, {.rows = rows, .sequence_length = std::min(rows, config.max_position_embeddings)})));
   }
 
@@ -171,7 +173,8 @@ StepResult TrainingModel::finish_step(const OptimizerOptions& options) {
   }
   s.parameters.finish_exchange();
   s.parameters.own_square_sum(square_sum);
-  if (s.micro_batches > 0) s.device.require_finite(s.results.view(DType::f64, 1, s.micro_batches, 8), square_sum);
+  if (s.micro_batches > 0)
+    s.device.optimizer_operators().require_finite(s.results.view(DType::f64, 1, s.micro_batches, 8), square_sum);
   s.parameters.add_up(square_sum);
   s.parameters.update(options, square_sum);
   std::vector<double> values(static_cast<size_t>(1 + s.micro_batches));

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cbtm/base/error.h"
+#include "cbtm/device/optimizer_operators.h"
 
 namespace cbtm {
 namespace {
@@ -150,7 +151,8 @@ void TrainingParameters::finish_exchange() {
 
 void TrainingParameters::own_square_sum(TensorView result) {
   const bool counts_vectors = group_ == nullptr || group_->rank() == 0;
-  device_.gradient_square_sum(counts_vectors ? own(1) : own(1).column_range(0, own_matrices_), result);
+  device_.optimizer_operators().gradient_square_sum(counts_vectors ? own(1) : own(1).column_range(0, own_matrices_),
+                                                    result);
 }
 
 void TrainingParameters::add_up(TensorView result) {
@@ -160,21 +162,21 @@ void TrainingParameters::add_up(TensorView result) {
 }
 
 void TrainingParameters::update(const OptimizerOptions& options, ConstTensorView square_sum) {
-  device_.adamw({.weights = weights(),
-                 .gradients = own(1),
-                 .first_moments = first_moments(),
-                 .second_moments = second_moments(),
-                 .working_weights = group_ != nullptr ? own_working() : working(),
-                 .gradient_square_sum = square_sum,
-                 .loss_scale = options.loss_scale,
-                 .decayed_count = own_matrices_,
-                 .step = options.step,
-                 .learning_rate = options.learning_rate,
-                 .beta1 = options.beta1,
-                 .beta2 = options.beta2,
-                 .epsilon = options.epsilon,
-                 .weight_decay = options.weight_decay,
-                 .clip_norm = options.clip_norm});
+  device_.optimizer_operators().adamw({.weights = weights(),
+                                       .gradients = own(1),
+                                       .first_moments = first_moments(),
+                                       .second_moments = second_moments(),
+                                       .working_weights = group_ != nullptr ? own_working() : working(),
+                                       .gradient_square_sum = square_sum,
+                                       .loss_scale = options.loss_scale,
+                                       .decayed_count = own_matrices_,
+                                       .step = options.step,
+                                       .learning_rate = options.learning_rate,
+                                       .beta1 = options.beta1,
+                                       .beta2 = options.beta2,
+                                       .epsilon = options.epsilon,
+                                       .weight_decay = options.weight_decay,
+                                       .clip_norm = options.clip_norm});
   gather_weights();
 }
 

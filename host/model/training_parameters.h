@@ -6,6 +6,7 @@
 
 #include "cbtm/device/collectives.h"
 #include "cbtm/device/device.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/model/opt_config.h"
 #include "cbtm/model/parameter_layout.h"
 #include "cbtm/model/training_model.h"

@@ -7,6 +7,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/device/device.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/device/quantise.h"
 
 namespace cbtm {

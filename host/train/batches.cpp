@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 
 namespace cbtm {
@@ -10,8 +11,6 @@ namespace {
 
 constexpr int64_t kRowsWanted = 4096;  ///< tokens of a micro-batch: more gains no speed
 constexpr int64_t kValidationTokens = 16'384;
-
-int64_t divided_up(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 
 }  // namespace
 
@@ -23,9 +22,9 @@ int64_t choose_micro_batch(const TrainingSettings& settings, int64_t devices) {
   const bool chosen = settings.micro_batch_sequences > 0;
   const int64_t wanted =
       chosen ? settings.micro_batch_sequences : std::max<int64_t>(1, kRowsWanted / settings.sequence_length);
-  const int64_t micro = std::min(wanted, divided_up(batch, devices));
+  const int64_t micro = std::min(wanted, ceil_divide(batch, devices));
   if (devices == 1 || chosen) return micro;
-  return divided_up(batch, devices * divided_up(batch, devices * micro));  // as many turns, as even as can be
+  return ceil_divide(batch, devices * ceil_divide(batch, devices * micro));  // as many turns, as even as can be
 }
 
 MicroBatch training_batch(TokenStream& stream, const TrainingSettings& settings, int64_t step, int64_t first,

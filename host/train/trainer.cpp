@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "cbtm/base/atomic_output.h"
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/file_lock.h"
 #include "cbtm/base/memory.h"
@@ -84,8 +85,6 @@ namespace {
 constexpr int64_t kFailuresInARow = 5;
 /// What writing states, metrics and the model takes beside the weights: buffers, the tokenizer.
 constexpr int64_t kSavingBytes = int64_t{8} << 20;
-
-int64_t rounded_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 std::vector<IndexedDataset> open_datasets(const std::vector<std::filesystem::path>& prefixes, int64_t vocab_size) {
   std::vector<IndexedDataset> datasets;
@@ -207,7 +206,7 @@ class Training {
 
   int64_t batch_tokens() const { return settings_.batch_sequences * settings_.sequence_length; }
   int64_t device_count() const { return static_cast<int64_t>(devices_.size()); }
-  int64_t micro_batches() const { return (settings_.batch_sequences + micro_ - 1) / micro_; }
+  int64_t micro_batches() const { return ceil_divide(settings_.batch_sequences, micro_); }
 
   /// Of all devices; 0 if one's are unknown.
   double peak_flops() const {
@@ -249,7 +248,7 @@ class Training {
            .seed = settings_.seed,
            .step = static_cast<uint32_t>(number),
            .first_row = m * micro_ * length,
-           .dropout_columns = rounded_up(length, 4)},
+           .dropout_columns = round_up(length, 4)},
           m, micro_batches());
     }
     const double rate = learning_rate_at(settings_, number);

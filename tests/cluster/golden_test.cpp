@@ -11,6 +11,7 @@
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/kmeans.h"
 #include "cbtm/cluster/router.h"
+#include "cbtm/device/cluster_operators.h"
 #include "cluster/sparse_rows.h"
 #include "cluster/svd.h"
 #include "cluster/symmetric_eigen.h"
@@ -179,8 +180,8 @@ TEST_CASE("hard balanced assignments reach the optimal cost, with their capaciti
     const auto n = entry["n"].get<int64_t>(), k = entry["k"].get<int64_t>();
     const int64_t d = static_cast<int64_t>(points.size()) / n;
     std::vector<float> costs(static_cast<size_t>(n * k));
-    device().squared_distances(view_of(points.data(), n, d), view_of(centroids.data(), k, d),
-                               view_of(costs.data(), n, k));
+    device().cluster_operators().squared_distances(view_of(points.data(), n, d), view_of(centroids.data(), k, d),
+                                                   view_of(costs.data(), n, k));
     const BalancedAssignment got = balanced_assignment(device(), view_of(costs.data(), n, k), capacity);
     double cost = 0;
     std::vector<int64_t> sizes(static_cast<size_t>(k), 0);

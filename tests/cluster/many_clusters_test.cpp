@@ -11,6 +11,7 @@
 #include "cbtm/base/philox.h"
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/kmeans.h"
+#include "cbtm/device/cluster_operators.h"
 
 namespace cbtm {
 namespace {
@@ -101,7 +102,8 @@ TEST_CASE("a sweep sets each price as its definition says") {
   for (int64_t j = 0; j < kClusters; ++j) ranks.push_back(j % 5);
   std::vector<double> got(kClusters, 0.0), want(kClusters, 0.0);
   for (int sweep = 0; sweep < 3; ++sweep) {
-    device().price_sweep({view_of(costs.data(), kPoints, kClusters), ranks, view_of(got.data(), 1, kClusters)});
+    device().cluster_operators().price_sweep(
+        {view_of(costs.data(), kPoints, kClusters), ranks, view_of(got.data(), 1, kClusters)});
     for (int64_t j = 0; j < kClusters; ++j) {
       std::vector<double> advantages;
       for (int64_t i = 0; i < kPoints; ++i) {

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "attention_operands.h"
+#include "cbtm/device/model_operators.h"
 #include "tests/cuda/half_precision.h"
 
 namespace cbtm {
@@ -48,7 +49,7 @@ void check_cached(DType dtype, int64_t num_heads, int64_t head_dim, int64_t page
                                .num_heads = num_heads,
                                .head_dim = head_dim,
                                .scale = 1.0f / std::sqrt(static_cast<float>(head_dim))};
-    cuda_device().attention_cached(
+    cuda_device().model_operators().attention_cached(
         {shape,
          lengths,
          {keys.cuda(), values.cuda(), page_size, device_table.view(DType::i32, 3, pages_max)},
@@ -56,13 +57,14 @@ void check_cached(DType dtype, int64_t num_heads, int64_t head_dim, int64_t page
          key.cuda(),
          value.cuda(),
          output.cuda()});
-    cpu_device().attention_cached({shape,
-                                   lengths,
-                                   {keys.cpu(), values.cpu(), page_size, view_of(table.data(), 3, pages_max)},
-                                   query.cpu(),
-                                   key.cpu(),
-                                   value.cpu(),
-                                   output.cpu()});
+    cpu_device().model_operators().attention_cached(
+        {shape,
+         lengths,
+         {keys.cpu(), values.cpu(), page_size, view_of(table.data(), 3, pages_max)},
+         query.cpu(),
+         key.cpu(),
+         value.cpu(),
+         output.cpu()});
     CHECK(keys.from_cuda() == keys.from_cpu());
     CHECK(values.from_cuda() == values.from_cpu());
     const double e = 0x1p-24;

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "attention_operands.h"
+#include "cbtm/device/model_operators.h"
 #include "tests/cuda/half_precision.h"
 
 namespace cbtm {
@@ -60,7 +61,7 @@ void check_decoding(Decoding test) {
                              .head_dim = test.head_dim,
                              .scale = 1.0f / std::sqrt(static_cast<float>(test.head_dim))};
   const auto run_cuda = [&] {
-    cuda_device().attention_cached(
+    cuda_device().model_operators().attention_cached(
         {shape,
          test.lengths,
          {keys.cuda(), values.cuda(), test.page_size, device_table.view(DType::i32, sequences, pages_max)},
@@ -72,7 +73,7 @@ void check_decoding(Decoding test) {
   };
   const std::vector<float> got = run_cuda();
   CHECK(run_cuda() == got);
-  cpu_device().attention_cached(
+  cpu_device().model_operators().attention_cached(
       {shape,
        test.lengths,
        {keys.cpu(), values.cpu(), test.page_size, view_of(table.data(), sequences, pages_max)},

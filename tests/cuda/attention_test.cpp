@@ -13,6 +13,7 @@
 
 #include "attention_operands.h"
 #include "cbtm/base/error.h"
+#include "cbtm/device/model_operators.h"
 #include "tests/cuda/half_precision.h"
 
 namespace cbtm {
@@ -192,11 +193,11 @@ void check_forward(Case c) {
   c.dtype = computed_type(c.dtype);
   Problem p(c);
   const Tolerances tolerances = tolerances_of(p, false);
-  cuda_device().attention_forward(p.forward(true));
+  cuda_device().model_operators().attention_forward(p.forward(true));
   bool outside_kept = true;
   p.output.from_cuda(&outside_kept);
   CHECK(outside_kept);
-  cpu_device().attention_forward(p.forward(false));
+  cpu_device().model_operators().attention_forward(p.forward(false));
   check_equal(p.output, p.dtype, tolerances.output, "output");
   check_equal(p.log_sum_exp, DType::f32, tolerances.log_sum_exp, "log_sum_exp");
 }
@@ -205,15 +206,15 @@ void check_backward(Case c) {
   CAPTURE(c.name);
   c.dtype = computed_type(c.dtype);
   Problem p(c);
-  cpu_device().attention_forward(p.forward(false));
+  cpu_device().model_operators().attention_forward(p.forward(false));
   p.output.upload();
   p.log_sum_exp.upload();
   const Tolerances tolerances = tolerances_of(p, true);
-  cuda_device().attention_backward(p.backward(true));
+  cuda_device().model_operators().attention_backward(p.backward(true));
   bool outside_kept = true;
   for (Matrix* written : {&p.query_gradient, &p.key_gradient, &p.value_gradient}) written->from_cuda(&outside_kept);
   CHECK(outside_kept);
-  cpu_device().attention_backward(p.backward(false));
+  cpu_device().model_operators().attention_backward(p.backward(false));
   check_equal(p.query_gradient, p.dtype, tolerances.query_gradient, "query_gradient");
   check_equal(p.key_gradient, p.dtype, tolerances.key_gradient, "key_gradient");
   check_equal(p.value_gradient, p.dtype, tolerances.value_gradient, "value_gradient");
@@ -277,8 +278,8 @@ TEST_CASE("scores of minus infinity have no weight, and a row of nothing else is
     p.query.upload();
     p.key.upload();
     const Tolerances tolerances = tolerances_of(p, false);
-    cuda_device().attention_forward(p.forward(true));
-    cpu_device().attention_forward(p.forward(false));
+    cuda_device().model_operators().attention_forward(p.forward(true));
+    cpu_device().model_operators().attention_forward(p.forward(false));
     CHECK(std::isnan(p.output.from_cuda()[0]));
     std::vector<double> tolerance = tolerances.output;
     for (double& t : tolerance) t = std::isnan(t) ? 1e-30 : t;  // the row that is not a number
@@ -288,17 +289,17 @@ TEST_CASE("scores of minus infinity have no weight, and a row of nothing else is
 
 TEST_CASE("attention is the same bits every time") {
   Problem p({"", DType::f32, 2, 32, {100}, {}, 0.1f});
-  cuda_device().attention_forward(p.forward(true));
-  cuda_device().attention_backward(p.backward(true));
+  cuda_device().model_operators().attention_forward(p.forward(true));
+  cuda_device().model_operators().attention_backward(p.backward(true));
   const auto first = std::tuple(p.output.from_cuda(), p.query_gradient.from_cuda(), p.key_gradient.from_cuda());
-  cuda_device().attention_forward(p.forward(true));
-  cuda_device().attention_backward(p.backward(true));
+  cuda_device().model_operators().attention_forward(p.forward(true));
+  cuda_device().model_operators().attention_backward(p.backward(true));
   CHECK(first == std::tuple(p.output.from_cuda(), p.query_gradient.from_cuda(), p.key_gradient.from_cuda()));
 }
 
 TEST_CASE("heads that are too wide are refused") {
   Problem p({"", DType::f32, 1, 264, {2}});
-  CHECK_THROWS_AS(cuda_device().attention_forward(p.forward(true)), Error);
+  CHECK_THROWS_AS(cuda_device().model_operators().attention_forward(p.forward(true)), Error);
 }
 
 }  // namespace cbtm

@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "cbtm/device/cluster_operators.h"
 #include "cbtm/device/device_matrix.h"
 #include "cuda_device.h"
 #include "tests/device/operands.h"
@@ -76,12 +77,12 @@ TEST_CASE("tf-idf rows and the transposed copy are the CPU's") {
       Device& device = side == 0 ? cpu() : cuda();
       const OnDevice a(device, counts);
       const DeviceMatrix idf_there = DeviceMatrix::copy_of<double>(device, idf, 1, "test");
-      device.tfidf_rows({a.matrix(), idf_there.view()});
+      device.cluster_operators().tfidf_rows({a.matrix(), idf_there.view()});
       OnDevice transposed(device, counts);
       transposed.rows = columns;
       transposed.columns = rows;
       transposed.indptr = DeviceMatrix(device, DType::i64, 1, columns + 1, "test");
-      device.sparse_transpose(a.matrix(), transposed.matrix());
+      device.cluster_operators().sparse_transpose(a.matrix(), transposed.matrix());
       got[side] = transposed.values.to_host<float>();
       indices[side] = transposed.indices.to_host<int32_t>();
       indptr[side] = transposed.indptr.to_host<int64_t>();
@@ -106,9 +107,9 @@ TEST_CASE("sparse times dense: odd widths, aligned and not, empty and long rows"
     const std::vector<float> x = random_values(columns * width, 2);
     const OnDevice here(cpu(), host), there(cuda(), host);
     const DeviceMatrix want(cpu(), DType::f32, rows, width, "test"), got(cuda(), DType::f32, rows, width, "test");
-    cpu().sparse_times_dense(here.matrix(), upload(cpu(), x, columns).view(), want.view());
+    cpu().cluster_operators().sparse_times_dense(here.matrix(), upload(cpu(), x, columns).view(), want.view());
     const DeviceMatrix x_there = upload(cuda(), x, columns);
-    cuda().sparse_times_dense(there.matrix(), x_there.view(), got.view());
+    cuda().cluster_operators().sparse_times_dense(there.matrix(), x_there.view(), got.view());
     // Each sum of n products of size at most 9 is off by n roundoffs of the sum of their sizes.
     const double entries = columns == 4000 ? 3600 : 2 * length;
     const std::vector<float> a = want.to_host<float>(), b = got.to_host<float>();
@@ -116,7 +117,7 @@ TEST_CASE("sparse times dense: odd widths, aligned and not, empty and long rows"
     for (size_t i = 0; i < a.size(); ++i) error = std::max(error, std::abs(static_cast<double>(a[i] - b[i])));
     CHECK(error <= 2 * entries * kRoundoff * 9 * std::sqrt(entries));
     std::vector<float> again = got.to_host<float>();
-    cuda().sparse_times_dense(there.matrix(), x_there.view(), got.view());
+    cuda().cluster_operators().sparse_times_dense(there.matrix(), x_there.view(), got.view());
     CHECK(again == got.to_host<float>());
   }
 }
@@ -131,7 +132,7 @@ TEST_CASE("Gram matrices, with outliers, of any width and height") {
     const DeviceMatrix here = upload(cpu(), x, rows), there = upload(cuda(), x, rows);
     const DeviceMatrix got(cuda(), DType::f64, columns, columns, "test");
     const ConstTensorView view{there.view().data, DType::f32, rows, columns};
-    cuda().gram(view, got.view());
+    cuda().cluster_operators().gram(view, got.view());
     const std::vector<double> values = got.to_host<double>();
     std::vector<double> exact(values.size(), 0.0), sizes(values.size(), 0.0);
     for (int64_t r = 0; r < rows; ++r)
@@ -167,7 +168,7 @@ TEST_CASE("a triangle is divided out as on the CPU; dependent columns become zer
       Device& device = side == 0 ? cpu() : cuda();
       const DeviceMatrix there = upload(device, y, rows);
       const DeviceMatrix r = DeviceMatrix::copy_of<double>(device, upper, columns, "test");
-      device.solve_upper(r.view(), there.view());
+      device.cluster_operators().solve_upper(r.view(), there.view());
       got[side] = there.to_host<float>();
     }
     // The triangle is so well conditioned that errors do not grow: a roundoff a step, about.
@@ -194,14 +195,14 @@ TEST_CASE("distances, the two nearest centres, and sums of clusters") {
       const DeviceMatrix out(device, DType::f32, n, k, "test"), label(device, DType::i32, 1, n, "test"),
           first(device, DType::f32, 1, n, "test"), other(device, DType::f32, 1, n, "test"),
           sum(device, DType::f64, k, d, "test"), count(device, DType::i64, 1, k, "test");
-      device.squared_distances(x.view(), c.view(), out.view());
-      device.nearest_centres({x.view(), c.view(), label.view(), first.view(), other.view()});
+      device.cluster_operators().squared_distances(x.view(), c.view(), out.view());
+      device.cluster_operators().nearest_centres({x.view(), c.view(), label.view(), first.view(), other.view()});
       distances[side] = out.to_host<float>();
       nearest[side] = first.to_host<float>();
       second[side] = other.to_host<float>();
       labels[side] = label.to_host<int32_t>();
       label.write<int32_t>(labels[0]);
-      device.cluster_sums({x.view(), label.view(), sum.view(), count.view()});
+      device.cluster_operators().cluster_sums({x.view(), label.view(), sum.view(), count.view()});
       sums[side] = sum.to_host<double>();
       counts[side] = count.to_host<int64_t>();
     }
@@ -239,13 +240,14 @@ TEST_CASE("prices by selection, assignment at prices") {
           DeviceMatrix::copy_of<double>(device, std::vector<double>(static_cast<size_t>(k)), 1, "test");
       const TensorView every_second{c.view().data, DType::f32, (n + 1) / 2, k, int64_t{2} * k};
       const std::vector<int64_t> half(ranks.size(), ranks[0] / 2);
-      device.price_sweep({every_second, half, price.view()});
-      for (int sweep = 0; sweep < 3; ++sweep) device.price_sweep({c.view(), ranks, price.view()});
+      device.cluster_operators().price_sweep({every_second, half, price.view()});
+      for (int sweep = 0; sweep < 3; ++sweep) device.cluster_operators().price_sweep({c.view(), ranks, price.view()});
       prices[side] = price.to_host<double>();
       price.write<double>(prices[0]);
       const DeviceMatrix label(device, DType::i32, 1, n, "test"), margin(device, DType::f32, 1, n, "test"),
           count(device, DType::i64, 1, k, "test"), dual_sum(device, DType::f64, 1, 1, "test");
-      device.assign_at_prices({c.view(), price.view(), label.view(), margin.view(), count.view(), dual_sum.view()});
+      device.cluster_operators().assign_at_prices(
+          {c.view(), price.view(), label.view(), margin.view(), count.view(), dual_sum.view()});
       labels[side] = label.to_host<int32_t>();
       margins[side] = margin.to_host<float>();
       counts[side] = count.to_host<int64_t>();

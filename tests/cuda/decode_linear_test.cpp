@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cbtm/device/device_matrix.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/device/quantise.h"
 #include "cuda_device.h"
 #include "tests/cuda/half_precision.h"
@@ -77,7 +78,7 @@ void check(Shape shape) {
   const bool quantised = shape.weight == DType::i8 || shape.weight == DType::u8;
   const int64_t rows_max = quantised && shape.input != DType::f32 ? 32 : 8;
   CHECK(cuda::decode_linear_applies(layer, cuda_system().devices[0].compute_capability) == (shape.rows <= rows_max));
-  cuda().linear_forward(layer);
+  cuda().model_operators().linear_forward(layer);
   const std::vector<float> got = download(y);
   int64_t wrong = 0;
   for (int64_t r = 0; r < shape.rows; ++r)
@@ -175,14 +176,14 @@ TEST_CASE("a row's result does not depend on the rows beside it") {
       std::vector<float> first(input.begin(), input.begin() + count * in);
       const DeviceMatrix x = upload_rounded(cuda(), first, count, half_type());
       const DeviceMatrix y(cuda(), DType::f32, count, out, "test");
-      cuda().linear_forward({.input = x.view(),
-                             .weight = w.view(),
-                             .bias = {},
-                             .activation = Activation::none,
-                             .output = y.view(),
-                             .pre_activation = {},
-                             .relu_mask = {},
-                             .weight_scales = quantised ? s.view() : TensorView()});
+      cuda().model_operators().linear_forward({.input = x.view(),
+                                               .weight = w.view(),
+                                               .bias = {},
+                                               .activation = Activation::none,
+                                               .output = y.view(),
+                                               .pre_activation = {},
+                                               .relu_mask = {},
+                                               .weight_scales = quantised ? s.view() : TensorView()});
       std::vector<float> got = download(y);
       got.resize(static_cast<size_t>(out));
       if (alone.empty()) alone = got;
@@ -212,20 +213,20 @@ TEST_CASE("an int8 table: rows looked up, losses, as the CPU's") {
       const DeviceMatrix target_row = DeviceMatrix::copy_of<int32_t>(device, targets, 1, "test");
       const DeviceMatrix x = upload_rounded(device, rounded, rows, computed);  // the CUDA side rounds first
       const DeviceMatrix out(device, computed, rows, width, "test"), loss(device, DType::f32, 1, rows, "test");
-      device.embedding_forward({.ids = id_row.view(),
-                                .token_table = table.view(),
-                                .positions = {},
-                                .position_table = {},
-                                .out = out.view(),
-                                .token_table_scales = table_scales.view()});
-      device.output_loss({.hidden = x.view(),
-                          .table = table.view(),
-                          .targets = target_row.view(),
-                          .losses = loss.view(),
-                          .loss_sum = {},
-                          .hidden_gradient = {},
-                          .table_gradient = {},
-                          .table_scales = table_scales.view()});
+      device.model_operators().embedding_forward({.ids = id_row.view(),
+                                                  .token_table = table.view(),
+                                                  .positions = {},
+                                                  .position_table = {},
+                                                  .out = out.view(),
+                                                  .token_table_scales = table_scales.view()});
+      device.model_operators().output_loss({.hidden = x.view(),
+                                            .table = table.view(),
+                                            .targets = target_row.view(),
+                                            .losses = loss.view(),
+                                            .loss_sum = {},
+                                            .hidden_gradient = {},
+                                            .table_gradient = {},
+                                            .table_scales = table_scales.view()});
       looked_up[side] = download(out);
       losses[side] = download(loss);
     }

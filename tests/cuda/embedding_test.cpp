@@ -1,5 +1,6 @@
 // Embeddings of the CUDA device against the CPU device.
 
+#include "cbtm/device/model_operators.h"
 #include "tests/cuda/attention_operands.h"
 
 namespace cbtm {
@@ -75,10 +76,10 @@ TEST_CASE("embedding forward equals the CPU's, rounded") {
                                   .accumulate = kind == 3};
         };
         bool outside_kept = true;
-        cuda_device().embedding_forward(arguments(true));
+        cuda_device().model_operators().embedding_forward(arguments(true));
         const std::vector<float> got = out.from_cuda(&outside_kept);
         CHECK(outside_kept);
-        cpu_device().embedding_forward(arguments(false));
+        cpu_device().model_operators().embedding_forward(arguments(false));
         CHECK(got == decoded(encoded(out.from_cpu(), types.out), types.out));
       }
     }
@@ -114,17 +115,17 @@ TEST_CASE("embedding backward equals the CPU's, whatever repeats, and its bits r
                                                               : cuda    ? table.cuda()
                                                                         : table.cpu()};
         };
-        cuda_device().embedding_backward(arguments(true));
+        cuda_device().model_operators().embedding_backward(arguments(true));
         bool outside_kept = true;
         const std::vector<float> got_tokens = tokens.from_cuda(&outside_kept),
                                  got_table = table.from_cuda(&outside_kept);
         CHECK(outside_kept);
         tokens.upload();
         table.upload();
-        cuda_device().embedding_backward(arguments(true));
+        cuda_device().model_operators().embedding_backward(arguments(true));
         CHECK(got_tokens == tokens.from_cuda());
         CHECK(got_table == table.from_cuda());
-        cpu_device().embedding_backward(arguments(false));
+        cpu_device().model_operators().embedding_backward(arguments(false));
         // At most rows + 1 numbers of at most 1 are added: half a unit each, of sums up to that.
         const double count = static_cast<double>(s.rows + 1);
         CHECK(error_in_tolerances(got_tokens, tokens.from_cpu(),

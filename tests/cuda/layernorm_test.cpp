@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cbtm/device/model_operators.h"
 #include "tests/cuda/attention_operands.h"
 
 namespace cbtm {
@@ -55,8 +56,8 @@ TEST_CASE("layernorm: the sum, its dropout and what is normalised equal the CPU'
                                         .mean = cuda ? mean.cuda() : mean.cpu(),
                                         .rstd = cuda ? rstd.cuda() : rstd.cpu()};
       };
-      cuda_device().residual_layernorm_forward(arguments(true));
-      cpu_device().residual_layernorm_forward(arguments(false));
+      cuda_device().model_operators().residual_layernorm_forward(arguments(true));
+      cpu_device().model_operators().residual_layernorm_forward(arguments(false));
       const std::vector<float> got_sum = sum.from_cuda(), want_sum = sum.from_cpu();
       std::vector<double> tolerance;
       for (const float value : want_sum)
@@ -69,7 +70,7 @@ TEST_CASE("layernorm: the sum, its dropout and what is normalised equal the CPU'
       ResidualLayerNormForward again = arguments(false);
       again.branch = {};
       again.dropout = {};
-      cpu_device().residual_layernorm_forward(again);
+      cpu_device().model_operators().residual_layernorm_forward(again);
       const std::vector<float> want = normalized.from_cpu(), means = mean.from_cpu(), rstds = rstd.from_cpu();
       std::vector<double> mean_tolerance, rstd_tolerance;
       tolerance.clear();
@@ -103,37 +104,37 @@ TEST_CASE("layernorm: dropout drops the CPU's elements, wherever a batch is cut,
       for (Matrix* matrix : {&zeros, &ones, &sum, &gradient}) matrix->upload();
       const Dropout dropout{
           .probability = 0.25f, .seed = 0x123456789abcdefull, .step = 5, .site = 9, .first_row = first_row};
-      cpu_device().residual_layernorm_forward({.residual = zeros.cpu(),
-                                               .branch = ones.cpu(),
-                                               .dropout = dropout,
-                                               .gamma = {},
-                                               .beta = {},
-                                               .sum = sum.cpu(),
-                                               .normalized = {},
-                                               .mean = {},
-                                               .rstd = {}});
-      cuda_device().residual_layernorm_forward({.residual = zeros.cuda(),
-                                                .branch = ones.cuda(),
-                                                .dropout = dropout,
-                                                .gamma = {},
-                                                .beta = {},
-                                                .sum = sum.cuda(),
-                                                .normalized = {},
-                                                .mean = {},
-                                                .rstd = {}});
+      cpu_device().model_operators().residual_layernorm_forward({.residual = zeros.cpu(),
+                                                                 .branch = ones.cpu(),
+                                                                 .dropout = dropout,
+                                                                 .gamma = {},
+                                                                 .beta = {},
+                                                                 .sum = sum.cpu(),
+                                                                 .normalized = {},
+                                                                 .mean = {},
+                                                                 .rstd = {}});
+      cuda_device().model_operators().residual_layernorm_forward({.residual = zeros.cuda(),
+                                                                  .branch = ones.cuda(),
+                                                                  .dropout = dropout,
+                                                                  .gamma = {},
+                                                                  .beta = {},
+                                                                  .sum = sum.cuda(),
+                                                                  .normalized = {},
+                                                                  .mean = {},
+                                                                  .rstd = {}});
       const std::vector<float> dropped = sum.from_cuda();
       for (size_t i = 0; i < dropped.size(); ++i) CHECK(dropped[i] == to_float(to_bf16(sum.from_cpu()[i])));
-      cuda_device().residual_layernorm_backward({.normalized_gradient = {},
-                                                 .sum_gradient_in = ones.cuda(),
-                                                 .sum = {},
-                                                 .mean = {},
-                                                 .rstd = {},
-                                                 .gamma = {},
-                                                 .dropout = dropout,
-                                                 .sum_gradient = ones.cuda(),
-                                                 .branch_gradient = gradient.cuda(),
-                                                 .gamma_gradient = {},
-                                                 .beta_gradient = {}});
+      cuda_device().model_operators().residual_layernorm_backward({.normalized_gradient = {},
+                                                                   .sum_gradient_in = ones.cuda(),
+                                                                   .sum = {},
+                                                                   .mean = {},
+                                                                   .rstd = {},
+                                                                   .gamma = {},
+                                                                   .dropout = dropout,
+                                                                   .sum_gradient = ones.cuda(),
+                                                                   .branch_gradient = gradient.cuda(),
+                                                                   .gamma_gradient = {},
+                                                                   .beta_gradient = {}});
       CHECK(gradient.from_cuda() == dropped);
       CHECK(ones.from_cuda() == ones.from_cpu());
     }
@@ -160,15 +161,15 @@ TEST_CASE("layernorm: gradients equal the CPU's, and their bits repeat") {
       dbeta.randomize(8);
       if (s.rows > 0 && s.width > 4) sum.at(0, s.width / 2) = 6000;
       sum.upload();
-      cpu_device().residual_layernorm_forward({.residual = sum.cpu(),
-                                               .branch = {},
-                                               .dropout = {},
-                                               .gamma = {},
-                                               .beta = {},
-                                               .sum = {},
-                                               .normalized = out.cpu(),
-                                               .mean = mean.cpu(),
-                                               .rstd = rstd.cpu()});
+      cpu_device().model_operators().residual_layernorm_forward({.residual = sum.cpu(),
+                                                                 .branch = {},
+                                                                 .dropout = {},
+                                                                 .gamma = {},
+                                                                 .beta = {},
+                                                                 .sum = {},
+                                                                 .normalized = out.cpu(),
+                                                                 .mean = mean.cpu(),
+                                                                 .rstd = rstd.cpu()});
       mean.upload();
       rstd.upload();
       const std::vector<float> units = out.from_cpu();
@@ -187,18 +188,18 @@ TEST_CASE("layernorm: gradients equal the CPU's, and their bits repeat") {
                                          .beta_gradient = cuda ? dbeta.cuda() : dbeta.cpu()};
       };
       const std::vector<float> dgamma_before = dgamma.from_cpu(), dbeta_before = dbeta.from_cpu();
-      cuda_device().residual_layernorm_backward(arguments(true));
+      cuda_device().model_operators().residual_layernorm_backward(arguments(true));
       const std::vector<float> first_run[] = {out.from_cuda(), branch.from_cuda(), dgamma.from_cuda(),
                                               dbeta.from_cuda()};
       dgamma.upload();
       dbeta.upload();
-      cuda_device().residual_layernorm_backward(arguments(true));
+      cuda_device().model_operators().residual_layernorm_backward(arguments(true));
       CHECK(first_run[0] == out.from_cuda());
       CHECK(first_run[1] == branch.from_cuda());
       CHECK(first_run[2] == dgamma.from_cuda());
       CHECK(first_run[3] == dbeta.from_cuda());
 
-      cpu_device().residual_layernorm_backward(arguments(false));
+      cpu_device().model_operators().residual_layernorm_backward(arguments(false));
       std::vector<double> out_tolerance, branch_tolerance, dgamma_tolerance, dbeta_tolerance;
       for (int64_t r = 0; r < s.rows; ++r) {
         const double r_rstd = static_cast<double>(rstd.at(0, r));
@@ -239,15 +240,15 @@ TEST_CASE("layernorm: gradients equal the CPU's, and their bits repeat") {
 TEST_CASE("layernorm: a hidden size beyond the largest is refused") {
   Matrix wide(DType::bf16, 1, 12296, 12296, 0);
   wide.randomize(1);
-  CHECK_THROWS_WITH_AS(cuda_device().residual_layernorm_forward({.residual = wide.cuda(),
-                                                                 .branch = {},
-                                                                 .dropout = {},
-                                                                 .gamma = {},
-                                                                 .beta = {},
-                                                                 .sum = {},
-                                                                 .normalized = wide.cuda(),
-                                                                 .mean = {},
-                                                                 .rstd = {}}),
+  CHECK_THROWS_WITH_AS(cuda_device().model_operators().residual_layernorm_forward({.residual = wide.cuda(),
+                                                                                   .branch = {},
+                                                                                   .dropout = {},
+                                                                                   .gamma = {},
+                                                                                   .beta = {},
+                                                                                   .sum = {},
+                                                                                   .normalized = wide.cuda(),
+                                                                                   .mean = {},
+                                                                                   .rstd = {}}),
                        doctest::Contains("up to 12288 columns"), Error);
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cbtm/device/model_operators.h"
 #include "tests/cuda/attention_operands.h"
 
 namespace cbtm {
@@ -51,7 +52,7 @@ TEST_CASE("linear forward equals the CPU's, with bias, ReLU and GELU, into slice
             arguments.bias = with_bias ? ConstTensorView(on(bias)) : ConstTensorView();
             arguments.output = on(output);
             arguments.pre_activation = activation == Activation::gelu ? on(pre) : TensorView();
-            device.linear_forward(arguments);
+            device.model_operators().linear_forward(arguments);
           };
           run(cuda_device(), true);
           bool outside_kept = true;
@@ -92,7 +93,7 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
           lower.randomize(1), lower_weight.randomize(2), pre.randomize(9, 3), input.randomize(3);
           weight.randomize(4), gradient.randomize(5), input_gradient.randomize(6);
           weight_gradient.randomize(7), bias_gradient.randomize(8);
-          const int64_t mask_bytes = cuda_device().relu_mask_columns(s.in);
+          const int64_t mask_bytes = cuda_device().model_operators().relu_mask_columns(s.in);
           const DeviceBuffer mask = cuda_device().allocate(s.rows * mask_bytes, "a test's mask");
           LinearForward forward;
           forward.activation = Activation::relu;
@@ -107,7 +108,7 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
               forward.weight = on(lower_weight);
               forward.output = on(input);
               forward.relu_mask = mask.view(DType::u8, s.rows, mask_bytes);
-              device.linear_forward(forward);
+              device.model_operators().linear_forward(forward);
               const std::vector<float> active = input.from_cuda();  // the CPU gets the same
               for (int64_t i = 0; i < s.rows * s.in; ++i) input.at(i / s.in, i % s.in) = active[static_cast<size_t>(i)];
               if (masked) arguments.input_relu_mask = forward.relu_mask;
@@ -119,7 +120,7 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
             arguments.input_pre_activation = on(pre);
             arguments.weight_gradient = on(weight_gradient);
             arguments.bias_gradient = on(bias_gradient);
-            device.linear_backward(arguments);
+            device.model_operators().linear_backward(arguments);
           };
           run(cuda_device(), true);
           bool outside_kept = true;
@@ -156,8 +157,8 @@ TEST_CASE("add: one matrix to another, aligned or not, and nothing beside them")
         Matrix source(DType::f32, rows, columns, columns + gap, 0),
             target(DType::f32, rows, columns, columns + 4, gap / 4);
         source.randomize(1), target.randomize(2);
-        cuda_device().add(source.cuda(), target.cuda());
-        cpu_device().add(source.cpu(), target.cpu());
+        cuda_device().model_operators().add(source.cuda(), target.cuda());
+        cpu_device().model_operators().add(source.cpu(), target.cpu());
         bool outside_kept = true;
         CHECK(target.from_cuda(&outside_kept) == target.from_cpu());
         CHECK(outside_kept);
@@ -172,13 +173,13 @@ TEST_CASE("no rows: nothing is written") {
   forward.input = input.cuda();
   forward.weight = weight.cuda();
   forward.output = output.cuda();
-  cuda_device().linear_forward(forward);
+  cuda_device().model_operators().linear_forward(forward);
   LinearBackward backward;
   backward.input = input.cuda();
   backward.weight = weight.cuda();
   backward.output_gradient = output.cuda();
   backward.weight_gradient = weight_gradient.cuda();
-  cuda_device().linear_backward(backward);
+  cuda_device().model_operators().linear_backward(backward);
   CHECK(weight_gradient.from_cuda() == weight_gradient.from_cpu());
 }
 
@@ -195,7 +196,7 @@ TEST_CASE("a linear layer's gradients are the same bits twice") {
     arguments.output_gradient = gradient.cuda();
     arguments.weight_gradient = weight_gradient.cuda();
     arguments.bias_gradient = bias_gradient.cuda();
-    cuda_device().linear_backward(arguments);
+    cuda_device().model_operators().linear_backward(arguments);
     result = weight_gradient.from_cuda();
     const std::vector<float> bias = bias_gradient.from_cuda();
     result.insert(result.end(), bias.begin(), bias.end());

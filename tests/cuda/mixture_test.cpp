@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cbtm/device/device_matrix.h"
+#include "cbtm/device/model_operators.h"
 #include "cuda_device.h"
 #include "tests/cuda/rounded.h"
 #include "tests/device/operands.h"
@@ -68,7 +69,7 @@ TEST_CASE("log of the mixture, any vocabulary, experts of weight 0, types and in
       const DeviceMatrix weights = DeviceMatrix::copy_of<float>(device, c.weights, sequences, "test");
       const DeviceMatrix out(device, DType::f32, sequences, vocab, "test");
       const std::vector<ConstTensorView> logits = c.views(side == 1);
-      device.mixture_log_probabilities({logits, weights.view(), out.view()});
+      device.model_operators().mixture_log_probabilities({logits, weights.view(), out.view()});
       got[side] = out.to_host<float>();
     }
     for (size_t i = 0; i < got[0].size(); ++i) {
@@ -128,13 +129,13 @@ TEST_CASE("sampled tokens are the CPU's: greedy, temperature, top-k, top-p and t
           const DeviceMatrix drawn = DeviceMatrix::copy_of<double>(device, uniforms, 1, "test");
           const DeviceMatrix tokens(device, DType::i32, 1, kSequences, "test");
           const std::vector<ConstTensorView> logits = c.views(side == 1);
-          device.sample_mixture({.logits = logits,
-                                 .rows = row_map.view(),
-                                 .weights = weights.view(),
-                                 .uniforms = drawn.view(),
-                                 .greedy = setting.greedy,
-                                 .filter = setting.filter,
-                                 .tokens = tokens.view()});
+          device.model_operators().sample_mixture({.logits = logits,
+                                                   .rows = row_map.view(),
+                                                   .weights = weights.view(),
+                                                   .uniforms = drawn.view(),
+                                                   .greedy = setting.greedy,
+                                                   .filter = setting.filter,
+                                                   .tokens = tokens.view()});
           got[side] = tokens.to_host<int32_t>();
         }
         CHECK(got[1] == got[0]);

@@ -1,5 +1,6 @@
 // The gradient's square sum and AdamW of the CUDA device against the CPU device.
 
+#include "cbtm/device/optimizer_operators.h"
 #include "tests/cuda/attention_operands.h"
 
 namespace cbtm {
@@ -7,7 +8,7 @@ namespace {
 
 double square_sum_of(Matrix& gradients, DeviceBuffer& target) {
   const TensorView view = target.view(DType::f64, 1, 1);
-  cuda_device().gradient_square_sum(gradients.cuda(), view);
+  cuda_device().optimizer_operators().gradient_square_sum(gradients.cuda(), view);
   double sum = 0;
   cuda_device().copy_to_host(&sum, view.data, 8);
   return sum;
@@ -69,8 +70,8 @@ TEST_CASE("adamw equals the CPU's, with clipping, a loss scale and a working cop
                          .weight_decay = 0.1f,
                          .clip_norm = step == 2 ? 0.0f : 1.0f};
           };
-          cuda_device().adamw(arguments(true));
-          cpu_device().adamw(arguments(false));
+          cuda_device().optimizer_operators().adamw(arguments(true));
+          cpu_device().optimizer_operators().adamw(arguments(false));
           g.randomize(10 + static_cast<uint64_t>(step), 64);
         }
         // A few roundings a step of numbers up to 2, on the CPU without fused multiply-add.
@@ -96,15 +97,15 @@ TEST_CASE("adamw zeroes the gradients, and that is all where they are not finite
     g.at(0, 76) = bad;
     g.upload();
     square_sum_of(g, target);
-    cuda_device().adamw({.weights = w.cuda(),
-                         .gradients = g.cuda(),
-                         .first_moments = m.cuda(),
-                         .second_moments = v.cuda(),
-                         .working_weights = working.cuda(),
-                         .gradient_square_sum = target.view(DType::f64, 1, 1),
-                         .decayed_count = 77,
-                         .learning_rate = 0.1f,
-                         .clip_norm = 1});
+    cuda_device().optimizer_operators().adamw({.weights = w.cuda(),
+                                               .gradients = g.cuda(),
+                                               .first_moments = m.cuda(),
+                                               .second_moments = v.cuda(),
+                                               .working_weights = working.cuda(),
+                                               .gradient_square_sum = target.view(DType::f64, 1, 1),
+                                               .decayed_count = 77,
+                                               .learning_rate = 0.1f,
+                                               .clip_norm = 1});
     CHECK(g.from_cuda() == std::vector<float>(77, 0.0f));
     const bool updated = std::isfinite(bad);
     CHECK((w.from_cuda() != w.from_cpu()) == updated);

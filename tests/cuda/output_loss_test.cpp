@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cbtm/device/model_operators.h"
 #include "tests/cuda/attention_operands.h"
 
 namespace cbtm {
@@ -144,7 +145,7 @@ void check_case(const Shape& shape, DType dtype) {
   CAPTURE(shape.vocab);
   Case c(shape, dtype);
   const Reference want(c, dtype);
-  cuda_device().output_loss(c.arguments(true, true));
+  cuda_device().model_operators().output_loss(c.arguments(true, true));
   const std::vector<float> losses = c.losses.from_cuda(), dh = c.hidden_gradient.from_cuda(),
                            dt = c.table_gradient.from_cuda();
   CHECK(error_in_tolerances(losses, want.losses, want.loss_tolerance) <= 1);
@@ -155,16 +156,16 @@ void check_case(const Shape& shape, DType dtype) {
   CHECK(std::abs(c.loss_sum() - sum) <= 1e-15 * static_cast<double>(shape.rows) * std::abs(sum));
   // The same bits again.
   c.table_gradient.upload();
-  cuda_device().output_loss(c.arguments(true, true));
+  cuda_device().model_operators().output_loss(c.arguments(true, true));
   CHECK(c.losses.from_cuda() == losses);
   CHECK(c.hidden_gradient.from_cuda() == dh);
   CHECK(c.table_gradient.from_cuda() == dt);
   // Losses alone: logits stay in float32.
   const Reference alone(c, DType::f32);
-  cuda_device().output_loss(c.arguments(true, false));
+  cuda_device().model_operators().output_loss(c.arguments(true, false));
   CHECK(error_in_tolerances(c.losses.from_cuda(), alone.losses, alone.loss_tolerance) <= 1);
   if (dtype != DType::f32) return;
-  cpu_device().output_loss(c.arguments(false, true));
+  cpu_device().model_operators().output_loss(c.arguments(false, true));
   CHECK(error_in_tolerances(losses, c.losses.from_cpu(), want.loss_tolerance) <= 2);
   CHECK(error_in_tolerances(dh, c.hidden_gradient.from_cpu(), want.hidden_tolerance) <= 2);
   CHECK(error_in_tolerances(dt, c.table_gradient.from_cpu(), want.table_tolerance) <= 2);
@@ -191,7 +192,7 @@ TEST_CASE("output loss: a table narrower than float32 hidden states, losses alon
   for (const DType table_type : {DType::bf16, DType::f16}) {
     Case c({11, 24, 101}, DType::f32, table_type);
     const Reference want(c, DType::f32);
-    cuda_device().output_loss(c.arguments(true, false));
+    cuda_device().model_operators().output_loss(c.arguments(true, false));
     CHECK(error_in_tolerances(c.losses.from_cuda(), want.losses, want.loss_tolerance) <= 1);
   }
 }
@@ -200,7 +201,7 @@ TEST_CASE("output loss: a hidden state that is not a number shows in its loss al
   Case c({4, 8, 333}, DType::bf16);
   c.hidden.at(2, 3) = NAN;
   c.hidden.upload();
-  cuda_device().output_loss(c.arguments(true, true));
+  cuda_device().model_operators().output_loss(c.arguments(true, true));
   const std::vector<float> losses = c.losses.from_cuda();
   for (size_t r = 0; r < 4; ++r) CHECK(std::isnan(losses[r]) == (r == 2));
   CHECK(std::isnan(c.loss_sum()));

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "cbtm/base/error.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/device/profile_range.h"
 #include "cbtm/model/training_model.h"
 #include "cuda_device.h"
@@ -151,26 +152,26 @@ TEST_CASE("recorded operators run again, and read the dropout's step and first r
   const TensorView in = residual.view(DType::f32, kCount, kWidth), result = out.view(DType::f32, kCount, kWidth);
   const int32_t offsets[] = {0, 20, kCount};
   const auto calls_with = [&](const Dropout& dropout) {
-    device->residual_layernorm_forward({.residual = in,
-                                        .branch = in,
-                                        .dropout = dropout,
-                                        .gamma = {},
-                                        .beta = {},
-                                        .sum = result,
-                                        .normalized = {},
-                                        .mean = {},
-                                        .rstd = {}});
-    device->attention_forward({.shape = {.query_offsets = offsets,
-                                         .key_offsets = offsets,
-                                         .num_heads = 3,
-                                         .head_dim = kWidth / 3,
-                                         .dropout = dropout,
-                                         .dropout_columns = 20},
-                               .query = result,
-                               .key = result,
-                               .value = in,
-                               .output = result,
-                               .log_sum_exp = {}});
+    device->model_operators().residual_layernorm_forward({.residual = in,
+                                                          .branch = in,
+                                                          .dropout = dropout,
+                                                          .gamma = {},
+                                                          .beta = {},
+                                                          .sum = result,
+                                                          .normalized = {},
+                                                          .mean = {},
+                                                          .rstd = {}});
+    device->model_operators().attention_forward({.shape = {.query_offsets = offsets,
+                                                           .key_offsets = offsets,
+                                                           .num_heads = 3,
+                                                           .head_dim = kWidth / 3,
+                                                           .dropout = dropout,
+                                                           .dropout_columns = 20},
+                                                 .query = result,
+                                                 .key = result,
+                                                 .value = in,
+                                                 .output = result,
+                                                 .log_sum_exp = {}});
   };
   const auto result_values = [&] {
     std::vector<float> read(values.size());

@@ -5,6 +5,8 @@
 #include "cbtm/base/json.h"
 #include "cbtm/base/philox.h"
 #include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/device/model_operators.h"
+#include "cbtm/device/optimizer_operators.h"
 #include "tests/device/operands.h"
 
 namespace cbtm {
@@ -34,26 +36,26 @@ TEST_CASE("layernorm equals the goldens") {
          beta = file.at("bias").values<float>(), dy = file.at("dy").values<float>();
     std::vector<float> y(x.size()), mean(static_cast<size_t>(rows)), rstd(mean), dx(x.size()), dgamma(gamma.size()),
         dbeta(beta.size());
-    device.residual_layernorm_forward({.residual = as_matrix(x, rows),
-                                       .branch = {},
-                                       .dropout = {},
-                                       .gamma = as_matrix(gamma, 1),
-                                       .beta = as_matrix(beta, 1),
-                                       .sum = {},
-                                       .normalized = as_matrix(y, rows),
-                                       .mean = as_matrix(mean, 1),
-                                       .rstd = as_matrix(rstd, 1)});
-    device.residual_layernorm_backward({.normalized_gradient = as_matrix(dy, rows),
-                                        .sum_gradient_in = {},
-                                        .sum = as_matrix(x, rows),
-                                        .mean = as_matrix(mean, 1),
-                                        .rstd = as_matrix(rstd, 1),
-                                        .gamma = as_matrix(gamma, 1),
-                                        .dropout = {},
-                                        .sum_gradient = as_matrix(dx, rows),
-                                        .branch_gradient = {},
-                                        .gamma_gradient = as_matrix(dgamma, 1),
-                                        .beta_gradient = as_matrix(dbeta, 1)});
+    device.model_operators().residual_layernorm_forward({.residual = as_matrix(x, rows),
+                                                         .branch = {},
+                                                         .dropout = {},
+                                                         .gamma = as_matrix(gamma, 1),
+                                                         .beta = as_matrix(beta, 1),
+                                                         .sum = {},
+                                                         .normalized = as_matrix(y, rows),
+                                                         .mean = as_matrix(mean, 1),
+                                                         .rstd = as_matrix(rstd, 1)});
+    device.model_operators().residual_layernorm_backward({.normalized_gradient = as_matrix(dy, rows),
+                                                          .sum_gradient_in = {},
+                                                          .sum = as_matrix(x, rows),
+                                                          .mean = as_matrix(mean, 1),
+                                                          .rstd = as_matrix(rstd, 1),
+                                                          .gamma = as_matrix(gamma, 1),
+                                                          .dropout = {},
+                                                          .sum_gradient = as_matrix(dx, rows),
+                                                          .branch_gradient = {},
+                                                          .gamma_gradient = as_matrix(dgamma, 1),
+                                                          .beta_gradient = as_matrix(dbeta, 1)});
     const double forward = name == "layernorm_4" ? 3e-5 : 2e-6;
     const double backward = name == "layernorm_4" ? 3e-5 : 5e-6;
     CHECK(width == static_cast<int64_t>(gamma.size()));
@@ -75,25 +77,25 @@ TEST_CASE("two linear layers with relu equal the golden mlp") {
          b2 = file.at("fc2.bias").values<float>(), dy = file.at("dy").values<float>();
     std::vector<float> h(static_cast<size_t>(rows * ffn)), y(x.size()), dh(h.size()), dx(x.size());
     std::vector<float> dw1(w1.size()), db1(b1.size()), dw2(w2.size()), db2(b2.size());
-    device.linear_forward(
+    device.model_operators().linear_forward(
         {as_matrix(x, rows), as_matrix(w1, ffn), as_matrix(b1, 1), Activation::relu, as_matrix(h, rows), {}});
-    device.linear_forward(
+    device.model_operators().linear_forward(
         {as_matrix(h, rows), as_matrix(w2, hidden), as_matrix(b2, 1), Activation::none, as_matrix(y, rows), {}});
-    device.linear_backward({.input = as_matrix(h, rows),
-                            .weight = as_matrix(w2, hidden),
-                            .output_gradient = as_matrix(dy, rows),
-                            .input_gradient = as_matrix(dh, rows),
-                            .input_activation = Activation::relu,
-                            .input_pre_activation = {},
-                            .weight_gradient = as_matrix(dw2, hidden),
-                            .bias_gradient = as_matrix(db2, 1)});
-    device.linear_backward({.input = as_matrix(x, rows),
-                            .weight = as_matrix(w1, ffn),
-                            .output_gradient = as_matrix(dh, rows),
-                            .input_gradient = as_matrix(dx, rows),
-                            .input_pre_activation = {},
-                            .weight_gradient = as_matrix(dw1, ffn),
-                            .bias_gradient = as_matrix(db1, 1)});
+    device.model_operators().linear_backward({.input = as_matrix(h, rows),
+                                              .weight = as_matrix(w2, hidden),
+                                              .output_gradient = as_matrix(dy, rows),
+                                              .input_gradient = as_matrix(dh, rows),
+                                              .input_activation = Activation::relu,
+                                              .input_pre_activation = {},
+                                              .weight_gradient = as_matrix(dw2, hidden),
+                                              .bias_gradient = as_matrix(db2, 1)});
+    device.model_operators().linear_backward({.input = as_matrix(x, rows),
+                                              .weight = as_matrix(w1, ffn),
+                                              .output_gradient = as_matrix(dh, rows),
+                                              .input_gradient = as_matrix(dx, rows),
+                                              .input_pre_activation = {},
+                                              .weight_gradient = as_matrix(dw1, ffn),
+                                              .bias_gradient = as_matrix(db1, 1)});
     CHECK(relative_error(y, file.at("y").values<float>()) <= 2e-6);
     CHECK(relative_error(dx, file.at("dx").values<float>()) <= 5e-6);
     CHECK(relative_error(dw1, file.at("d.fc1.weight").values<float>()) <= 5e-6);
@@ -138,10 +140,10 @@ TEST_CASE("attention equals the goldens") {
                                .head_dim = dim,
                                .scale = 1 / std::sqrt(static_cast<float>(dim)),
                                .dropout = {}};
-    device.attention_forward({shape, as_matrix(q, batch * queries), as_matrix(k, batch * keys),
-                              as_matrix(v, batch * keys), as_matrix(o, batch * queries),
-                              as_matrix(lse, batch * queries)});
-    device.attention_backward(
+    device.model_operators().attention_forward({shape, as_matrix(q, batch * queries), as_matrix(k, batch * keys),
+                                                as_matrix(v, batch * keys), as_matrix(o, batch * queries),
+                                                as_matrix(lse, batch * queries)});
+    device.model_operators().attention_backward(
         {shape, as_matrix(q, batch * queries), as_matrix(k, batch * keys), as_matrix(v, batch * keys),
          as_matrix(o, batch * queries), as_matrix(lse, batch * queries), as_matrix(dout, batch * queries),
          as_matrix(dq, batch * queries), as_matrix(dk, batch * keys), as_matrix(dv, batch * keys)});
@@ -171,25 +173,25 @@ TEST_CASE("output layer and cross-entropy equal the goldens") {
         dlogits(logits.size()), dtable(identity.size());
     for (int64_t i = 0; i < vocab; ++i) identity[static_cast<size_t>(i * vocab + i)] = 1;
     double loss_sum = 0;
-    device.output_loss({.hidden = as_matrix(logits, rows),
-                        .table = as_matrix(identity, vocab),
-                        .targets = view_of(targets.data(), 1, rows),
-                        .losses = as_matrix(losses, 1),
-                        .loss_sum = view_of(&loss_sum, 1, 1),
-                        .gradient_scale = 1 / scored,
-                        .hidden_gradient = as_matrix(dlogits, rows),
-                        .table_gradient = as_matrix(dtable, vocab)});
+    device.model_operators().output_loss({.hidden = as_matrix(logits, rows),
+                                          .table = as_matrix(identity, vocab),
+                                          .targets = view_of(targets.data(), 1, rows),
+                                          .losses = as_matrix(losses, 1),
+                                          .loss_sum = view_of(&loss_sum, 1, 1),
+                                          .gradient_scale = 1 / scored,
+                                          .hidden_gradient = as_matrix(dlogits, rows),
+                                          .table_gradient = as_matrix(dtable, vocab)});
     CHECK(std::abs(loss_sum / static_cast<double>(scored) - file.at("loss").values<double>()[0]) <=
           2e-6 * std::max(1.0, file.at("loss").values<double>()[0]));
     CHECK(relative_error(dlogits, file.at("dlogits").values<float>()) <= 5e-6);
     std::vector<float> forward_only(losses.size());
-    device.output_loss({.hidden = as_matrix(logits, rows),
-                        .table = as_matrix(identity, vocab),
-                        .targets = view_of(targets.data(), 1, rows),
-                        .losses = as_matrix(forward_only, 1),
-                        .loss_sum = {},
-                        .hidden_gradient = {},
-                        .table_gradient = {}});
+    device.model_operators().output_loss({.hidden = as_matrix(logits, rows),
+                                          .table = as_matrix(identity, vocab),
+                                          .targets = view_of(targets.data(), 1, rows),
+                                          .losses = as_matrix(forward_only, 1),
+                                          .loss_sum = {},
+                                          .hidden_gradient = {},
+                                          .table_gradient = {}});
     CHECK(relative_error(forward_only, losses) <= 1e-6);
   });
 }
@@ -202,22 +204,23 @@ TEST_CASE("gradient norm and adamw equal the goldens") {
     for (int step = 1; step <= entry["steps"].get<int>(); ++step) {
       auto g = file.at("g" + std::to_string(step)).values<float>();
       double square_sum = 0;
-      device.gradient_square_sum(as_matrix(g, 1), view_of(&square_sum, 1, 1));
+      device.optimizer_operators().gradient_square_sum(as_matrix(g, 1), view_of(&square_sum, 1, 1));
       if (const StoredTensor* norm = file.find("norm" + std::to_string(step)))
         CHECK(std::abs(std::sqrt(square_sum) - norm->values<double>()[0]) <= 1e-6 * norm->values<double>()[0]);
-      device.adamw({.weights = as_matrix(w, 1),
-                    .gradients = as_matrix(g, 1),
-                    .first_moments = as_matrix(m, 1),
-                    .second_moments = as_matrix(v, 1),
-                    .gradient_square_sum = view_of(&square_sum, 1, 1),
-                    .decayed_count = static_cast<int64_t>(w.size()),
-                    .step = step,
-                    .learning_rate = entry["lr"],
-                    .beta1 = entry["betas"][0],
-                    .beta2 = entry["betas"][1],
-                    .epsilon = entry["eps"],
-                    .weight_decay = entry["weight_decay"],
-                    .clip_norm = entry["clip_norm"].is_null() ? 0.0f : entry["clip_norm"].get<float>()});
+      device.optimizer_operators().adamw(
+          {.weights = as_matrix(w, 1),
+           .gradients = as_matrix(g, 1),
+           .first_moments = as_matrix(m, 1),
+           .second_moments = as_matrix(v, 1),
+           .gradient_square_sum = view_of(&square_sum, 1, 1),
+           .decayed_count = static_cast<int64_t>(w.size()),
+           .step = step,
+           .learning_rate = entry["lr"],
+           .beta1 = entry["betas"][0],
+           .beta2 = entry["betas"][1],
+           .epsilon = entry["eps"],
+           .weight_decay = entry["weight_decay"],
+           .clip_norm = entry["clip_norm"].is_null() ? 0.0f : entry["clip_norm"].get<float>()});
       CHECK(relative_error(w, file.at("w" + std::to_string(step)).values<double>()) <= 2e-6);
       CHECK(relative_error(m, file.at("m" + std::to_string(step)).values<double>()) <= 2e-6);
       CHECK(relative_error(v, file.at("v" + std::to_string(step)).values<double>()) <= 2e-6);
@@ -229,15 +232,15 @@ TEST_CASE("gradient norm and adamw equal the goldens") {
 TEST_CASE("a step with a gradient that is not finite changes nothing but the gradient") {
   std::vector<float> w = {1, 2}, g = {NAN, 1}, m = {0.5f, 0.5f}, v = {0.5f, 0.5f};
   double square_sum = 0;
-  device_under_test().gradient_square_sum(as_matrix(g, 1), view_of(&square_sum, 1, 1));
+  device_under_test().optimizer_operators().gradient_square_sum(as_matrix(g, 1), view_of(&square_sum, 1, 1));
   CHECK(std::isnan(square_sum));
-  device_under_test().adamw({.weights = as_matrix(w, 1),
-                             .gradients = as_matrix(g, 1),
-                             .first_moments = as_matrix(m, 1),
-                             .second_moments = as_matrix(v, 1),
-                             .gradient_square_sum = view_of(&square_sum, 1, 1),
-                             .decayed_count = 2,
-                             .learning_rate = 1});
+  device_under_test().optimizer_operators().adamw({.weights = as_matrix(w, 1),
+                                                   .gradients = as_matrix(g, 1),
+                                                   .first_moments = as_matrix(m, 1),
+                                                   .second_moments = as_matrix(v, 1),
+                                                   .gradient_square_sum = view_of(&square_sum, 1, 1),
+                                                   .decayed_count = 2,
+                                                   .learning_rate = 1});
   CHECK(w == std::vector<float>{1, 2});
   CHECK(m == std::vector<float>{0.5f, 0.5f});
   CHECK(g == std::vector<float>{0, 0});

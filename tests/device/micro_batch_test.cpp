@@ -5,6 +5,7 @@
 // Higham, "Accuracy and Stability of Numerical Algorithms", section 4.2), so two orders are within twice that of each
 // other.
 
+#include "cbtm/device/model_operators.h"
 #include "tests/device/operands.h"
 
 namespace cbtm {
@@ -45,18 +46,18 @@ TEST_CASE("micro-batches: gradients of a linear layer") {
     Gradients g{std::vector<float>(gradient.size()), std::vector<float>(input.size()),
                 std::vector<float>(weight.size()), std::vector<float>(static_cast<size_t>(out))};
     in_pieces(piece, [&](int64_t first, int64_t count) {
-      device().linear_forward({.input = as_matrix(input, kRows).row_range(first, count),
-                               .weight = as_matrix(weight, out),
-                               .bias = {},
-                               .output = as_matrix(g.output, kRows).row_range(first, count),
-                               .pre_activation = {}});
-      device().linear_backward({.input = as_matrix(input, kRows).row_range(first, count),
-                                .weight = as_matrix(weight, out),
-                                .output_gradient = as_matrix(gradient, kRows).row_range(first, count),
-                                .input_gradient = as_matrix(g.input, kRows).row_range(first, count),
-                                .input_pre_activation = {},
-                                .weight_gradient = as_matrix(g.weight, out),
-                                .bias_gradient = as_matrix(g.bias, 1)});
+      device().model_operators().linear_forward({.input = as_matrix(input, kRows).row_range(first, count),
+                                                 .weight = as_matrix(weight, out),
+                                                 .bias = {},
+                                                 .output = as_matrix(g.output, kRows).row_range(first, count),
+                                                 .pre_activation = {}});
+      device().model_operators().linear_backward({.input = as_matrix(input, kRows).row_range(first, count),
+                                                  .weight = as_matrix(weight, out),
+                                                  .output_gradient = as_matrix(gradient, kRows).row_range(first, count),
+                                                  .input_gradient = as_matrix(g.input, kRows).row_range(first, count),
+                                                  .input_pre_activation = {},
+                                                  .weight_gradient = as_matrix(g.weight, out),
+                                                  .bias_gradient = as_matrix(g.bias, 1)});
     });
     return g;
   };
@@ -85,15 +86,15 @@ TEST_CASE("micro-batches: gradients of a layer norm") {
   auto residual = random_values(kRows * width, 1), incoming = random_values(kRows * width, 2);
   auto gamma = random_values(width, 3);
   std::vector<float> sum(residual.size()), normalized(sum.size()), mean(kRows), rstd(kRows);
-  device().residual_layernorm_forward({.residual = as_matrix(residual, kRows),
-                                       .branch = {},
-                                       .dropout = {},
-                                       .gamma = {},
-                                       .beta = {},
-                                       .sum = as_matrix(sum, kRows),
-                                       .normalized = as_matrix(normalized, kRows),
-                                       .mean = as_matrix(mean, 1),
-                                       .rstd = as_matrix(rstd, 1)});
+  device().model_operators().residual_layernorm_forward({.residual = as_matrix(residual, kRows),
+                                                         .branch = {},
+                                                         .dropout = {},
+                                                         .gamma = {},
+                                                         .beta = {},
+                                                         .sum = as_matrix(sum, kRows),
+                                                         .normalized = as_matrix(normalized, kRows),
+                                                         .mean = as_matrix(mean, 1),
+                                                         .rstd = as_matrix(rstd, 1)});
   struct Gradients {
     std::vector<float> sum, gamma, beta;
   };
@@ -101,17 +102,18 @@ TEST_CASE("micro-batches: gradients of a layer norm") {
     Gradients g{std::vector<float>(sum.size()), std::vector<float>(static_cast<size_t>(width)),
                 std::vector<float>(static_cast<size_t>(width))};
     in_pieces(piece, [&](int64_t first, int64_t count) {
-      device().residual_layernorm_backward({.normalized_gradient = as_matrix(incoming, kRows).row_range(first, count),
-                                            .sum_gradient_in = {},
-                                            .sum = as_matrix(sum, kRows).row_range(first, count),
-                                            .mean = as_matrix(mean, 1).column_range(first, count),
-                                            .rstd = as_matrix(rstd, 1).column_range(first, count),
-                                            .gamma = as_matrix(gamma, 1),
-                                            .dropout = {},
-                                            .sum_gradient = as_matrix(g.sum, kRows).row_range(first, count),
-                                            .branch_gradient = {},
-                                            .gamma_gradient = as_matrix(g.gamma, 1),
-                                            .beta_gradient = as_matrix(g.beta, 1)});
+      device().model_operators().residual_layernorm_backward(
+          {.normalized_gradient = as_matrix(incoming, kRows).row_range(first, count),
+           .sum_gradient_in = {},
+           .sum = as_matrix(sum, kRows).row_range(first, count),
+           .mean = as_matrix(mean, 1).column_range(first, count),
+           .rstd = as_matrix(rstd, 1).column_range(first, count),
+           .gamma = as_matrix(gamma, 1),
+           .dropout = {},
+           .sum_gradient = as_matrix(g.sum, kRows).row_range(first, count),
+           .branch_gradient = {},
+           .gamma_gradient = as_matrix(g.gamma, 1),
+           .beta_gradient = as_matrix(g.beta, 1)});
     });
     return g;
   };
@@ -146,19 +148,19 @@ TEST_CASE("micro-batches: gradients of the loss and of the embedding") {
     Gradients g{std::vector<float>(kRows), std::vector<float>(hidden.size()), std::vector<float>(table.size()),
                 std::vector<float>(table.size()), std::vector<double>(1)};
     in_pieces(piece, [&](int64_t first, int64_t count) {
-      device().output_loss({.hidden = as_matrix(hidden, kRows).row_range(first, count),
-                            .table = as_matrix(table, vocab),
-                            .targets = target_view.column_range(first, count),
-                            .losses = as_matrix(g.losses, 1).column_range(first, count),
-                            .loss_sum = view_of(g.loss_sum.data(), 1, 1),
-                            .gradient_scale = 1,
-                            .hidden_gradient = as_matrix(g.hidden, kRows).row_range(first, count),
-                            .table_gradient = as_matrix(g.table, vocab)});
-      device().embedding_backward({.ids = target_view.column_range(first, count),
-                                   .positions = {},
-                                   .out_gradient = as_matrix(hidden, kRows).row_range(first, count),
-                                   .token_table_gradient = as_matrix(g.tokens, vocab),
-                                   .position_table_gradient = {}});
+      device().model_operators().output_loss({.hidden = as_matrix(hidden, kRows).row_range(first, count),
+                                              .table = as_matrix(table, vocab),
+                                              .targets = target_view.column_range(first, count),
+                                              .losses = as_matrix(g.losses, 1).column_range(first, count),
+                                              .loss_sum = view_of(g.loss_sum.data(), 1, 1),
+                                              .gradient_scale = 1,
+                                              .hidden_gradient = as_matrix(g.hidden, kRows).row_range(first, count),
+                                              .table_gradient = as_matrix(g.table, vocab)});
+      device().model_operators().embedding_backward({.ids = target_view.column_range(first, count),
+                                                     .positions = {},
+                                                     .out_gradient = as_matrix(hidden, kRows).row_range(first, count),
+                                                     .token_table_gradient = as_matrix(g.tokens, vocab),
+                                                     .position_table_gradient = {}});
     });
     return g;
   };

@@ -1,5 +1,6 @@
 // Tokens drawn from a mixture of experts, with probabilities worked out by hand.
 
+#include "cbtm/device/model_operators.h"
 #include "tests/device/operands.h"
 
 namespace cbtm {
@@ -16,13 +17,13 @@ struct TwoExperts {
   std::vector<int32_t> tokens(std::vector<double> uniforms, bool greedy, const TokenFilter& filter) {
     const std::vector<ConstTensorView> logits = {as_matrix(first, 2), as_matrix(second, 1)};
     std::vector<int32_t> out(2, -1);
-    device_under_test().sample_mixture({.logits = logits,
-                                        .rows = view_of(rows.data(), 2, 2),
-                                        .weights = as_matrix(weights, 2),
-                                        .uniforms = view_of(uniforms.data(), 1, 2),
-                                        .greedy = greedy,
-                                        .filter = filter,
-                                        .tokens = view_of(out.data(), 1, 2)});
+    device_under_test().model_operators().sample_mixture({.logits = logits,
+                                                          .rows = view_of(rows.data(), 2, 2),
+                                                          .weights = as_matrix(weights, 2),
+                                                          .uniforms = view_of(uniforms.data(), 1, 2),
+                                                          .greedy = greedy,
+                                                          .filter = filter,
+                                                          .tokens = view_of(out.data(), 1, 2)});
     return out;
   }
 };
@@ -56,13 +57,13 @@ TEST_CASE("int8 weights stand for their scale times themselves, few rows and man
     std::vector<float> scales = random_values(kOut, 3), output(static_cast<size_t>(rows * kOut));
     std::vector<int8_t> weight;
     for (const float value : random_values(kOut * kIn, 4, 127)) weight.push_back(static_cast<int8_t>(value));
-    device_under_test().linear_forward({.input = as_matrix(input, rows),
-                                        .weight = view_of(weight.data(), kOut, kIn),
-                                        .bias = as_matrix(bias, 1),
-                                        .output = as_matrix(output, rows),
-                                        .pre_activation = {},
-                                        .relu_mask = {},
-                                        .weight_scales = as_matrix(scales, 1)});
+    device_under_test().model_operators().linear_forward({.input = as_matrix(input, rows),
+                                                          .weight = view_of(weight.data(), kOut, kIn),
+                                                          .bias = as_matrix(bias, 1),
+                                                          .output = as_matrix(output, rows),
+                                                          .pre_activation = {},
+                                                          .relu_mask = {},
+                                                          .weight_scales = as_matrix(scales, 1)});
     std::vector<double> want;
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t o = 0; o < kOut; ++o) {

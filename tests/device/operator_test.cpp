@@ -6,6 +6,8 @@
 #include <numeric>
 
 #include "cbtm/base/threads.h"
+#include "cbtm/device/model_operators.h"
+#include "cbtm/device/optimizer_operators.h"
 #include "tests/device/operands.h"
 
 namespace cbtm {
@@ -32,28 +34,28 @@ TEST_CASE("residual dropout draws the documented elements, wherever a batch is c
       const int64_t rows = 5;
       std::vector<float> residual(static_cast<size_t>(rows * width), 0.0f), branch(residual.size(), 1.0f),
           sum(residual.size());
-      device.residual_layernorm_forward({.residual = as_matrix(residual, rows),
-                                         .branch = as_matrix(branch, rows),
-                                         .dropout = dropout,
-                                         .gamma = {},
-                                         .beta = {},
-                                         .sum = as_matrix(sum, rows),
-                                         .normalized = {},
-                                         .mean = {},
-                                         .rstd = {}});
+      device.model_operators().residual_layernorm_forward({.residual = as_matrix(residual, rows),
+                                                           .branch = as_matrix(branch, rows),
+                                                           .dropout = dropout,
+                                                           .gamma = {},
+                                                           .beta = {},
+                                                           .sum = as_matrix(sum, rows),
+                                                           .normalized = {},
+                                                           .mean = {},
+                                                           .rstd = {}});
       CHECK(sum == reference_multipliers(dropout, first_row * width, rows * width));
       std::vector<float> gradient(residual.size(), 1.0f), branch_gradient(residual.size());
-      device.residual_layernorm_backward({.normalized_gradient = {},
-                                          .sum_gradient_in = as_matrix(gradient, rows),
-                                          .sum = {},
-                                          .mean = {},
-                                          .rstd = {},
-                                          .gamma = {},
-                                          .dropout = dropout,
-                                          .sum_gradient = as_matrix(gradient, rows),
-                                          .branch_gradient = as_matrix(branch_gradient, rows),
-                                          .gamma_gradient = {},
-                                          .beta_gradient = {}});
+      device.model_operators().residual_layernorm_backward({.normalized_gradient = {},
+                                                            .sum_gradient_in = as_matrix(gradient, rows),
+                                                            .sum = {},
+                                                            .mean = {},
+                                                            .rstd = {},
+                                                            .gamma = {},
+                                                            .dropout = dropout,
+                                                            .sum_gradient = as_matrix(gradient, rows),
+                                                            .branch_gradient = as_matrix(branch_gradient, rows),
+                                                            .gamma_gradient = {},
+                                                            .beta_gradient = {}});
       CHECK(branch_gradient == sum);
     }
   }
@@ -68,17 +70,17 @@ TEST_CASE("layernorm with dropout: backward equals finite differences") {
   std::vector<float> sum(residual.size()), normalized(residual.size()), mean(static_cast<size_t>(rows)), rstd(mean);
   const Dropout dropout{.probability = 0.25f, .seed = 11, .step = 1, .site = 2};
   const auto forward = [&] {
-    device.residual_layernorm_forward({as_matrix(residual, rows), as_matrix(branch, rows), dropout, as_matrix(gamma, 1),
-                                       as_matrix(beta, 1), 1e-5f, as_matrix(sum, rows), as_matrix(normalized, rows),
-                                       as_matrix(mean, 1), as_matrix(rstd, 1)});
+    device.model_operators().residual_layernorm_forward(
+        {as_matrix(residual, rows), as_matrix(branch, rows), dropout, as_matrix(gamma, 1), as_matrix(beta, 1), 1e-5f,
+         as_matrix(sum, rows), as_matrix(normalized, rows), as_matrix(mean, 1), as_matrix(rstd, 1)});
     return weighted_sum(normalized, weight_normal) + weighted_sum(sum, weight_sum);
   };
   forward();
   std::vector<float> dsum(residual.size()), dbranch(residual.size()), dgamma(gamma.size()), dbeta(beta.size());
-  device.residual_layernorm_backward({as_matrix(weight_normal, rows), as_matrix(weight_sum, rows), as_matrix(sum, rows),
-                                      as_matrix(mean, 1), as_matrix(rstd, 1), as_matrix(gamma, 1), dropout,
-                                      as_matrix(dsum, rows), as_matrix(dbranch, rows), as_matrix(dgamma, 1),
-                                      as_matrix(dbeta, 1)});
+  device.model_operators().residual_layernorm_backward(
+      {as_matrix(weight_normal, rows), as_matrix(weight_sum, rows), as_matrix(sum, rows), as_matrix(mean, 1),
+       as_matrix(rstd, 1), as_matrix(gamma, 1), dropout, as_matrix(dsum, rows), as_matrix(dbranch, rows),
+       as_matrix(dgamma, 1), as_matrix(dbeta, 1)});
   check_gradient(residual, dsum, forward);
   check_gradient(branch, dbranch, forward);
   check_gradient(gamma, dgamma, forward);
@@ -102,14 +104,14 @@ TEST_CASE("attention with dropout and packed sequences: backward equals finite d
          v = random_values(rows * heads * dim, 3), weight = random_values(rows * heads * dim, 4);
     std::vector<float> o(q.size()), lse(static_cast<size_t>(rows * heads)), dq(q.size()), dk(q.size()), dv(q.size());
     const auto forward = [&] {
-      device.attention_forward({shape, as_matrix(q, rows), as_matrix(k, rows), as_matrix(v, rows), as_matrix(o, rows),
-                                as_matrix(lse, rows)});
+      device.model_operators().attention_forward({shape, as_matrix(q, rows), as_matrix(k, rows), as_matrix(v, rows),
+                                                  as_matrix(o, rows), as_matrix(lse, rows)});
       return weighted_sum(o, weight);
     };
     forward();
-    device.attention_backward({shape, as_matrix(q, rows), as_matrix(k, rows), as_matrix(v, rows), as_matrix(o, rows),
-                               as_matrix(lse, rows), as_matrix(weight, rows), as_matrix(dq, rows), as_matrix(dk, rows),
-                               as_matrix(dv, rows)});
+    device.model_operators().attention_backward({shape, as_matrix(q, rows), as_matrix(k, rows), as_matrix(v, rows),
+                                                 as_matrix(o, rows), as_matrix(lse, rows), as_matrix(weight, rows),
+                                                 as_matrix(dq, rows), as_matrix(dk, rows), as_matrix(dv, rows)});
     check_gradient(q, dq, forward);
     check_gradient(k, dk, forward);
     check_gradient(v, dv, forward);
@@ -161,7 +163,7 @@ TEST_CASE("linear layers of any number of rows, weights of any kind, equal plain
            {ConstTensorView(view_of(w.data(), out, in)), ConstTensorView(view_of(w16.data(), out, in)),
             ConstTensorView(view_of(half.data(), out, in))}) {
         std::vector<float> got(want.size(), NAN);
-        device.linear_forward(
+        device.model_operators().linear_forward(
             {as_matrix(x, rows), weight, as_matrix(b, 1), Activation::relu, as_matrix(got, rows), {}});
         CHECK(relative_error(got, want) <= 3e-6);
       }
@@ -177,42 +179,43 @@ TEST_CASE("gelu layers: backward equals finite differences") {
   std::vector<float> pre(static_cast<size_t>(rows * out)), h(pre.size()), y(static_cast<size_t>(rows * last)),
       dh(pre.size()), dx(x.size()), dw(w.size()), db(b.size());
   const auto forward = [&] {
-    device.linear_forward({as_matrix(x, rows), as_matrix(w, out), as_matrix(b, 1), Activation::gelu, as_matrix(h, rows),
-                           as_matrix(pre, rows)});
-    device.linear_forward({as_matrix(h, rows), as_matrix(w2, last), {}, Activation::none, as_matrix(y, rows), {}});
+    device.model_operators().linear_forward({as_matrix(x, rows), as_matrix(w, out), as_matrix(b, 1), Activation::gelu,
+                                             as_matrix(h, rows), as_matrix(pre, rows)});
+    device.model_operators().linear_forward(
+        {as_matrix(h, rows), as_matrix(w2, last), {}, Activation::none, as_matrix(y, rows), {}});
     return weighted_sum(y, weight);
   };
   forward();
-  device.linear_backward({.input = as_matrix(h, rows),
-                          .weight = as_matrix(w2, last),
-                          .output_gradient = as_matrix(weight, rows),
-                          .input_gradient = as_matrix(dh, rows),
-                          .input_activation = Activation::gelu,
-                          .input_pre_activation = as_matrix(pre, rows),
-                          .weight_gradient = {},
-                          .bias_gradient = {}});
-  device.linear_backward({.input = as_matrix(x, rows),
-                          .weight = as_matrix(w, out),
-                          .output_gradient = as_matrix(dh, rows),
-                          .input_gradient = as_matrix(dx, rows),
-                          .input_pre_activation = {},
-                          .weight_gradient = as_matrix(dw, out),
-                          .bias_gradient = as_matrix(db, 1)});
+  device.model_operators().linear_backward({.input = as_matrix(h, rows),
+                                            .weight = as_matrix(w2, last),
+                                            .output_gradient = as_matrix(weight, rows),
+                                            .input_gradient = as_matrix(dh, rows),
+                                            .input_activation = Activation::gelu,
+                                            .input_pre_activation = as_matrix(pre, rows),
+                                            .weight_gradient = {},
+                                            .bias_gradient = {}});
+  device.model_operators().linear_backward({.input = as_matrix(x, rows),
+                                            .weight = as_matrix(w, out),
+                                            .output_gradient = as_matrix(dh, rows),
+                                            .input_gradient = as_matrix(dx, rows),
+                                            .input_pre_activation = {},
+                                            .weight_gradient = as_matrix(dw, out),
+                                            .bias_gradient = as_matrix(db, 1)});
   check_gradient(x, dx, forward);
   check_gradient(w, dw, forward);
   check_gradient(b, db, forward);
   // Written instead of accumulated, and then added, it is the same.
   std::vector<float> written(db.size(), NAN), sum = db;
-  device.linear_backward({.input = as_matrix(x, rows),
-                          .weight = as_matrix(w, out),
-                          .output_gradient = as_matrix(dh, rows),
-                          .input_gradient = {},
-                          .input_pre_activation = {},
-                          .weight_gradient = {},
-                          .bias_gradient = as_matrix(written, 1),
-                          .accumulate_bias_gradient = false});
+  device.model_operators().linear_backward({.input = as_matrix(x, rows),
+                                            .weight = as_matrix(w, out),
+                                            .output_gradient = as_matrix(dh, rows),
+                                            .input_gradient = {},
+                                            .input_pre_activation = {},
+                                            .weight_gradient = {},
+                                            .bias_gradient = as_matrix(written, 1),
+                                            .accumulate_bias_gradient = false});
   CHECK(written == db);
-  device.add(as_matrix(written, 1), as_matrix(sum, 1));
+  device.model_operators().add(as_matrix(written, 1), as_matrix(sum, 1));
   for (size_t i = 0; i < sum.size(); ++i) CHECK(sum[i] == 2 * db[i]);
 }
 
@@ -225,14 +228,14 @@ TEST_CASE("output loss: backward equals finite differences, in more rows than a 
   std::vector<float> losses(static_cast<size_t>(rows)), dhidden(hidden.size()), dtable(table.size());
   const auto run = [&](bool gradients) {
     double sum = 0;
-    device.output_loss({.hidden = as_matrix(hidden, rows),
-                        .table = as_matrix(table, vocab),
-                        .targets = view_of(targets.data(), 1, rows),
-                        .losses = as_matrix(losses, 1),
-                        .loss_sum = view_of(&sum, 1, 1),
-                        .gradient_scale = 0.5f,
-                        .hidden_gradient = gradients ? as_matrix(dhidden, rows) : TensorView(),
-                        .table_gradient = gradients ? as_matrix(dtable, vocab) : TensorView()});
+    device.model_operators().output_loss({.hidden = as_matrix(hidden, rows),
+                                          .table = as_matrix(table, vocab),
+                                          .targets = view_of(targets.data(), 1, rows),
+                                          .losses = as_matrix(losses, 1),
+                                          .loss_sum = view_of(&sum, 1, 1),
+                                          .gradient_scale = 0.5f,
+                                          .hidden_gradient = gradients ? as_matrix(dhidden, rows) : TensorView(),
+                                          .table_gradient = gradients ? as_matrix(dtable, vocab) : TensorView()});
     return 0.5 * sum;
   };
   run(true);
@@ -246,14 +249,15 @@ TEST_CASE("embedding forward and backward") {
   std::vector<float> tokens = {1, 2, 3, 4, 5, 6}, positions = {10, 20, 30, 40}, out(6), gradient = {1, 2, 3, 4, 5, 6},
                      dtokens(6), dpositions(4);
   std::vector<int32_t> ids = {2, 0, 2}, places = {1, 0, 1};
-  device.embedding_forward({.ids = view_of(ids.data(), 1, 3),
-                            .token_table = as_matrix(tokens, 3),
-                            .positions = view_of(places.data(), 1, 3),
-                            .position_table = as_matrix(positions, 2),
-                            .out = as_matrix(out, 3)});
+  device.model_operators().embedding_forward({.ids = view_of(ids.data(), 1, 3),
+                                              .token_table = as_matrix(tokens, 3),
+                                              .positions = view_of(places.data(), 1, 3),
+                                              .position_table = as_matrix(positions, 2),
+                                              .out = as_matrix(out, 3)});
   CHECK(out == std::vector<float>{35, 46, 11, 22, 35, 46});
-  device.embedding_backward({view_of(ids.data(), 1, 3), view_of(places.data(), 1, 3), as_matrix(gradient, 3),
-                             as_matrix(dtokens, 3), as_matrix(dpositions, 2)});
+  device.model_operators().embedding_backward({view_of(ids.data(), 1, 3), view_of(places.data(), 1, 3),
+                                               as_matrix(gradient, 3), as_matrix(dtokens, 3),
+                                               as_matrix(dpositions, 2)});
   CHECK(dtokens == std::vector<float>{3, 4, 0, 0, 6, 8});
   CHECK(dpositions == std::vector<float>{3, 4, 6, 8});
 }
@@ -274,7 +278,7 @@ TEST_CASE("attention over a paged cache equals attention over whole sequences, i
                        .head_dim = dim,
                        .scale = 0.3f,
                        .dropout = {}};
-  device.attention_forward(
+  device.model_operators().attention_forward(
       {shape, as_matrix(q, rows), as_matrix(k, rows), as_matrix(v, rows), as_matrix(want, rows), {}});
   std::vector<int32_t> cached = {0, 0};
   for (const auto& [first, second] : {std::pair{12, 1}, {1, 2}, {1, 1}, {9, 5}}) {
@@ -291,14 +295,15 @@ TEST_CASE("attention over a paged cache equals attention over whole sequences, i
     std::vector<float> out(pq.size());
     const int64_t n = piece_offsets.back();
     shape.query_offsets = piece_offsets;
-    device.attention_cached({shape,
-                             cached,
-                             {as_matrix(cache_keys, pages * page), as_matrix(cache_values, pages * page), page,
-                              view_of(block_table.data(), 2, 6)},
-                             as_matrix(pq, n),
-                             as_matrix(pk, n),
-                             as_matrix(pv, n),
-                             as_matrix(out, n)});
+    device.model_operators().attention_cached(
+        {shape,
+         cached,
+         {as_matrix(cache_keys, pages * page), as_matrix(cache_values, pages * page), page,
+          view_of(block_table.data(), 2, 6)},
+         as_matrix(pq, n),
+         as_matrix(pk, n),
+         as_matrix(pv, n),
+         as_matrix(out, n)});
     for (size_t s = 0; s < 2; ++s)
       std::copy_n(out.begin() + piece_offsets[s] * width, counts[s] * width,
                   got.begin() + (offsets[s] + cached[s] - counts[s]) * width);
@@ -314,7 +319,7 @@ TEST_CASE("mixture of distributions equals the plain formula; weight 0 is not re
   std::vector<float> unread(a.size(), NAN), out(a.size()), want(a.size()),
       weights = {0.25f, 0.75f, 0, 1, 0, 0, 0.5f, 0.5f, 0};
   const ConstTensorView logits[] = {as_matrix(a, rows), as_matrix(b, rows), as_matrix(unread, rows)};
-  device.mixture_log_probabilities({logits, as_matrix(weights, rows), as_matrix(out, rows)});
+  device.model_operators().mixture_log_probabilities({logits, as_matrix(weights, rows), as_matrix(out, rows)});
   for (int64_t r = 0; r < rows; ++r) {
     double totals[2] = {0, 0};
     for (int64_t i = 0; i < vocab; ++i) {
@@ -347,18 +352,18 @@ TEST_CASE("adamw divides the loss scale out again and rounds the working copy") 
     if (scaled)
       for (float& value : g) value *= kLossScale;
     double square_sum = 0;
-    device.gradient_square_sum(as_matrix(g, 1), view_of(&square_sum, 1, 1));
-    device.adamw({.weights = as_matrix(w, 1),
-                  .gradients = as_matrix(g, 1),
-                  .first_moments = as_matrix(m, 1),
-                  .second_moments = as_matrix(v, 1),
-                  .working_weights = scaled ? view_of(working.data(), 1, 37) : TensorView(),
-                  .gradient_square_sum = view_of(&square_sum, 1, 1),
-                  .loss_scale = scaled ? kLossScale : 1.0f,
-                  .decayed_count = 20,
-                  .learning_rate = 0.1f,
-                  .weight_decay = 0.1f,
-                  .clip_norm = 1});
+    device.optimizer_operators().gradient_square_sum(as_matrix(g, 1), view_of(&square_sum, 1, 1));
+    device.optimizer_operators().adamw({.weights = as_matrix(w, 1),
+                                        .gradients = as_matrix(g, 1),
+                                        .first_moments = as_matrix(m, 1),
+                                        .second_moments = as_matrix(v, 1),
+                                        .working_weights = scaled ? view_of(working.data(), 1, 37) : TensorView(),
+                                        .gradient_square_sum = view_of(&square_sum, 1, 1),
+                                        .loss_scale = scaled ? kLossScale : 1.0f,
+                                        .decayed_count = 20,
+                                        .learning_rate = 0.1f,
+                                        .weight_decay = 0.1f,
+                                        .clip_norm = 1});
     weights[scaled] = w;
   }
   CHECK(weights[0] == weights[1]);

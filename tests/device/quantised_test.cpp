@@ -3,6 +3,7 @@
 
 #include <limits>
 
+#include "cbtm/device/model_operators.h"
 #include "cbtm/device/quantise.h"
 #include "tests/device/operands.h"
 
@@ -124,14 +125,14 @@ void check_linear(Device& device, int64_t rows, int64_t in, int64_t out, ConstTe
   std::vector<float> x = random_values(rows * in, 1), b = random_values(out, 3),
                      got(static_cast<size_t>(rows * out), NAN);
   x[0] = 50;  // an outlier
-  device.linear_forward({.input = as_matrix(x, rows),
-                         .weight = weight,
-                         .bias = as_matrix(b, 1),
-                         .activation = Activation::relu,
-                         .output = as_matrix(got, rows),
-                         .pre_activation = {},
-                         .relu_mask = {},
-                         .weight_scales = scales});
+  device.model_operators().linear_forward({.input = as_matrix(x, rows),
+                                           .weight = weight,
+                                           .bias = as_matrix(b, 1),
+                                           .activation = Activation::relu,
+                                           .output = as_matrix(got, rows),
+                                           .pre_activation = {},
+                                           .relu_mask = {},
+                                           .weight_scales = scales});
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t o = 0; o < out; ++o) {
       double sum = static_cast<double>(b[static_cast<size_t>(o)]), size = std::abs(sum);
@@ -166,12 +167,12 @@ TEST_CASE("an int8 table: rows looked up, losses") {
   const Int8Matrix table(random_values(vocab * width, 1, 3), vocab);
   std::vector<int32_t> ids = {3, 0, 36, 3, 20};
   std::vector<float> looked_up(static_cast<size_t>(rows * width));
-  device.embedding_forward({.ids = view_of(ids.data(), 1, rows),
-                            .token_table = table.view(),
-                            .positions = {},
-                            .position_table = {},
-                            .out = as_matrix(looked_up, rows),
-                            .token_table_scales = table.scale_view()});
+  device.model_operators().embedding_forward({.ids = view_of(ids.data(), 1, rows),
+                                              .token_table = table.view(),
+                                              .positions = {},
+                                              .position_table = {},
+                                              .out = as_matrix(looked_up, rows),
+                                              .token_table_scales = table.scale_view()});
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < width; ++c)
       CHECK(looked_up[static_cast<size_t>(r * width + c)] ==
@@ -180,14 +181,14 @@ TEST_CASE("an int8 table: rows looked up, losses") {
   std::vector<float> hidden = random_values(rows * width, 2), meant = table.meant, got(rows), want(rows);
   std::vector<int32_t> targets = {1, 36, -100, 0, 5};
   for (const bool quantised : {true, false})
-    device.output_loss({.hidden = as_matrix(hidden, rows),
-                        .table = quantised ? table.view() : ConstTensorView(as_matrix(meant, vocab)),
-                        .targets = view_of(targets.data(), 1, rows),
-                        .losses = as_matrix(quantised ? got : want, 1),
-                        .loss_sum = {},
-                        .hidden_gradient = {},
-                        .table_gradient = {},
-                        .table_scales = quantised ? table.scale_view() : ConstTensorView()});
+    device.model_operators().output_loss({.hidden = as_matrix(hidden, rows),
+                                          .table = quantised ? table.view() : ConstTensorView(as_matrix(meant, vocab)),
+                                          .targets = view_of(targets.data(), 1, rows),
+                                          .losses = as_matrix(quantised ? got : want, 1),
+                                          .loss_sum = {},
+                                          .hidden_gradient = {},
+                                          .table_gradient = {},
+                                          .table_scales = quantised ? table.scale_view() : ConstTensorView()});
   CHECK(relative_error(got, want) <= 1e-5);
 }
 

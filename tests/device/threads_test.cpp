@@ -10,6 +10,9 @@
 #include <stdexcept>
 #include <string>
 
+#include "cbtm/device/cluster_operators.h"
+#include "cbtm/device/model_operators.h"
+#include "cbtm/device/optimizer_operators.h"
 #include "cbtm/device/quantise.h"
 #include "tests/device/operands.h"
 
@@ -94,44 +97,44 @@ TEST_CASE("threads: layer norm and embedding, forward and backward") {
     const Dropout dropout{.probability = 0.2f, .seed = 5, .step = 3, .site = 2, .first_row = 11};
     check_same_bits([&] {
       std::vector<float> sum(residual.size()), normalized(sum.size()), mean(static_cast<size_t>(rows)), rstd(mean);
-      device().residual_layernorm_forward({.residual = as_matrix(residual, rows),
-                                           .branch = as_matrix(branch, rows),
-                                           .dropout = dropout,
-                                           .gamma = as_matrix(gamma, 1),
-                                           .beta = as_matrix(beta, 1),
-                                           .sum = as_matrix(sum, rows),
-                                           .normalized = as_matrix(normalized, rows),
-                                           .mean = as_matrix(mean, 1),
-                                           .rstd = as_matrix(rstd, 1)});
+      device().model_operators().residual_layernorm_forward({.residual = as_matrix(residual, rows),
+                                                             .branch = as_matrix(branch, rows),
+                                                             .dropout = dropout,
+                                                             .gamma = as_matrix(gamma, 1),
+                                                             .beta = as_matrix(beta, 1),
+                                                             .sum = as_matrix(sum, rows),
+                                                             .normalized = as_matrix(normalized, rows),
+                                                             .mean = as_matrix(mean, 1),
+                                                             .rstd = as_matrix(rstd, 1)});
       std::vector<float> sum_gradient(sum.size()), branch_gradient(sum.size());
       std::vector<float> gamma_gradient = random_values(width, 6), beta_gradient = random_values(width, 7);
-      device().residual_layernorm_backward({.normalized_gradient = as_matrix(incoming, rows),
-                                            .sum_gradient_in = as_matrix(branch, rows),
-                                            .sum = as_matrix(sum, rows),
-                                            .mean = as_matrix(mean, 1),
-                                            .rstd = as_matrix(rstd, 1),
-                                            .gamma = as_matrix(gamma, 1),
-                                            .dropout = dropout,
-                                            .sum_gradient = as_matrix(sum_gradient, rows),
-                                            .branch_gradient = as_matrix(branch_gradient, rows),
-                                            .gamma_gradient = as_matrix(gamma_gradient, 1),
-                                            .beta_gradient = as_matrix(beta_gradient, 1)});
+      device().model_operators().residual_layernorm_backward({.normalized_gradient = as_matrix(incoming, rows),
+                                                              .sum_gradient_in = as_matrix(branch, rows),
+                                                              .sum = as_matrix(sum, rows),
+                                                              .mean = as_matrix(mean, 1),
+                                                              .rstd = as_matrix(rstd, 1),
+                                                              .gamma = as_matrix(gamma, 1),
+                                                              .dropout = dropout,
+                                                              .sum_gradient = as_matrix(sum_gradient, rows),
+                                                              .branch_gradient = as_matrix(branch_gradient, rows),
+                                                              .gamma_gradient = as_matrix(gamma_gradient, 1),
+                                                              .beta_gradient = as_matrix(beta_gradient, 1)});
       return bits_of(sum, normalized, mean, rstd, sum_gradient, branch_gradient, gamma_gradient, beta_gradient);
     });
     auto ids = random_ids(rows, 19, 8), positions = random_ids(rows, 23, 9);
     auto tokens = random_values(19 * width, 10), places = random_values(23 * width, 11);
     check_same_bits([&] {
       std::vector<float> out(residual.size()), token_gradient(tokens.size()), place_gradient(places.size());
-      device().embedding_forward({.ids = as_row(ids),
-                                  .token_table = as_matrix(tokens, 19),
-                                  .positions = as_row(positions),
-                                  .position_table = as_matrix(places, 23),
-                                  .out = as_matrix(out, rows)});
-      device().embedding_backward({.ids = as_row(ids),
-                                   .positions = as_row(positions),
-                                   .out_gradient = as_matrix(incoming, rows),
-                                   .token_table_gradient = as_matrix(token_gradient, 19),
-                                   .position_table_gradient = as_matrix(place_gradient, 23)});
+      device().model_operators().embedding_forward({.ids = as_row(ids),
+                                                    .token_table = as_matrix(tokens, 19),
+                                                    .positions = as_row(positions),
+                                                    .position_table = as_matrix(places, 23),
+                                                    .out = as_matrix(out, rows)});
+      device().model_operators().embedding_backward({.ids = as_row(ids),
+                                                     .positions = as_row(positions),
+                                                     .out_gradient = as_matrix(incoming, rows),
+                                                     .token_table_gradient = as_matrix(token_gradient, 19),
+                                                     .position_table_gradient = as_matrix(place_gradient, 23)});
       return bits_of(out, token_gradient, place_gradient);
     });
   }
@@ -151,22 +154,22 @@ TEST_CASE("threads: linear layers, forward and backward, few rows and many") {
     for (const Activation activation : {Activation::relu, Activation::gelu})
       check_same_bits([&] {
         std::vector<float> output(gradient.size()), pre(gradient.size());
-        device().linear_forward({.input = as_matrix(input, rows),
-                                 .weight = as_matrix(weight, out),
-                                 .bias = as_matrix(bias, 1),
-                                 .activation = activation,
-                                 .output = as_matrix(output, rows),
-                                 .pre_activation = as_matrix(pre, rows)});
+        device().model_operators().linear_forward({.input = as_matrix(input, rows),
+                                                   .weight = as_matrix(weight, out),
+                                                   .bias = as_matrix(bias, 1),
+                                                   .activation = activation,
+                                                   .output = as_matrix(output, rows),
+                                                   .pre_activation = as_matrix(pre, rows)});
         std::vector<float> input_gradient(input.size()), weight_gradient = random_values(out * in, 5),
                                                          bias_gradient(bias);
-        device().linear_backward({.input = as_matrix(input, rows),
-                                  .weight = as_matrix(weight, out),
-                                  .output_gradient = as_matrix(gradient, rows),
-                                  .input_gradient = as_matrix(input_gradient, rows),
-                                  .input_activation = activation,
-                                  .input_pre_activation = as_matrix(input, rows),
-                                  .weight_gradient = as_matrix(weight_gradient, out),
-                                  .bias_gradient = as_matrix(bias_gradient, 1)});
+        device().model_operators().linear_backward({.input = as_matrix(input, rows),
+                                                    .weight = as_matrix(weight, out),
+                                                    .output_gradient = as_matrix(gradient, rows),
+                                                    .input_gradient = as_matrix(input_gradient, rows),
+                                                    .input_activation = activation,
+                                                    .input_pre_activation = as_matrix(input, rows),
+                                                    .weight_gradient = as_matrix(weight_gradient, out),
+                                                    .bias_gradient = as_matrix(bias_gradient, 1)});
         return bits_of(output, pre, input_gradient, weight_gradient, bias_gradient);
       });
   }
@@ -200,12 +203,12 @@ TEST_CASE("threads: linear layers with narrow and quantised weights") {
     for (const Weights& weights : kinds)
       check_same_bits([&] {
         std::vector<float> output(static_cast<size_t>(rows * out));
-        device().linear_forward({.input = as_matrix(input, rows),
-                                 .weight = weights.values,
-                                 .bias = as_matrix(bias, 1),
-                                 .output = as_matrix(output, rows),
-                                 .pre_activation = {},
-                                 .weight_scales = weights.scales});
+        device().model_operators().linear_forward({.input = as_matrix(input, rows),
+                                                   .weight = weights.values,
+                                                   .bias = as_matrix(bias, 1),
+                                                   .output = as_matrix(output, rows),
+                                                   .pre_activation = {},
+                                                   .weight_scales = weights.scales});
         return bits_of(output);
       });
   }
@@ -228,22 +231,22 @@ TEST_CASE("threads: attention, forward and backward, dropout included") {
     check_same_bits([&] {
       std::vector<float> output(query.size()), sums(static_cast<size_t>(rows * heads));
       std::vector<float> query_gradient(query.size()), key_gradient(query.size()), value_gradient(query.size());
-      device().attention_forward({.shape = shape,
-                                  .query = as_matrix(query, rows),
-                                  .key = as_matrix(key, rows),
-                                  .value = as_matrix(value, rows),
-                                  .output = as_matrix(output, rows),
-                                  .log_sum_exp = as_matrix(sums, rows)});
-      device().attention_backward({.shape = shape,
-                                   .query = as_matrix(query, rows),
-                                   .key = as_matrix(key, rows),
-                                   .value = as_matrix(value, rows),
-                                   .output = as_matrix(output, rows),
-                                   .log_sum_exp = as_matrix(sums, rows),
-                                   .output_gradient = as_matrix(incoming, rows),
-                                   .query_gradient = as_matrix(query_gradient, rows),
-                                   .key_gradient = as_matrix(key_gradient, rows),
-                                   .value_gradient = as_matrix(value_gradient, rows)});
+      device().model_operators().attention_forward({.shape = shape,
+                                                    .query = as_matrix(query, rows),
+                                                    .key = as_matrix(key, rows),
+                                                    .value = as_matrix(value, rows),
+                                                    .output = as_matrix(output, rows),
+                                                    .log_sum_exp = as_matrix(sums, rows)});
+      device().model_operators().attention_backward({.shape = shape,
+                                                     .query = as_matrix(query, rows),
+                                                     .key = as_matrix(key, rows),
+                                                     .value = as_matrix(value, rows),
+                                                     .output = as_matrix(output, rows),
+                                                     .log_sum_exp = as_matrix(sums, rows),
+                                                     .output_gradient = as_matrix(incoming, rows),
+                                                     .query_gradient = as_matrix(query_gradient, rows),
+                                                     .key_gradient = as_matrix(key_gradient, rows),
+                                                     .value_gradient = as_matrix(value_gradient, rows)});
       return bits_of(output, sums, query_gradient, key_gradient, value_gradient);
     });
   }
@@ -257,14 +260,14 @@ TEST_CASE("threads: the loss, the optimizer and the mixture of experts") {
   check_same_bits([&] {
     std::vector<float> losses(static_cast<size_t>(rows)), hidden_gradient(hidden.size()), table_gradient(table.size());
     std::vector<double> loss_sum(1);
-    device().output_loss({.hidden = as_matrix(hidden, rows),
-                          .table = as_matrix(table, vocab),
-                          .targets = as_row(targets),
-                          .losses = as_matrix(losses, 1),
-                          .loss_sum = view_of(loss_sum.data(), 1, 1),
-                          .gradient_scale = 0.01f,
-                          .hidden_gradient = as_matrix(hidden_gradient, rows),
-                          .table_gradient = as_matrix(table_gradient, vocab)});
+    device().model_operators().output_loss({.hidden = as_matrix(hidden, rows),
+                                            .table = as_matrix(table, vocab),
+                                            .targets = as_row(targets),
+                                            .losses = as_matrix(losses, 1),
+                                            .loss_sum = view_of(loss_sum.data(), 1, 1),
+                                            .gradient_scale = 0.01f,
+                                            .hidden_gradient = as_matrix(hidden_gradient, rows),
+                                            .table_gradient = as_matrix(table_gradient, vocab)});
     return bits_of(losses, loss_sum, hidden_gradient, table_gradient);
   });
   const int64_t count = 3 * 65'536 + 12'347;
@@ -273,18 +276,18 @@ TEST_CASE("threads: the loss, the optimizer and the mixture of experts") {
     auto second = random_values(count, 7);
     for (float& value : second) value *= value;
     std::vector<double> square_sum(1);
-    device().gradient_square_sum(as_matrix(gradients, 1), view_of(square_sum.data(), 1, 1));
-    device().adamw({.weights = as_matrix(weights, 1),
-                    .gradients = as_matrix(gradients, 1),
-                    .first_moments = as_matrix(first, 1),
-                    .second_moments = as_matrix(second, 1),
-                    .working_weights = {},
-                    .gradient_square_sum = view_of(square_sum.data(), 1, 1),
-                    .decayed_count = count / 2 + 5,
-                    .step = 3,
-                    .learning_rate = 0.01f,
-                    .weight_decay = 0.1f,
-                    .clip_norm = 1});
+    device().optimizer_operators().gradient_square_sum(as_matrix(gradients, 1), view_of(square_sum.data(), 1, 1));
+    device().optimizer_operators().adamw({.weights = as_matrix(weights, 1),
+                                          .gradients = as_matrix(gradients, 1),
+                                          .first_moments = as_matrix(first, 1),
+                                          .second_moments = as_matrix(second, 1),
+                                          .working_weights = {},
+                                          .gradient_square_sum = view_of(square_sum.data(), 1, 1),
+                                          .decayed_count = count / 2 + 5,
+                                          .step = 3,
+                                          .learning_rate = 0.01f,
+                                          .weight_decay = 0.1f,
+                                          .clip_norm = 1});
     return bits_of(weights, first, second, square_sum);
   });
   auto first = random_values(rows * vocab, 8, 4), second = random_values(rows * vocab, 9, 4);
@@ -296,10 +299,10 @@ TEST_CASE("threads: the loss, the optimizer and the mixture of experts") {
   check_same_bits([&] {
     const ConstTensorView logits[] = {as_matrix(first, rows), as_matrix(second, rows)};
     std::vector<float> mixed(first.size());
-    device().mixture_log_probabilities({.logits = logits,
-                                        .weights = as_matrix(weights, rows),
-                                        .log_probabilities = as_matrix(mixed, rows),
-                                        .rows = {}});
+    device().model_operators().mixture_log_probabilities({.logits = logits,
+                                                          .weights = as_matrix(weights, rows),
+                                                          .log_probabilities = as_matrix(mixed, rows),
+                                                          .rows = {}});
     return bits_of(mixed);
   });
 }
@@ -309,27 +312,30 @@ TEST_CASE("threads: clustering") {
   auto points = random_values(n * dimensions, 1), centres = random_values(clusters * dimensions, 2);
   check_same_bits([&] {
     std::vector<double> product(static_cast<size_t>(dimensions * dimensions));
-    device().gram(as_matrix(points, n), view_of(product.data(), dimensions, dimensions));
+    device().cluster_operators().gram(as_matrix(points, n), view_of(product.data(), dimensions, dimensions));
     std::vector<double> upper = product;
     std::vector<float> divided = points;
-    device().solve_upper(view_of(upper.data(), dimensions, dimensions), as_matrix(divided, n));
+    device().cluster_operators().solve_upper(view_of(upper.data(), dimensions, dimensions), as_matrix(divided, n));
     std::vector<float> costs(static_cast<size_t>(n * clusters)), nearest(static_cast<size_t>(n)), runner_up(nearest);
     std::vector<int32_t> labels(static_cast<size_t>(n));
-    device().squared_distances(as_matrix(points, n), as_matrix(centres, clusters), as_matrix(costs, n));
-    device().nearest_centres({.rows = as_matrix(points, n),
-                              .centroids = as_matrix(centres, clusters),
-                              .labels = as_row(labels),
-                              .nearest = as_matrix(nearest, 1),
-                              .second = as_matrix(runner_up, 1)});
+    device().cluster_operators().squared_distances(as_matrix(points, n), as_matrix(centres, clusters),
+                                                   as_matrix(costs, n));
+    device().cluster_operators().nearest_centres({.rows = as_matrix(points, n),
+                                                  .centroids = as_matrix(centres, clusters),
+                                                  .labels = as_row(labels),
+                                                  .nearest = as_matrix(nearest, 1),
+                                                  .second = as_matrix(runner_up, 1)});
     std::vector<double> sums(static_cast<size_t>(clusters * dimensions)), prices(static_cast<size_t>(clusters)),
         dual(1);
     std::vector<int64_t> counts(static_cast<size_t>(clusters)), ranks(static_cast<size_t>(clusters), n / clusters);
-    device().cluster_sums({as_matrix(points, n), as_row(labels), view_of(sums.data(), clusters, dimensions),
-                           view_of(counts.data(), 1, clusters)});
-    device().price_sweep({as_matrix(costs, n), ranks, view_of(prices.data(), 1, clusters)});
+    device().cluster_operators().cluster_sums({as_matrix(points, n), as_row(labels),
+                                               view_of(sums.data(), clusters, dimensions),
+                                               view_of(counts.data(), 1, clusters)});
+    device().cluster_operators().price_sweep({as_matrix(costs, n), ranks, view_of(prices.data(), 1, clusters)});
     std::vector<float> margins(static_cast<size_t>(n));
-    device().assign_at_prices({as_matrix(costs, n), view_of(prices.data(), 1, clusters), as_row(labels),
-                               as_matrix(margins, 1), view_of(counts.data(), 1, clusters), view_of(dual.data(), 1, 1)});
+    device().cluster_operators().assign_at_prices({as_matrix(costs, n), view_of(prices.data(), 1, clusters),
+                                                   as_row(labels), as_matrix(margins, 1),
+                                                   view_of(counts.data(), 1, clusters), view_of(dual.data(), 1, 1)});
     return bits_of(product, divided, costs, nearest, runner_up, sums, prices, labels, margins, counts, dual);
   });
   // Rows of 0 to 12 entries.
@@ -345,8 +351,8 @@ TEST_CASE("threads: clustering") {
   check_same_bits([&] {
     std::vector<float> values = counts, product(static_cast<size_t>(n * dimensions));
     const SparseMatrix matrix{n, 40, view_of(indptr.data(), 1, n + 1), as_row(indices), as_matrix(values, 1)};
-    device().tfidf_rows({matrix, view_of(idf.data(), 1, 40)});
-    device().sparse_times_dense(matrix, as_matrix(dense, 40), as_matrix(product, n));
+    device().cluster_operators().tfidf_rows({matrix, view_of(idf.data(), 1, 40)});
+    device().cluster_operators().sparse_times_dense(matrix, as_matrix(dense, 40), as_matrix(product, n));
     return bits_of(values, product);
   });
 }

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cbtm/base/error.h"
+#include "cbtm/device/model_operators.h"
 #include "cbtm/device/quantise.h"
 #include "cbtm/model/inference.h"
 #include "tests/model/golden_model.h"

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "cbtm/device/optimizer_operators.h"
 #include "cbtm/model/training_model.h"
 #include "tests/model/golden_model.h"
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cbtm/device/optimizer_operators.h"
 #include "model/training_parameters.h"
 #include "tests/largest_difference.h"
 #include "tests/train/failing_device.h"

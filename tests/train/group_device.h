@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "cbtm/device/device_error.h"
+#include "cbtm/device/optimizer_operators.h"
 #include "cpu/cpu_device.h"
 
 namespace cbtm {
@@ -104,20 +105,30 @@ class GroupDevice : public CpuDevice {
       group.push_back(std::make_unique<HostCollectives>(place, rank));
     return group;
   }
-  void adamw(const AdamW& arguments) override {
-    if (before_adamw) before_adamw(arguments);
-    CpuDevice::adamw(arguments);
-  }
-  void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
-    CpuDevice::gradient_square_sum(gradients, square_sum);
-    if (failing_square_sums.contains(++square_sums_)) *square_sum.as<double>() = INFINITY;
-  }
+  OptimizerOperators& optimizer_operators() override { return operators_; }
 
   std::function<void(const AdamW&)> before_adamw;  ///< called before each update, if there
   std::set<int> failing_square_sums;               ///< which of them, from 1, are not finite
 
  private:
-  int square_sums_ = 0;
+  class Operators : public CpuOptimizerOperators {
+   public:
+    explicit Operators(const GroupDevice& device) : device_(device) {}
+    void adamw(const AdamW& arguments) override {
+      if (device_.before_adamw) device_.before_adamw(arguments);
+      CpuOptimizerOperators::adamw(arguments);
+    }
+    void gradient_square_sum(ConstTensorView gradients, TensorView square_sum) override {
+      CpuOptimizerOperators::gradient_square_sum(gradients, square_sum);
+      if (device_.failing_square_sums.contains(++square_sums_)) *square_sum.as<double>() = INFINITY;
+    }
+
+   private:
+    const GroupDevice& device_;
+    int square_sums_ = 0;
+  };
+
+  Operators operators_{*this};
 };
 
 /// Some of them.

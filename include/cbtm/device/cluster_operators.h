@@ -25,7 +25,8 @@ struct TfIdfRows {
 };
 
 /// labels[i] = the centroid nearest to row i (of equals the first); its squared distance and that of the second
-/// nearest (infinity if there is none). Distances as of Device::squared_distances; no [rows, centroids] matrix exists.
+/// nearest (infinity if there is none). Distances as of ClusterOperators::squared_distances; no [rows, centroids]
+/// matrix exists.
 struct NearestCentres {
   ConstTensorView rows;       ///< [n, dimensions]
   ConstTensorView centroids;  ///< [k, dimensions]
@@ -62,6 +63,28 @@ struct AssignAtPrices {
   TensorView margins;      ///< float32 [1, n]
   TensorView counts;       ///< int64 [1, k]
   TensorView dual_sum;     ///< float64 [1, 1]
+};
+
+/// The operators of tf-idf, its singular value decomposition and balanced k-means (Device::cluster_operators). Dense
+/// operands are float32, row-major, unless it is said.
+class ClusterOperators {
+ public:
+  virtual ~ClusterOperators() = default;
+
+  virtual void tfidf_rows(const TfIdfRows& arguments) = 0;
+  /// transposed = aᵀ, which holds as many entries; the entries of its rows by ascending column.
+  virtual void sparse_transpose(const SparseMatrix& a, const SparseMatrix& transposed) = 0;
+  virtual void sparse_times_dense(const SparseMatrix& a, ConstTensorView x, TensorView y) = 0;  ///< y = A x
+  /// float64 [columns, columns] = xᵀ x; float32 within pieces of at most 1024 rows.
+  virtual void gram(ConstTensorView x, TensorView product) = 0;
+  /// y := y R⁻¹ for an upper triangular R, float64 [columns, columns]; columns whose diagonal element is 0 become 0.
+  virtual void solve_upper(ConstTensorView upper, TensorView y) = 0;
+  /// squared_distances[i][j] = ||rows_i - centroids_j||², float32 differences summed, never by expanding the square.
+  virtual void squared_distances(ConstTensorView rows, ConstTensorView centroids, TensorView squared_distances) = 0;
+  virtual void nearest_centres(const NearestCentres& arguments) = 0;
+  virtual void cluster_sums(const ClusterSums& arguments) = 0;
+  virtual void price_sweep(const PriceSweep& arguments) = 0;
+  virtual void assign_at_prices(const AssignAtPrices& arguments) = 0;
 };
 
 }  // namespace cbtm

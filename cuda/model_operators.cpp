@@ -1,0 +1,90 @@
+#include "model_operators.h"
+
+#include "activation.h"
+#include "attention/attention.h"
+#include "attention/attention_cached.h"
+#include "device_context.h"
+#include "embedding.h"
+#include "layernorm.h"
+#include "linear.h"
+#include "matmul.h"
+#include "mixture.h"
+#include "output_loss.h"
+#include "runtime/phases.h"
+
+namespace cbtm::cuda {
+
+void CudaModelOperators::embedding_forward(const EmbeddingForward& a) {
+  const OperatorRange range("embedding_forward");
+  cuda::embedding_forward(context_, a);
+}
+
+void CudaModelOperators::embedding_backward(const EmbeddingBackward& a) {
+  const OperatorRange range("embedding_backward");
+  cuda::embedding_backward(context_, a);
+}
+
+void CudaModelOperators::residual_layernorm_forward(const ResidualLayerNormForward& a) {
+  const OperatorRange range("residual_layernorm_forward");
+  cuda::residual_layernorm_forward(context_, a);
+}
+
+void CudaModelOperators::residual_layernorm_backward(const ResidualLayerNormBackward& a) {
+  const OperatorRange range("residual_layernorm_backward");
+  cuda::residual_layernorm_backward(context_, a);
+}
+
+void CudaModelOperators::linear_forward(const LinearForward& a) {
+  const OperatorRange range("linear_forward");
+  cuda::linear_forward(context_, a);
+}
+
+void CudaModelOperators::linear_backward(const LinearBackward& a) {
+  const OperatorRange range("linear_backward");
+  cuda::linear_backward(context_, a);
+}
+
+void CudaModelOperators::attention_forward(const AttentionForward& a) {
+  const OperatorRange range("attention_forward");
+  cuda::attention_forward(context_, a);
+}
+
+void CudaModelOperators::attention_backward(const AttentionBackward& a) {
+  const OperatorRange range("attention_backward");
+  cuda::attention_backward(context_, a);
+}
+
+void CudaModelOperators::attention_cached(const AttentionCached& a) {
+  const OperatorRange range("attention_cached");
+  cuda::attention_cached(context_, a);
+}
+
+void CudaModelOperators::output_loss(const OutputLoss& a) {
+  const OperatorRange range("output_loss");
+  cuda::output_loss(context_, a);
+}
+
+void CudaModelOperators::mixture_log_probabilities(const MixtureLogProbabilities& a) {
+  const OperatorRange range("mixture_log_probabilities");
+  cuda::mixture_log_probabilities(context_, a);
+}
+
+void CudaModelOperators::sample_mixture(const SampleMixture& a) {
+  const OperatorRange range("sample_mixture");
+  cuda::sample_mixture(context_, a);
+}
+
+bool CudaModelOperators::writes_bias_gradients() const { return true; }
+
+void CudaModelOperators::add(ConstTensorView source, TensorView target) {
+  const OperatorRange range("add");
+  cuda::add(context_, source, target);
+}
+
+int64_t CudaModelOperators::relu_mask_columns(int64_t columns) const { return cuda::relu_mask_columns(columns); }
+
+int64_t CudaModelOperators::workspace_bytes(const WorkspaceShape& shape) const {
+  return cuda::DeviceContext::planned_workspace_bytes(shape.rows, shape.hidden_size, shape.ffn_dim, shape.vocab_size);
+}
+
+}  // namespace cbtm::cuda

@@ -1,0 +1,34 @@
+#pragma once
+
+#include "cbtm/device/model_operators.h"
+#include "runtime/context.h"
+
+namespace cbtm::cuda {
+
+/// Models on a GPU: each operator opens its range for a profiler and calls the function of its family.
+class CudaModelOperators final : public ModelOperators {
+ public:
+  explicit CudaModelOperators(Context& context) : context_(context) {}
+
+  void embedding_forward(const EmbeddingForward& a) override;
+  void embedding_backward(const EmbeddingBackward& a) override;
+  void residual_layernorm_forward(const ResidualLayerNormForward& a) override;
+  void residual_layernorm_backward(const ResidualLayerNormBackward& a) override;
+  void linear_forward(const LinearForward& a) override;
+  void linear_backward(const LinearBackward& a) override;
+  void attention_forward(const AttentionForward& a) override;
+  void attention_backward(const AttentionBackward& a) override;
+  void attention_cached(const AttentionCached& a) override;
+  void output_loss(const OutputLoss& a) override;
+  void mixture_log_probabilities(const MixtureLogProbabilities& a) override;
+  void sample_mixture(const SampleMixture& a) override;
+  bool writes_bias_gradients() const override;
+  void add(ConstTensorView source, TensorView target) override;
+  int64_t relu_mask_columns(int64_t columns) const override;
+  int64_t workspace_bytes(const WorkspaceShape& shape) const override;
+
+ private:
+  Context& context_;
+};
+
+}  // namespace cbtm::cuda

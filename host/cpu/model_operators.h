@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cbtm/device/model_operators.h"
+#include "cpu/simd/kernels.h"
+
+namespace cbtm {
+
+/// Models on the processor: float32 compute; float32, bfloat16, float16, int8 or int4 weights in inference.
+class CpuModelOperators : public ModelOperators {
+ public:
+  CpuModelOperators() : kernels_(cpu::kernels()) {}
+
+  void embedding_forward(const EmbeddingForward& arguments) override;
+  void embedding_backward(const EmbeddingBackward& arguments) override;
+  void residual_layernorm_forward(const ResidualLayerNormForward& arguments) override;
+  void residual_layernorm_backward(const ResidualLayerNormBackward& arguments) override;
+  void linear_forward(const LinearForward& arguments) override;
+  void linear_backward(const LinearBackward& arguments) override;
+  void attention_forward(const AttentionForward& arguments) override;
+  void attention_backward(const AttentionBackward& arguments) override;
+  void attention_cached(const AttentionCached& arguments) override;
+  void output_loss(const OutputLoss& arguments) override;
+  void mixture_log_probabilities(const MixtureLogProbabilities& arguments) override;
+  void sample_mixture(const SampleMixture& arguments) override;
+  void add(ConstTensorView source, TensorView target) override;
+  int64_t workspace_bytes(const WorkspaceShape& shape) const override;
+
+ private:
+  /// Scratch of at least `count` floats, kept from call to call; slot by slot, one a use within an operator.
+  float* scratch(int slot, int64_t count);
+
+  const cpu::Kernels& kernels_;
+  std::vector<float> scratch_[4];
+};
+
+namespace cpu {
+
+inline DropoutDraw draw_of(const Dropout& dropout) {
+  return {dropout.probability, dropout.seed, dropout.step, dropout.site};
+}
+
+/// Rows of a weight matrix as float32: its own memory, or widened into `buffer`.
+const float* widened_rows(const Kernels& kernels, ConstTensorView weight, int64_t first, int64_t count, float* buffer);
+
+}  // namespace cpu
+}  // namespace cbtm

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+
+#include "cbtm/device/attention_operands.h"
+#include "cbtm/device/embedding_operands.h"
+#include "cbtm/device/layernorm_operands.h"
+#include "cbtm/device/linear_operands.h"
+#include "cbtm/device/output_operands.h"
+#include "cbtm/device/tensor.h"
+
+namespace cbtm {
+
+/// What the scratch memory of a model's operators depends on.
+struct WorkspaceShape {
+  int64_t rows = 0;             ///< tokens of a micro-batch
+  int64_t sequence_length = 0;  ///< tokens of its longest sequence
+  int64_t head_dim = 0, hidden_size = 0, ffn_dim = 0, vocab_size = 0;
+};
+
+/// The operators that models are computed with, forward and backward, over views of a device's memory
+/// (Device::model_operators). They run in the order of the calls, the same calls give the same bits on the same device,
+/// and they take the types for which Device::computes_in is true.
+class ModelOperators {
+ public:
+  virtual ~ModelOperators() = default;
+
+  virtual void embedding_forward(const EmbeddingForward& arguments) = 0;
+  virtual void embedding_backward(const EmbeddingBackward& arguments) = 0;
+  virtual void residual_layernorm_forward(const ResidualLayerNormForward& arguments) = 0;
+  virtual void residual_layernorm_backward(const ResidualLayerNormBackward& arguments) = 0;
+  virtual void linear_forward(const LinearForward& arguments) = 0;
+  virtual void linear_backward(const LinearBackward& arguments) = 0;
+  virtual void attention_forward(const AttentionForward& arguments) = 0;
+  virtual void attention_backward(const AttentionBackward& arguments) = 0;
+  virtual void attention_cached(const AttentionCached& arguments) = 0;
+  virtual void output_loss(const OutputLoss& arguments) = 0;
+  virtual void mixture_log_probabilities(const MixtureLogProbabilities& arguments) = 0;
+  virtual void sample_mixture(const SampleMixture& arguments) = 0;
+
+  /// Whether linear_backward would rather write bias gradients than add to them, so that one `add` of all of them costs
+  /// less than an addition each.
+  virtual bool writes_bias_gradients() const { return false; }
+  /// target += source, float32 [rows, columns].
+  virtual void add(ConstTensorView source, TensorView target) = 0;
+
+  /// Bytes a row of the mask that a ReLU over `columns` leaves for its backward pass; 0: this device wants none.
+  virtual int64_t relu_mask_columns(int64_t columns) const {
+    static_cast<void>(columns);
+    return 0;
+  }
+
+  /// Scratch memory the operators need at most for these shapes; the planner counts it. Operators take it from
+  /// the device's own arena, which grows outside of steps only.
+  virtual int64_t workspace_bytes(const WorkspaceShape& shape) const = 0;
+};
+
+}  // namespace cbtm
