@@ -8,7 +8,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/cluster/balanced_assignment.h"
-#include "cbtm/cluster/router.h"
+#include "cbtm/cluster/tfidf_router.h"
 #include "cbtm/corpus/document_batches.h"
 #include "cbtm/device/device_matrix.h"
 #include "cbtm/run/cluster_manifest.h"
@@ -39,7 +39,7 @@ struct Routed {
   std::vector<uint8_t> empty;     ///< documents whose embedding is zero
 };
 
-Routed route_batch(const Router& router, const std::vector<Document>& documents) {
+Routed route_batch(const TfidfRouter& router, const std::vector<Document>& documents) {
   const int64_t clusters = router.clusters();
   Routed routed{std::vector<double>(documents.size() * static_cast<size_t>(clusters)),
                 std::vector<uint8_t>(documents.size())};
@@ -58,7 +58,7 @@ Routed route_batch(const Router& router, const std::vector<Document>& documents)
 }
 
 /// Equal shards: the whole corpus's distances, solved at once.
-std::vector<int32_t> balanced_labels(Device& device, const Router& router, const CorpusOptions& corpus,
+std::vector<int32_t> balanced_labels(Device& device, const TfidfRouter& router, const CorpusOptions& corpus,
                                      const CorpusDigest& counted) {
   std::vector<float> costs;
   DocumentBatches batches(corpus, "the distances of the documents", counted);
@@ -77,8 +77,9 @@ struct Labelled {
 };
 
 /// Writes the shards into `directory`.
-Labelled write_shards(Device& device, const Router& router, const Tokenizer& tokenizer, const ClusterOptions& options,
-                      const HeldOutSplit& split, const CorpusDigest& counted, const std::filesystem::path& directory) {
+Labelled write_shards(Device& device, const TfidfRouter& router, const Tokenizer& tokenizer,
+                      const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted,
+                      const std::filesystem::path& directory) {
   std::vector<int32_t> given;
   if (options.balance_shards) given = balanced_labels(device, router, options.corpus, counted);
   ShardWriter shards(directory, router.clusters(), tokenizer);

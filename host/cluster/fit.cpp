@@ -93,7 +93,7 @@ std::vector<float> embed_rows(Device& device, const SparseMatrix& tfidf, const s
 }
 
 /// The terms that describe a centre best: the largest entries of c Vᵀ (docs/method.md, 'Top terms').
-std::vector<std::vector<std::string>> top_terms(const Router::Parts& parts) {
+std::vector<std::vector<std::string>> top_terms(const TfidfRouter::Parts& parts) {
   constexpr size_t kTerms = 10;
   std::vector<std::vector<std::string>> result(static_cast<size_t>(parts.clusters));
   parallel_ranges(parts.clusters, static_cast<double>(parts.vocabulary.size()) * 100, [&](int64_t begin, int64_t end) {
@@ -123,7 +123,7 @@ Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit
   say("SVD of the tf-idf matrix ...");
   std::optional<SparseRows> rows(std::in_place, device, tfidf);
   const TruncatedSvd svd = truncated_svd(device, *rows, {.dimensions = options.dimensions, .seed = options.seed});
-  Router::Parts parts;
+  TfidfRouter::Parts parts;
   parts.vocabulary = tfidf.vocabulary;
   parts.idf.assign(tfidf.idf.begin(), tfidf.idf.end());
   parts.dimensions = svd.dimensions;
@@ -158,7 +158,7 @@ Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit
                  {"terms", tfidf.vocabulary.size()}, {"dimensions", svd.dimensions},
                  {"svd_iterations", svd.iterations}, {"objective", result.objectives.back()},
                  {"objectives", result.objectives},  {"duality_gap", result.relative_gap}};
-  fit.router = std::make_unique<Router>(std::move(parts));
+  fit.router = std::make_unique<TfidfRouter>(std::move(parts));
   return fit;
 }
 

@@ -4,13 +4,13 @@
 #include <vector>
 
 #include "cbtm/cluster/cluster_corpus.h"
-#include "cbtm/cluster/router.h"
+#include "cbtm/cluster/tfidf_router.h"
 
 namespace cbtm {
 
 /// A router fitted on documents, and what the fit is judged by.
 struct Fit {
-  std::unique_ptr<Router> router;
+  std::unique_ptr<TfidfRouter> router;
   std::vector<float> embeddings;  ///< [documents that could be used, dimensions]
   std::vector<int32_t> labels;    ///< of those
   Json summary;                   ///< documents, terms, objective, gap...

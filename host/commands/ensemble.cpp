@@ -57,7 +57,7 @@ std::filesystem::path run_of(const CommandLine& line) {
 }
 
 double power_flag(const CommandLine& line, const ExpertSet& experts) {
-  if (!line.given("distance-power")) return experts.router().parts().distance_power;
+  if (!line.given("distance-power")) return experts.router().defaults().distance_power;
   const int64_t power = line.integer("distance-power", 2, 4);
   if (power == 3) fail_usage("--distance-power 3: use 2 or 4");
   return static_cast<double>(power);
@@ -66,7 +66,7 @@ double power_flag(const CommandLine& line, const ExpertSet& experts) {
 /// The temperature asked for; tuning it records it in the experts' router.
 double temperature_flag(Device& device, const CommandLine& line, const ExpertSet& experts,
                         const EvaluationOptions& options) {
-  if (!line.given("router-temperature")) return experts.router().parts().temperature;
+  if (!line.given("router-temperature")) return experts.router().defaults().temperature;
   const std::string text = line.text("router-temperature");
   if (text != "tune") {
     const std::optional<double> value = parse_number(text);

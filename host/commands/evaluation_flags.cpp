@@ -61,10 +61,10 @@ const std::vector<double>& temperature_candidates() {
 
 void record_temperature(const Router& router, double temperature, double distance_power,
                         const std::filesystem::path& directory) {
-  Router::Parts parts = router.parts();
-  parts.temperature = temperature;
-  parts.distance_power = distance_power;
-  Router(std::move(parts)).save(directory);
+  Mixture defaults = router.defaults();
+  defaults.temperature = temperature;
+  defaults.distance_power = distance_power;
+  router.save(directory, defaults);
 }
 
 Json evaluation_json(const Evaluation& evaluation, const Json& settings, const Json& documents) {

@@ -113,7 +113,7 @@ Json gain_curve(Device& device, const RunDirectory& run, const std::vector<Evalu
       continue;
     }
     EvaluationOptions options{.length_max = length};
-    const double power = experts->router().parts().distance_power;
+    const double power = experts->router().defaults().distance_power;
     for (const int64_t top_k :
          {int64_t{1}, std::min<int64_t>(2, experts->router().clusters()), experts->router().clusters()})
       options.mixtures.push_back({top_k, temperature, power});
@@ -182,7 +182,7 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
   const std::vector<EvaluationDocument> tuning = run_documents(run, "tune");
   const std::vector<EvaluationDocument> documents = run_documents(run, "valid");
   const int64_t length = experts.trained_length();
-  const double power = experts.router().parts().distance_power;
+  const double power = experts.router().defaults().distance_power;
   EvaluationOptions options{.mixtures = {{std::min<int64_t>(2, sweep.back()), 0.1, power}}, .length_max = length};
   const double temperature = tune_temperature(device, experts, tuning, options, temperature_candidates());
   say(fmt::format("router temperature {} is best for top-2 on {} tune documents", temperature, tuning.size()));

@@ -9,7 +9,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/checkpoint/tensor_file.h"
-#include "cbtm/cluster/router.h"
+#include "cbtm/cluster/tfidf_router.h"
 #include "cbtm/dataset/indexed_dataset.h"
 #include "cbtm/run/run_directory.h"
 #include "cbtm/tokenizer/tokenizer.h"
@@ -96,11 +96,12 @@ Json inspect_checkpoint(const std::filesystem::path& path) {
 }
 
 Json inspect_router(const std::filesystem::path& path) {
-  const Router router = Router::load(path);
-  const Router::Parts& p = router.parts();
+  const TfidfRouter router = TfidfRouter::load(path);
+  const TfidfRouter::Parts& p = router.parts();
+  const Mixture& defaults = router.defaults();
   fmt::print("router: {} clusters, {} terms, {} dimensions, temperature {}, distance power {}, hash {}\n", p.clusters,
-             format_count(static_cast<int64_t>(p.vocabulary.size())), p.dimensions, p.temperature, p.distance_power,
-             router.content_hash());
+             format_count(static_cast<int64_t>(p.vocabulary.size())), p.dimensions, defaults.temperature,
+             defaults.distance_power, router.content_hash());
   for (size_t j = 0; j < p.top_terms.size(); ++j) {
     fmt::print("{}", RunDirectory::cluster_name(static_cast<int64_t>(j)));
     for (const std::string& term : p.top_terms[j]) fmt::print(" {}", term);
@@ -110,8 +111,8 @@ Json inspect_router(const std::filesystem::path& path) {
           {"clusters", p.clusters},
           {"terms", p.vocabulary.size()},
           {"dimensions", p.dimensions},
-          {"temperature", p.temperature},
-          {"distance_power", p.distance_power},
+          {"temperature", defaults.temperature},
+          {"distance_power", defaults.distance_power},
           {"content_hash", router.content_hash()},
           {"top_terms", p.top_terms}};
 }

@@ -8,7 +8,6 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
-#include "cbtm/cluster/router.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "cbtm/train/run_training.h"
 

@@ -44,11 +44,11 @@ void check_scored(const Score& score) {
 void route(const ExpertSet& experts, Work& work) {
   const auto clusters = static_cast<size_t>(experts.router().clusters());
   work.distances.resize(static_cast<size_t>(work.length) * clusters);
-  RoutingContext context(experts.router());
+  const std::unique_ptr<RoutingContext> context = experts.router().context();
   std::vector<double> row(clusters);
   for (int64_t n = 0; n < work.length; ++n) {
-    if (n > 0) append_token(experts.tokenizer(), work.document->ids[static_cast<size_t>(n - 1)], context);
-    context.squared_distances(row);
+    if (n > 0) append_token(experts.tokenizer(), work.document->ids[static_cast<size_t>(n - 1)], *context);
+    context->squared_distances(row);
     std::copy(row.begin(), row.end(), work.distances.begin() + n * static_cast<int64_t>(clusters));
   }
 }
@@ -61,9 +61,7 @@ void weights_for(const ExpertSet& experts, const Work& work, const RoutingMode& 
   std::vector<double> distances(work.distances.begin() + row * static_cast<int64_t>(clusters),
                                 work.distances.begin() + (row + 1) * static_cast<int64_t>(clusters));
   weights.resize(clusters);
-  routing_weights(
-      distances, {.top_k = mixture.top_k, .temperature = mixture.temperature, .distance_power = mixture.distance_power},
-      experts.present(), weights);
+  routing_weights(distances, mixture, experts.present(), weights);
 }
 
 class EnsembleEvaluation {

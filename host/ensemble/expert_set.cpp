@@ -6,6 +6,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/cluster/open_router.h"
 
 namespace cbtm {
 namespace {
@@ -82,17 +83,18 @@ void assign_clusters(std::vector<Expert>& experts, const Router& router, const s
 
 /// The router in `directory`. If it is damaged, it is the experts' copy of their run's, and may be mended, it is put
 /// there again from `original`.
-Router load_router(const std::filesystem::path& directory, const std::filesystem::path& original, bool may_mend) {
+std::unique_ptr<Router> load_router(const std::filesystem::path& directory, const std::filesystem::path& original,
+                                    bool may_mend) {
   try {
-    return Router::load(directory);
+    return open_router(directory);
   } catch (const Error& error) {
     std::error_code ignored;
     if (!may_mend || !std::filesystem::exists(original / "router.json") ||
         std::filesystem::equivalent(directory, original, ignored))
       throw;
-    Router router = Router::load(original);
+    std::unique_ptr<Router> router = open_router(original);
     warn(fmt::format("{}; it is put there again from {}", error.what(), original.string()));
-    router.save(directory);
+    router->save(directory);
     return router;
   }
 }
@@ -118,8 +120,7 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
   const std::filesystem::path router =
       !options.router.empty() ? options.router : find({options.experts / "router"}, "router", has_router);
   if (router.empty()) fail("{}: holds no router; give one with --router DIR", options.experts.string());
-  set.router_ =
-      std::make_unique<Router>(load_router(router, absolute.parent_path() / "router", options.router.empty()));
+  set.router_ = load_router(router, absolute.parent_path() / "router", options.router.empty());
   assign_clusters(set.experts_, *set.router_, options.experts.string());
   const std::filesystem::path tokenizer =
       !options.tokenizer.empty()

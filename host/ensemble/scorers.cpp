@@ -111,7 +111,7 @@ class EnsembleScorer : public NextTokenScorer {
   void start(const std::vector<std::vector<int32_t>>& prompts) override {
     tokens_ = prompts;
     for (const std::vector<int32_t>& prompt : prompts) {
-      Routed routed{.context = RoutingContext(experts_.router()), .prompt_length = static_cast<int64_t>(prompt.size())};
+      Routed routed{.context = experts_.router().context(), .prompt_length = static_cast<int64_t>(prompt.size())};
       routes_.push_back(std::move(routed));
     }
   }
@@ -148,7 +148,7 @@ class EnsembleScorer : public NextTokenScorer {
 
  private:
   struct Routed {
-    RoutingContext context;
+    std::unique_ptr<RoutingContext> context;
     int64_t prompt_length = 0;
     int64_t tokens_read = -1;  ///< by the router; -1: no weights yet
     std::vector<double> weights;
@@ -223,15 +223,10 @@ class EnsembleScorer : public NextTokenScorer {
     const int64_t wanted = routed_tokens(routing_, static_cast<int64_t>(tokens.size()), routed.prompt_length);
     if (routed.tokens_read == wanted) return;
     for (int64_t n = std::max<int64_t>(0, routed.tokens_read); n < wanted; ++n)
-      append_token(experts_.tokenizer(), tokens[static_cast<size_t>(n)], routed.context);
+      append_token(experts_.tokenizer(), tokens[static_cast<size_t>(n)], *routed.context);
     routed.tokens_read = wanted;
-    std::vector<double> distances(static_cast<size_t>(experts_.router().clusters()));
-    routed.context.squared_distances(distances);
-    routed.weights.resize(distances.size());
-    routing_weights(
-        distances,
-        {.top_k = mixture_.top_k, .temperature = mixture_.temperature, .distance_power = mixture_.distance_power},
-        experts_.present(), routed.weights);
+    routed.weights.resize(static_cast<size_t>(experts_.router().clusters()));
+    routed.context->weights(mixture_, experts_.present(), routed.weights);
   }
 
   std::shared_ptr<ExpertPool> pool_;

@@ -10,7 +10,8 @@
 #include "cbtm/checkpoint/tensor_file.h"
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/kmeans.h"
-#include "cbtm/cluster/router.h"
+#include "cbtm/cluster/open_router.h"
+#include "cbtm/cluster/tfidf_router.h"
 #include "cbtm/device/cluster_operators.h"
 #include "cluster/sparse_rows.h"
 #include "cluster/svd.h"
@@ -201,7 +202,7 @@ TEST_CASE("hard balanced assignments reach the optimal cost, with their capaciti
 }
 
 TEST_CASE("routing of every golden context, whole and byte by byte") {
-  const Router router = Router::load(kGolden / "router");
+  const TfidfRouter router = TfidfRouter::load(kGolden / "router");
   const TensorFile golden = TensorFile::open(kGolden / "routing.safetensors");
   const auto embeddings = golden.at("embedding").values<float>();
   const auto distances = golden.at("squared_distance").values<double>();
@@ -220,12 +221,12 @@ TEST_CASE("routing of every golden context, whole and byte by byte") {
     const std::vector<double> want(distances.begin() + static_cast<int64_t>(i * k),
                                    distances.begin() + static_cast<int64_t>((i + 1) * k));
     CHECK(largest_difference(got, want) <= 1e-5);
-    RoutingContext context(router);
+    const std::unique_ptr<RoutingContext> context = router.context();
     for (const char byte : text) {
-      context.append({&byte, 1});
-      context.squared_distances(stepwise);
+      context->append({&byte, 1});
+      context->squared_distances(stepwise);
     }
-    context.squared_distances(stepwise);
+    context->squared_distances(stepwise);
     CHECK(largest_difference(stepwise, want) <= 1e-5);
     for (const int power : {2, 4})
       for (const int top : {1, 2, 4, 8}) {
@@ -241,7 +242,25 @@ TEST_CASE("routing of every golden context, whole and byte by byte") {
   }
   const TemporaryDirectory directory;
   router.save(directory.path() / "router");
-  CHECK(Router::load(directory.path() / "router").content_hash() == router.content_hash());
+  const std::unique_ptr<Router> saved = open_router(directory.path() / "router");
+  CHECK(saved->content_hash() == router.content_hash());
+  CHECK(saved->defaults().temperature == router.defaults().temperature);
+  // Other defaults are other words in router.json, and the same router.
+  router.save(directory.path() / "router", {.temperature = 0.25, .distance_power = 4});
+  const std::unique_ptr<Router> tuned = open_router(directory.path() / "router");
+  CHECK(tuned->content_hash() == router.content_hash());
+  CHECK(tuned->defaults().temperature == 0.25);
+  CHECK(tuned->defaults().distance_power == 4);
+
+  const std::filesystem::path json_path = directory.path() / "router/router.json";
+  Json json = read_json_file(json_path);
+  json.erase("kind");
+  write_json_file(json_path, json);
+  CHECK(open_router(directory.path() / "router")->content_hash() == router.content_hash());
+  json["kind"] = "oracle";
+  write_json_file(json_path, json);
+  CHECK_THROWS_WITH_AS(open_router(directory.path() / "router"),
+                       doctest::Contains("kind is \"oracle\", but only tfidf-svd is understood"), Error);
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 #include "cbtm/base/utf8.h"
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/kmeans.h"
-#include "cbtm/cluster/router.h"
+#include "cbtm/cluster/tfidf_router.h"
 #include "cluster/words.h"
 
 namespace cbtm {
@@ -62,8 +62,8 @@ TEST_CASE("balanced k-means is reproducible, balanced for any n >= k, and better
   CHECK_THROWS(kmeans(*device, few, 6, {.clusters = 3}));
 }
 
-Router small_router() {
-  Router::Parts parts;
+TfidfRouter small_router() {
+  TfidfRouter::Parts parts;
   parts.vocabulary = {
       "ab",           "abc",         "x1", "zz", "\u03bf\u03b4\u03bf\u03c2", "\u03bf\u03b4\u03bf\u03c3\u03b1",
       "\u03c3\u03c2", "\u65e5\u672c"};
@@ -78,11 +78,11 @@ Router small_router() {
     parts.idf.push_back(1 + static_cast<float>(random.next_uniform()));
   fill(parts.components, parts.vocabulary.size() * 3);
   fill(parts.centroids, 12);
-  return Router(std::move(parts));
+  return TfidfRouter(std::move(parts));
 }
 
 TEST_CASE("an incremental context equals embedding the whole text, cut anywhere") {
-  const Router router = small_router();
+  const TfidfRouter router = small_router();
   PhiloxStream random(8, 0);
   const char32_t alphabet[] = {'a', 'b', 'c',   'A',   'B',   'C',   'x',   '1',    'z',    ' ',   ' ',   '.',    '\'',
                                '-', '_', 0x39F, 0x394, 0x3A3, 0x3A3, 0x391, 0x65E5, 0x672C, 0x301, 0x130, 0x1F600};
@@ -93,17 +93,17 @@ TEST_CASE("an incremental context equals embedding the whole text, cut anywhere"
     for (uint64_t i = 0; i < length; ++i)
       append_utf8(one_word ? U'a' : alphabet[random.next_below(std::size(alphabet))], text);
     if (trial % 7 == 0) text[random.next_below(text.size())] = '\xff';
-    RoutingContext context(router);
+    const std::unique_ptr<RoutingContext> context = router.context();
     size_t place = 0;
     while (place < text.size()) {
       const size_t count = std::min<size_t>(1 + random.next_below(5), text.size() - place);
-      context.append(std::string_view(text).substr(place, count));
+      context->append(std::string_view(text).substr(place, count));
       place += count;
       std::vector<float> embedding(3);
       std::vector<double> want(4), got(4);
       router.embed(replace_invalid_utf8(std::string_view(text).substr(0, place)), embedding);
       router.squared_distances(embedding, want);
-      context.squared_distances(got);
+      context->squared_distances(got);
       for (size_t j = 0; j < 4; ++j) {
         CAPTURE(text);
         CAPTURE(place);

@@ -46,7 +46,7 @@ double subspace_distance(const std::vector<float>& a, const std::vector<float>& 
 TEST_CASE("words, subspace, labels, objective and certificate of a fitted router; plain k-means") {
   const std::unique_ptr<Device> cpu = make_cpu_device(), cuda = make_cuda_device(0);
   const Fit want = fit_on(*cpu), got = fit_on(*cuda);
-  const Router::Parts &w = want.router->parts(), &g = got.router->parts();
+  const TfidfRouter::Parts &w = want.router->parts(), &g = got.router->parts();
   CHECK(g.vocabulary == w.vocabulary);
   CHECK(g.idf == w.idf);
   CHECK(g.top_terms == w.top_terms);

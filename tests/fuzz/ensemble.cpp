@@ -1,6 +1,8 @@
 // Experts beside a router and a tokenizer that are as they should be: expert.json and config.json of each. The router's
 // and the tokenizer's hashes stand for "ROUTER_HASH" and "TOKENIZER_HASH" in the input.
 
+#include "cbtm/cluster/open_router.h"
+#include "cbtm/cluster/tfidf_router.h"
 #include "cbtm/ensemble/expert_set.h"
 #include "cbtm/tokenizer/trainer.h"
 #include "tests/fuzz/input_files.h"
@@ -13,16 +15,16 @@ namespace {
 class Surroundings {
  public:
   Surroundings() {
-    Router(Router::Parts{.vocabulary = {"alpha", "beta"},
-                         .idf = {1, 2},
-                         .components = {1, 0, 0, 1},
-                         .centroids = {1, 0, 0, 1},
-                         .dimensions = 2,
-                         .clusters = 2})
+    TfidfRouter(TfidfRouter::Parts{.vocabulary = {"alpha", "beta"},
+                                   .idf = {1, 2},
+                                   .components = {1, 0, 0, 1},
+                                   .centroids = {1, 0, 0, 1},
+                                   .dimensions = 2,
+                                   .clusters = 2})
         .save(files_ / "router");
     std::filesystem::create_directory(tokenizer());
     TokenizerTrainer().train({.vocab_size = 260}).save(tokenizer());
-    router_hash_ = Router::load(files_ / "router").content_hash();
+    router_hash_ = open_router(files_ / "router")->content_hash();
     tokenizer_hash_ = Tokenizer::load(files_ / "tokenizer").content_hash();
   }
 

@@ -1,12 +1,11 @@
 // A router: router.json and router.safetensors, then routing a text with it.
 
-#include "cbtm/cluster/router.h"
-
 #include <cmath>
 #include <numeric>
 #include <vector>
 
 #include "cbtm/base/error.h"
+#include "cbtm/cluster/tfidf_router.h"
 #include "tests/fuzz/input_files.h"
 #include "tests/fuzz/repair.h"
 #include "tests/fuzz/target.h"
@@ -16,20 +15,18 @@ namespace {
 
 void read(std::string_view input) {
   const InputFiles files(input, {"router.json", "router.safetensors"});
-  const Router router = Router::load(files.path());
+  const TfidfRouter router = TfidfRouter::load(files.path());
   const std::string text = "The alpha of beta, gamma-delta; ALPHA's na\xC3\xAFve \xF0\x9F\x98\x80 ca";
   std::vector<float> embedding(static_cast<size_t>(router.dimensions()));
   std::vector<double> distances(static_cast<size_t>(router.clusters())), weights(distances.size());
   router.embed(text, embedding);
   router.squared_distances(embedding, distances);
-  const Router::Parts& parts = router.parts();
-  routing_weights(distances, {.top_k = 2, .temperature = parts.temperature, .distance_power = parts.distance_power}, {},
-                  weights);
+  routing_weights(distances, router.defaults(), {}, weights);
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
   CBTM_ASSERT(std::abs(sum - 1) < 1e-6, "experts are mixed by weights that add up to 1");
-  RoutingContext context(router);
-  for (const char byte : text) context.append({&byte, 1});
-  context.squared_distances(distances);
+  const std::unique_ptr<RoutingContext> context = router.context();
+  for (const char byte : text) context->append({&byte, 1});
+  context->squared_distances(distances);
   router.save(files / "saved");
 }
 

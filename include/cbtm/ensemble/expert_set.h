@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "cbtm/checkpoint/expert_card.h"
-#include "cbtm/cluster/router.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/inference.h"
+#include "cbtm/route/router.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
 namespace cbtm {

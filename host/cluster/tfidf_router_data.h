@@ -7,12 +7,13 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cbtm/cluster/router.h"
+#include "cbtm/cluster/tfidf_router.h"
 
 namespace cbtm {
 
-struct Router::Data {
+struct TfidfRouter::Data {
   Parts parts;
+  Mixture defaults;
   std::unordered_map<std::string_view, int32_t> column_of;  ///< of parts.vocabulary's words
   size_t term_bytes_max = 0;
   std::string content_hash;
@@ -25,12 +26,12 @@ struct TermSum {
   std::unordered_map<int32_t, int64_t> counts;  ///< by column
 
   /// Adds the terms of lower-cased text. Stop words and numbers are in no vocabulary.
-  void add(const Router::Data& data, std::string_view lowered);
-  void add_term(const Router::Data& data, int32_t column);
-  /// Unit length, or zeros (see Router::embed).
+  void add(const TfidfRouter::Data& data, std::string_view lowered);
+  void add_term(const TfidfRouter::Data& data, int32_t column);
+  /// Unit length, or zeros (see TfidfRouter::embed).
   void embedding(std::span<double> out) const;
 };
 
-void squared_distances_of(const Router::Parts& parts, std::span<const double> embedding, std::span<double> out);
+void squared_distances_of(const TfidfRouter::Parts& parts, std::span<const double> embedding, std::span<double> out);
 
 }  // namespace cbtm

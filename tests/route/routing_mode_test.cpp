@@ -1,9 +1,10 @@
+#include "cbtm/route/routing_mode.h"
+
 #include <doctest/doctest.h>
 
 #include <string>
 
 #include "cbtm/base/error.h"
-#include "cbtm/ensemble/evaluate.h"
 
 namespace cbtm {
 namespace {

@@ -1,4 +1,4 @@
-#include "cbtm/cluster/router.h"
+#include "cbtm/cluster/tfidf_router.h"
 
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/checkpoint/tensor_file.h"
-#include "cluster/router_data.h"
+#include "cluster/tfidf_router_data.h"
 #include "cluster/word_tables.h"
 #include "cluster/words.h"
 
@@ -21,7 +21,7 @@ namespace {
 /// A projected row shorter than this fraction of its tf-idf row is rounding noise.
 constexpr double kNoise = 1e-6;
 
-std::string hash_of(const Router::Parts& parts) {
+std::string hash_of(const TfidfRouter::Parts& parts) {
   StreamingHash hash;
   const auto add_words = [&](const std::vector<std::string>& words) {
     for (const std::string& word : words) {
@@ -43,9 +43,10 @@ std::string hash_of(const Router::Parts& parts) {
 
 }  // namespace
 
-Router::Router(Parts parts) {
+TfidfRouter::TfidfRouter(Parts parts, const Mixture& defaults) {
   auto data = std::make_unique<Data>();
   data->parts = std::move(parts);
+  data->defaults = defaults;
   for (size_t column = 0; column < data->parts.vocabulary.size(); ++column) {
     const std::string& term = data->parts.vocabulary[column];
     data->column_of.emplace(term, static_cast<int32_t>(column));
@@ -54,20 +55,22 @@ Router::Router(Parts parts) {
   data->content_hash = hash_of(data->parts);
   data_ = std::move(data);
 }
-Router::Router(Router&&) noexcept = default;
-Router::~Router() = default;
-const Router::Parts& Router::parts() const { return data_->parts; }
-const std::string& Router::content_hash() const { return data_->content_hash; }
+TfidfRouter::TfidfRouter(TfidfRouter&&) noexcept = default;
+TfidfRouter::~TfidfRouter() = default;
+const TfidfRouter::Parts& TfidfRouter::parts() const { return data_->parts; }
+int64_t TfidfRouter::clusters() const { return data_->parts.clusters; }
+const std::string& TfidfRouter::content_hash() const { return data_->content_hash; }
+const Mixture& TfidfRouter::defaults() const { return data_->defaults; }
 
-void TermSum::add(const Router::Data& data, std::string_view lowered) {
+void TermSum::add(const TfidfRouter::Data& data, std::string_view lowered) {
   for_each_token(lowered, [&](std::string_view token) {
     const auto found = data.column_of.find(token);
     if (found != data.column_of.end()) add_term(data, found->second);
   });
 }
 
-void TermSum::add_term(const Router::Data& data, int32_t column) {
-  const Router::Parts& parts = data.parts;
+void TermSum::add_term(const TfidfRouter::Data& data, int32_t column) {
+  const TfidfRouter::Parts& parts = data.parts;
   if (sum.empty()) sum.assign(static_cast<size_t>(parts.dimensions), 0.0);
   const auto idf = static_cast<double>(parts.idf[static_cast<size_t>(column)]);
   const float* row = parts.components.data() + column * parts.dimensions;
@@ -85,7 +88,7 @@ void TermSum::embedding(std::span<double> out) const {
   for (size_t d = 0; d < sum.size(); ++d) out[d] = sum[d] / length;
 }
 
-void Router::embed(std::string_view text, std::span<float> embedding) const {
+void TfidfRouter::embed(std::string_view text, std::span<float> embedding) const {
   CBTM_ASSERT(static_cast<int64_t>(embedding.size()) == dimensions(), "an embedding has the router's dimensions");
   TermSum terms;
   terms.add(*data_, lower_case(text));
@@ -97,7 +100,7 @@ void Router::embed(std::string_view text, std::span<float> embedding) const {
 namespace {
 
 template <typename Value>
-void distances(const Router::Parts& parts, std::span<const Value> embedding, std::span<double> out) {
+void distances(const TfidfRouter::Parts& parts, std::span<const Value> embedding, std::span<double> out) {
   for (int64_t cluster = 0; cluster < parts.clusters; ++cluster) {
     const float* centroid = parts.centroids.data() + cluster * parts.dimensions;
     double sum = 0;
@@ -112,38 +115,15 @@ void distances(const Router::Parts& parts, std::span<const Value> embedding, std
 
 }  // namespace
 
-void Router::squared_distances(std::span<const float> embedding, std::span<double> out) const {
+void TfidfRouter::squared_distances(std::span<const float> embedding, std::span<double> out) const {
   distances<float>(parts(), embedding, out);
 }
 
-void squared_distances_of(const Router::Parts& parts, std::span<const double> embedding, std::span<double> out) {
+void squared_distances_of(const TfidfRouter::Parts& parts, std::span<const double> embedding, std::span<double> out) {
   distances<double>(parts, embedding, out);
 }
 
-void routing_weights(std::span<const double> squared_distances, const RoutingOptions& options,
-                     std::span<const uint8_t> present, std::span<double> weights) {
-  CBTM_ASSERT(options.temperature > 0, "the command line checks the temperature");
-  std::vector<size_t> order;
-  for (size_t j = 0; j < squared_distances.size(); ++j)
-    if (present.empty() || present[j] != 0) order.push_back(j);
-  CBTM_ASSERT(!order.empty(), "some expert is present");
-  std::stable_sort(order.begin(), order.end(),
-                   [&](size_t a, size_t b) { return squared_distances[a] < squared_distances[b]; });
-  order.resize(std::min(order.size(), static_cast<size_t>(std::max<int64_t>(1, options.top_k))));
-  const auto power = [&](size_t j) { return std::pow(squared_distances[j], options.distance_power / 2); };
-  std::fill(weights.begin(), weights.end(), 0.0);
-  const double nearest = power(order.front());
-  double sum = 0;
-  for (const size_t j : order) {
-    // The difference first: at a small temperature the quotients overflow, and their difference is not a number. An
-    // infinite quotient of a difference is weight 0, as it should be.
-    const double farther = power(j) - nearest;
-    sum += weights[j] = farther > 0 ? std::exp(-farther / options.temperature) : 1;
-  }
-  for (const size_t j : order) weights[j] /= sum;
-}
-
-Router Router::load(const std::filesystem::path& directory) {
+TfidfRouter TfidfRouter::load(const std::filesystem::path& directory) {
   recover_directory(directory);
   const std::filesystem::path json_path = directory / "router.json";
   const std::string shown = json_path.string();
@@ -166,20 +146,21 @@ Router Router::load(const std::filesystem::path& directory) {
   };
   const auto words = [&](const char* name) { return words_of(json[name], name); };
   Parts parts;
+  Mixture defaults;
   parts.dimensions = positive("dimensions");
   parts.clusters = positive("clusters");
-  if (json.contains("kind") && json["kind"] != "tfidf-svd")
-    fail("{}: kind is {}, but only tfidf-svd is understood", shown, json["kind"].dump());
+  if (json.contains("kind") && json["kind"] != kKind)
+    fail("{}: kind is {}, but only {} is understood", shown, json["kind"].dump(), kKind);
   if (!json.contains("vocabulary")) fail("{}: vocabulary is missing", shown);
   parts.vocabulary = words("vocabulary");
   if (json.contains("temperature")) {
     if (!json["temperature"].is_number() || json["temperature"].get<double>() <= 0)
       fail("{}: temperature must be a positive number", shown);
-    parts.temperature = json["temperature"];
+    defaults.temperature = json["temperature"];
   }
   if (json.contains("distance_power")) {
     if (json["distance_power"] != 2 && json["distance_power"] != 4) fail("{}: distance_power must be 2 or 4", shown);
-    parts.distance_power = json["distance_power"];
+    defaults.distance_power = json["distance_power"];
   }
   // The words themselves, or the name of the list.
   if (json.contains("stop_words") && json["stop_words"].is_string()) {
@@ -211,22 +192,22 @@ Router Router::load(const std::filesystem::path& directory) {
   parts.idf = read("idf", {terms});
   parts.components = read("components", {terms, parts.dimensions});
   parts.centroids = read("centroids", {parts.clusters, parts.dimensions});
-  Router router(std::move(parts));
+  TfidfRouter router(std::move(parts), defaults);
   if (json.contains("content_hash") && json["content_hash"] != router.content_hash())
     fail("{}: content_hash does not match the router's contents; the files are damaged or were mixed up", shown);
   return router;
 }
 
-void Router::save(const std::filesystem::path& directory) const {
+void TfidfRouter::save(const std::filesystem::path& directory, const Mixture& defaults) const {
   const Parts& p = parts();
   AtomicDirectory output(directory);
   Json json = p.extra;
-  json["kind"] = "tfidf-svd";
+  json["kind"] = kKind;
   json["format"] = 1;
   json["dimensions"] = p.dimensions;
   json["clusters"] = p.clusters;
-  json["temperature"] = p.temperature;
-  json["distance_power"] = p.distance_power;
+  json["temperature"] = defaults.temperature;
+  json["distance_power"] = defaults.distance_power;
   json["stop_words"] = p.stop_words;
   json["top_terms"] = p.top_terms;
   json["unicode"] = kWordTablesUnicode;
