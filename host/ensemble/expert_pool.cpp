@@ -7,14 +7,14 @@ namespace cbtm {
 ExpertPool::ExpertPool(Device& device, const ExpertSet& experts, int64_t memory_bytes)
     : device_(device),
       experts_(experts),
-      group_(std::make_shared<ModelGroup>(device, memory_bytes, static_cast<int64_t>(experts.experts().size()))),
+      memory_(std::make_shared<ModelMemory>(device, memory_bytes, static_cast<int64_t>(experts.experts().size()))),
       models_(static_cast<size_t>(experts.router().clusters())) {
   model(experts.experts().front().cluster);  // too little memory is said now
 }
 
 InferenceModel& ExpertPool::model(int64_t cluster) {
   std::unique_ptr<InferenceModel>& place = models_[static_cast<size_t>(cluster)];
-  if (place == nullptr) place = experts_.load(device_, cluster, group_);
+  if (place == nullptr) place = experts_.load(device_, cluster, memory_);
   return *place;
 }
 

@@ -169,8 +169,8 @@ const Expert& ExpertSet::expert_of(int64_t cluster) const {
 }
 
 std::unique_ptr<InferenceModel> ExpertSet::load(Device& device, int64_t cluster,
-                                                std::shared_ptr<ModelGroup> group) const {
-  return InferenceModel::load(device, expert_of(cluster).directory, weights_, std::move(group));
+                                                std::shared_ptr<ModelMemory> memory) const {
+  return InferenceModel::load(device, expert_of(cluster).directory, weights_, std::move(memory));
 }
 
 std::vector<float> average_parameters(const ExpertSet& experts, const std::vector<double>& weights) {

@@ -7,7 +7,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/device/model_operators.h"
-#include "cbtm/model/model_group.h"
+#include "cbtm/model/model_memory.h"
 #include "model/kv_pages.h"
 #include "model/model_weights.h"
 #include "model/weight_image.h"
@@ -21,7 +21,7 @@ constexpr int64_t kRowsAtOnce = 4096;
 class OptInference : public InferenceModel, private WeightSource {
  public:
   OptInference(Device& device, const std::filesystem::path& directory, WeightFormat weights,
-               std::shared_ptr<ModelGroup> group)
+               std::shared_ptr<ModelMemory> memory)
       : device_(device),
         operators_(device.model_operators()),
         checkpoint_(OptCheckpoint::open(directory)),
@@ -30,10 +30,11 @@ class OptInference : public InferenceModel, private WeightSource {
         name_(directory.string()),
         image_(config_, layout_, weights),
         dtype_(weights != WeightFormat::f32 && device.computes_in(DType::bf16) ? DType::bf16 : DType::f32),
-        group_(std::move(group)),
+        memory_(std::move(memory)),
         own_pages_(device, config_.num_hidden_layers, config_.hidden_size, dtype_),
-        pages_(group_ != nullptr ? group_->pages(config_.num_hidden_layers, config_.hidden_size, dtype_) : own_pages_),
-        scratch_(group_ != nullptr ? group_->scratch() : own_scratch_) {
+        pages_(memory_ != nullptr ? memory_->caches.pages(config_.num_hidden_layers, config_.hidden_size, dtype_)
+                                  : own_pages_),
+        scratch_(memory_ != nullptr ? memory_->scratch : own_scratch_) {
     activation_ = config_.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu;
     const int64_t vector_count = layout_.flat_size() - layout_.matrix_flat_size();
     vectors_ = device_.allocate(vector_count * 4, "biases and norms");
@@ -41,8 +42,8 @@ class OptInference : public InferenceModel, private WeightSource {
     checkpoint_->read_vectors(vectors.data());
     device_.copy_to_device(vectors_.data(), vectors.data(), vector_count * 4);
     weight_bytes_ = image_.bytes() + vector_count * 4;
-    if (group_ != nullptr) {
-      number_ = group_->add(*this, vector_count * 4);
+    if (memory_ != nullptr) {
+      number_ = memory_->weights.add(*this, vector_count * 4);
       checkpoint_.reset();
       return;
     }
@@ -66,19 +67,19 @@ class OptInference : public InferenceModel, private WeightSource {
   OptInference(const OptInference&) = delete;
   OptInference& operator=(const OptInference&) = delete;
   ~OptInference() override {
-    if (group_ != nullptr) group_->remove(number_);
+    if (memory_ != nullptr) memory_->weights.remove(number_);
   }
 
-  /// The group says anew where the matrices are whenever they are used.
+  /// The shared memory says anew where the matrices are whenever they are used.
   void need_now() override {
-    if (group_ == nullptr) return;
-    void* matrices = group_->weights(number_);
+    if (memory_ == nullptr) return;
+    void* matrices = memory_->weights.weights(number_);
     if (matrices == bound_) return;
     tensors_.emplace(image_.tensors(matrices, vectors_.data()));
     bound_ = matrices;
   }
   void need_next() override {
-    if (group_ != nullptr) group_->prefetch(number_);
+    if (memory_ != nullptr) memory_->weights.prefetch(number_);
   }
 
   const OptConfig& config() const override { return config_; }
@@ -156,7 +157,7 @@ class OptInference : public InferenceModel, private WeightSource {
          config_.vocab_size);
   }
 
-  // Of a model in a group the matrices are the image.
+  // Of a model in shared memory the matrices are the image.
   const std::string& name() const override { return name_; }
   int64_t image_bytes() const override { return image_.bytes(); }
   void read_image(void* image) override { image_.write(opened(), image); }
@@ -381,9 +382,9 @@ class OptInference : public InferenceModel, private WeightSource {
   ParameterLayout layout_;
   std::string name_;
   WeightImage image_;
-  DType dtype_;                        ///< of activations and cache: narrow with narrow weights, if the device can
-  std::shared_ptr<ModelGroup> group_;  ///< or null: then all that follows is its own
-  int64_t number_ = 0;                 ///< in the group
+  DType dtype_;                          ///< of activations and cache: narrow with narrow weights, if the device can
+  std::shared_ptr<ModelMemory> memory_;  ///< or null: then all that follows is its own
+  int64_t number_ = 0;                   ///< in the shared memory
   KeyValuePages own_pages_;
   KeyValuePages& pages_;
   ModelScratch own_scratch_;
@@ -407,8 +408,8 @@ void InferenceModel::extend(std::span<const int64_t> handles, const PackedTokens
 }
 
 std::unique_ptr<InferenceModel> InferenceModel::load(Device& device, const std::filesystem::path& directory,
-                                                     WeightFormat weights, std::shared_ptr<ModelGroup> group) {
-  return std::make_unique<OptInference>(device, directory, weights, std::move(group));
+                                                     WeightFormat weights, std::shared_ptr<ModelMemory> memory) {
+  return std::make_unique<OptInference>(device, directory, weights, std::move(memory));
 }
 
 }  // namespace cbtm

@@ -28,7 +28,7 @@ inline std::vector<std::vector<double>> evaluate_golden(Device& device, const Ex
 struct GoldenGeneration {
   std::vector<std::vector<int32_t>> ids;
   std::vector<float> scores;  ///< of the token after all of it
-  ModelGroupStatistics statistics;
+  ModelMemoryStatistics statistics;
 };
 
 inline GoldenGeneration generate_golden(Device& device, const ExpertSet& experts, int64_t memory, bool greedy,

@@ -6,16 +6,16 @@
 #include <vector>
 
 #include "cbtm/ensemble/expert_set.h"
-#include "cbtm/model/model_group.h"
+#include "cbtm/model/model_memory.h"
 
 namespace cbtm {
 
 /// The experts of a set on one device. An expert is loaded when it is first used. Weights and key-value caches take at
 /// most a given amount of the device's memory. If not all experts fit, their weights come and go
-/// (cbtm/model/model_group.h).
+/// (cbtm/model/weight_streamer.h).
 class ExpertPool {
  public:
-  /// `memory_bytes` is as in ModelGroup. Throws Error if one expert does not fit. The set must outlive the pool.
+  /// `memory_bytes` is as in ModelMemory. Throws Error if one expert does not fit. The set must outlive the pool.
   ExpertPool(Device& device, const ExpertSet& experts, int64_t memory_bytes);
 
   Device& device() { return device_; }
@@ -27,13 +27,13 @@ class ExpertPool {
   /// on the device.
   void for_each(const std::vector<int64_t>& clusters, const std::function<void(int64_t, InferenceModel&)>& use);
 
-  void set_reclaim(std::function<bool()> reclaim) { group_->set_reclaim(std::move(reclaim)); }
-  const ModelGroupStatistics& statistics() const { return group_->statistics(); }
+  void set_reclaim(std::function<bool()> reclaim) { memory_->caches.set_reclaim(std::move(reclaim)); }
+  ModelMemoryStatistics statistics() const { return memory_->statistics(); }
 
  private:
   Device& device_;
   const ExpertSet& experts_;
-  std::shared_ptr<ModelGroup> group_;
+  std::shared_ptr<ModelMemory> memory_;
   std::vector<std::unique_ptr<InferenceModel>> models_;  ///< by cluster
   bool backwards_ = false;
 };

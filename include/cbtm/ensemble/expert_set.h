@@ -48,9 +48,9 @@ class ExpertSet {
   int64_t trained_length() const { return trained_length_; }
   /// One entry per cluster: 1 if its expert is there.
   const std::vector<uint8_t>& present() const { return present_; }
-  /// Loads the expert of a cluster that is present. Its file is memory-mapped if possible, or it joins `group`.
+  /// Loads the expert of a cluster that is present. Its file is memory-mapped if possible, or it joins `memory`.
   std::unique_ptr<InferenceModel> load(Device& device, int64_t cluster,
-                                       std::shared_ptr<ModelGroup> group = nullptr) const;
+                                       std::shared_ptr<ModelMemory> memory = nullptr) const;
   const Expert& expert_of(int64_t cluster) const;
 
  private:

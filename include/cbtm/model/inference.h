@@ -21,24 +21,25 @@ struct PackedTokens {
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }
 };
 
-class ModelGroup;
+struct ModelMemory;
 
 /// One model ready to run forward: weights on the device (mapped from the file where the file allows it).
 /// Not thread-safe. Ids outside the vocabulary, and sequences longer than max_position_embeddings, are Errors.
 class InferenceModel {
  public:
-  /// Loads a checkpoint directory; int8 and int4 weights are made from it while it is read. A model of a group
-  /// (cbtm/model/model_group.h) shares its memory with the others; its weights come when they are first used.
+  /// Loads a checkpoint directory; int8 and int4 weights are made from it while it is read. A model in shared
+  /// memory (cbtm/model/model_memory.h) takes turns with the others; its weights come when they are first used.
   static std::unique_ptr<InferenceModel> load(Device& device, const std::filesystem::path& directory,
                                               WeightFormat weights = WeightFormat::f32,
-                                              std::shared_ptr<ModelGroup> group = nullptr);
+                                              std::shared_ptr<ModelMemory> memory = nullptr);
   virtual ~InferenceModel() = default;
 
   virtual const OptConfig& config() const = 0;
   /// Bytes of memory the weights take (mapped ones included).
   virtual int64_t weight_bytes() const = 0;
-  // Of a model in a group: its weights are needed now (said or not), or after those of the one that is needed now, so
-  // that the group starts bringing them to the device while that one computes.
+  // For a model in shared memory. need_now(): its weights are needed now (calling it is optional). need_next(): they
+  // are needed after those of the model that is needed now, so that their way to the device can start while it
+  // computes.
   virtual void need_now() = 0;
   virtual void need_next() = 0;
 

@@ -1,4 +1,4 @@
-#include "cbtm/model/model_group.h"
+#include "cbtm/model/weight_streamer.h"
 
 #include <algorithm>
 #include <new>
@@ -7,7 +7,6 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
-#include "model/kv_pages.h"
 
 namespace cbtm {
 
@@ -22,7 +21,7 @@ std::shared_ptr<void> ordinary_memory(int64_t bytes) {
 
 /// Room for one image. `reading`, where a file is read first, is ready when the copy has been started (or could not
 /// be); it gives the image, if that is to be kept. `arriving`: operators have not been told yet to wait for the copy.
-struct ModelGroup::Slot {
+struct WeightStreamer::Slot {
   DeviceBuffer buffer;
   void* image = nullptr;  ///< in `buffer`, or in a mapped file
   int64_t bytes = 0;      ///< that count
@@ -33,13 +32,14 @@ struct ModelGroup::Slot {
   bool arriving = false;
 };
 
-ModelGroup::ModelGroup(Device& device, int64_t memory_bytes, int64_t model_count)
-    : device_(device), uploads_(device.uploads()), memory_bytes_(memory_bytes), model_count_(model_count) {
-  CBTM_ASSERT(memory_bytes > 0, "who makes a group knows its bound");
+WeightStreamer::WeightStreamer(Device& device, MemoryBudget& budget, int64_t model_count)
+    : device_(device), uploads_(device.uploads()), budget_(budget), model_count_(model_count) {
+  CBTM_ASSERT(budget.bytes() > 0, "who makes a budget knows its bound");
+  budget_.add_holder([this] { return bytes(); });
 }
 
 // Copies read pinned memory and write slots, so they end before those are freed.
-ModelGroup::~ModelGroup() {
+WeightStreamer::~WeightStreamer() {
   if (last_read_.valid()) last_read_.wait();
   if (uploads_ == nullptr) return;
   try {
@@ -49,31 +49,31 @@ ModelGroup::~ModelGroup() {
   }
 }
 
-int64_t ModelGroup::add(WeightSource& source, int64_t resident_bytes) {
+int64_t WeightStreamer::add(WeightSource& source, int64_t resident_bytes) {
   if (!planned_) plan(source, resident_bytes);
   models_.push_back({.source = &source, .resident_bytes = resident_bytes, .host_image = nullptr});
-  count_bytes();
+  budget_.note();
   return static_cast<int64_t>(models_.size()) - 1;
 }
 
 /// All models are taken to be as large as the first.
-void ModelGroup::plan(const WeightSource& source, int64_t resident_bytes) {
+void WeightStreamer::plan(const WeightSource& source, int64_t resident_bytes) {
   planned_ = true;
   image_bytes_ = source.image_bytes();
-  const int64_t left = std::max<int64_t>(0, memory_bytes_ - model_count_ * resident_bytes);
+  const int64_t left = std::max<int64_t>(0, budget_.bytes() - model_count_ * resident_bytes);
   const int64_t fitting = left / image_bytes_;
   if (fitting == 0)
     fail(
         "{}: its weights take {}, but weights and caches may take no more than {}; raise --memory, or use a smaller "
         "type "
         "of --weights",
-        source.name(), format_bytes(image_bytes_ + model_count_ * resident_bytes), format_bytes(memory_bytes_));
+        source.name(), format_bytes(image_bytes_ + model_count_ * resident_bytes), format_bytes(budget_.bytes()));
   if (fitting < model_count_)
     start_streaming(fmt::format("{} of {} models fit in {}, {} each", fitting, model_count_,
-                                format_bytes(memory_bytes_), format_bytes(image_bytes_)));
+                                format_bytes(budget_.bytes()), format_bytes(image_bytes_)));
 }
 
-void ModelGroup::start_streaming(const std::string& why) {
+void WeightStreamer::start_streaming(const std::string& why) {
   streamed_ = true;
   if (uploads_ == nullptr) {
     say(why + ": they take turns in memory");
@@ -89,26 +89,26 @@ void ModelGroup::start_streaming(const std::string& why) {
 }
 
 /// Before a slot is taken from a model.
-void ModelGroup::give_way() {
+void WeightStreamer::give_way() {
   if (!streamed_) start_streaming("weights of all models no longer fit beside the key-value caches");
 }
 
-void ModelGroup::remove(int64_t model) {
+void WeightStreamer::remove(int64_t model) {
   if (Slot* slot = slot_of(model)) {
     if (slot == current_) leave_current();
     empty(*slot);
   }
   models_[static_cast<size_t>(model)] = {};
-  count_bytes();
+  budget_.note();
 }
 
-ModelGroup::Slot* ModelGroup::slot_of(int64_t model) {
+WeightStreamer::Slot* WeightStreamer::slot_of(int64_t model) {
   for (const std::unique_ptr<Slot>& slot : slots_)
     if (slot->model == model) return slot.get();
   return nullptr;
 }
 
-void* ModelGroup::weights(int64_t model) {
+void* WeightStreamer::weights(int64_t model) {
   if (current_ != nullptr && current_->model == model) return current_->image;
   leave_current();
   Slot* slot = slot_of(model);
@@ -124,7 +124,7 @@ void* ModelGroup::weights(int64_t model) {
   return slot->image;
 }
 
-void ModelGroup::prefetch(int64_t model) {
+void WeightStreamer::prefetch(int64_t model) {
   if (uploads_ == nullptr || !streamed_ || slot_of(model) != nullptr) return;
   Slot* slot = claim(models_[static_cast<size_t>(model)].source->image_bytes(), /*for_now=*/false);
   if (slot == nullptr) return;
@@ -133,13 +133,13 @@ void ModelGroup::prefetch(int64_t model) {
 }
 
 /// What operators have read of the current model's weights may be written over once they are done.
-void ModelGroup::leave_current() {
+void WeightStreamer::leave_current() {
   if (current_ != nullptr && current_->upload != nullptr) current_->upload->release();
   current_ = nullptr;
 }
 
 /// Of the slots whose model is not the current one; null if there is none.
-ModelGroup::Slot* ModelGroup::least_recently_used() {
+WeightStreamer::Slot* WeightStreamer::least_recently_used() {
   Slot* found = nullptr;
   for (const std::unique_ptr<Slot>& slot : slots_)
     if (slot.get() != current_ && (found == nullptr || slot->last_used < found->last_used)) found = slot.get();
@@ -147,10 +147,10 @@ ModelGroup::Slot* ModelGroup::least_recently_used() {
 }
 
 /// An empty slot of so many bytes. If not `for_now`, null where that takes a slot in use.
-ModelGroup::Slot* ModelGroup::claim(int64_t bytes, bool for_now) {
+WeightStreamer::Slot* WeightStreamer::claim(int64_t bytes, bool for_now) {
   for (const std::unique_ptr<Slot>& slot : slots_)
     if (slot->model < 0 && slot->bytes >= bytes) return slot.get();
-  while (used_bytes() + bytes > memory_bytes_) {
+  while (!budget_.fits(bytes)) {
     Slot* slot = least_recently_used();
     if (slot == nullptr) {
       if (!for_now) return nullptr;
@@ -158,7 +158,7 @@ ModelGroup::Slot* ModelGroup::claim(int64_t bytes, bool for_now) {
           "weights of {} do not fit beside caches and other weights of {}: they may take {}; raise --memory, or ask "
           "for "
           "fewer or shorter texts at once",
-          format_bytes(bytes), format_bytes(used_bytes()), format_bytes(memory_bytes_));
+          format_bytes(bytes), format_bytes(budget_.used_bytes()), format_bytes(budget_.bytes()));
     }
     give_way();
     if (!empty(*slot)) continue;
@@ -169,10 +169,10 @@ ModelGroup::Slot* ModelGroup::claim(int64_t bytes, bool for_now) {
   return slots_.back().get();
 }
 
-void ModelGroup::fill(Slot& slot, int64_t number) {
+void WeightStreamer::fill(Slot& slot, int64_t number) {
   Model& model = models_[static_cast<size_t>(number)];
   slot.model = number;
-  ++statistics_.loads;
+  ++loads_;
   try {
     if (slot.image == nullptr) {
       if (uploads_ != nullptr) slot.upload = uploads_->make_upload();
@@ -183,7 +183,7 @@ void ModelGroup::fill(Slot& slot, int64_t number) {
         slot.buffer = device_.allocate(slot.bytes, model.source->name() + ": weights");
         slot.image = slot.buffer.data();
       }
-      count_bytes();
+      budget_.note();
     }
     if (streamed_ && uploads_ != nullptr)
       fill_beside(slot, model);
@@ -197,8 +197,8 @@ void ModelGroup::fill(Slot& slot, int64_t number) {
   }
 }
 
-void ModelGroup::fill_now(Slot& slot, WeightSource& source) {
-  ++statistics_.file_reads;
+void WeightStreamer::fill_now(Slot& slot, WeightSource& source) {
+  ++file_reads_;
   if (slot.buffer.data() == nullptr) return;  // mapped
   const int64_t bytes = source.image_bytes();
   if (device_.use_host_memory(slot.image) != nullptr) {
@@ -214,14 +214,14 @@ void ModelGroup::fill_now(Slot& slot, WeightSource& source) {
 }
 
 /// From pinned memory if the image is there, else by a thread that reads it into pinned memory first.
-void ModelGroup::fill_beside(Slot& slot, Model& model) {
+void WeightStreamer::fill_beside(Slot& slot, Model& model) {
   slot.arriving = true;
   const int64_t bytes = model.source->image_bytes();
   if (model.host_image != nullptr) {
     slot.upload->start(slot.image, model.host_image.get(), bytes);
     return;
   }
-  ++statistics_.file_reads;
+  ++file_reads_;
   const bool keep = kept_ < kept_max_;
   if (keep) ++kept_;
   const auto read = [this, &upload = *slot.upload, destination = slot.image, &source = *model.source, bytes, keep,
@@ -253,7 +253,7 @@ void ModelGroup::fill_beside(Slot& slot, Model& model) {
 }
 
 /// Waits until the copy into the slot has been started.
-void ModelGroup::settle(Slot& slot) {
+void WeightStreamer::settle(Slot& slot) {
   if (!slot.reading.valid()) return;
   const Reading reading = std::exchange(slot.reading, {});
   try {
@@ -266,7 +266,7 @@ void ModelGroup::settle(Slot& slot) {
 }
 
 /// True if the slot is still there: where it is part of a mapped file it goes with the model.
-bool ModelGroup::empty(Slot& slot) {
+bool WeightStreamer::empty(Slot& slot) {
   if (slot.model < 0) return true;
   settle(slot);
   slot.arriving = false;  // a copy that nobody waited for is before the next one on the same stream
@@ -278,51 +278,26 @@ bool ModelGroup::empty(Slot& slot) {
 }
 
 /// Frees an empty slot.
-void ModelGroup::drop(Slot& slot) {
+void WeightStreamer::drop(Slot& slot) {
   if (slot.upload != nullptr) uploads_->synchronize();
   std::erase_if(slots_, [&](const std::unique_ptr<Slot>& one) { return one.get() == &slot; });
-  count_bytes();
+  budget_.note();
 }
 
-KeyValuePages& ModelGroup::pages(int64_t layers, int64_t width, DType dtype) {
-  std::unique_ptr<KeyValuePages>& place = pages_[{layers, width, dtype}];
-  if (place == nullptr)
-    place = std::make_unique<KeyValuePages>(device_, layers, width, dtype,
-                                            [this](int64_t bytes) { return room_for_caches(bytes); });
-  return *place;
+void WeightStreamer::make_room(int64_t bytes, int64_t models_left) {
+  while (!budget_.fits(bytes) && static_cast<int64_t>(slots_.size()) > models_left) {
+    Slot* slot = least_recently_used();
+    if (slot == nullptr) return;
+    give_way();
+    if (empty(*slot)) drop(*slot);
+  }
 }
 
-/// Caches come before weights, which may be streamed: at first all but two slots, then caches that are not needed now,
-/// then all but the current slot give way.
-CacheRoom ModelGroup::room_for_caches(int64_t bytes) {
-  const auto fits = [&] { return used_bytes() + bytes <= memory_bytes_; };
-  const auto leave_slots = [&](size_t slots_left) {
-    while (!fits() && slots_.size() > slots_left) {
-      Slot* slot = least_recently_used();
-      if (slot == nullptr) return;
-      give_way();
-      if (empty(*slot)) drop(*slot);
-    }
-  };
-  leave_slots(2);
-  if (!fits() && reclaim_ && reclaim_()) return CacheRoom::freed;
-  leave_slots(1);
-  if (!fits()) return CacheRoom::refused;
-  statistics_.bytes_max = std::max(statistics_.bytes_max, used_bytes() + bytes);
-  return CacheRoom::granted;
-}
-
-int64_t ModelGroup::used_bytes() const {
-  int64_t bytes = 0;
-  for (const std::unique_ptr<Slot>& slot : slots_) bytes += slot->bytes;
-  for (const Model& model : models_) bytes += model.resident_bytes;
-  for (const auto& [shape, pages] : pages_) bytes += pages->bytes();
-  return bytes;
-}
-
-void ModelGroup::count_bytes() {
-  statistics_.bytes = used_bytes();
-  statistics_.bytes_max = std::max(statistics_.bytes_max, statistics_.bytes);
+int64_t WeightStreamer::bytes() const {
+  int64_t sum = 0;
+  for (const std::unique_ptr<Slot>& slot : slots_) sum += slot->bytes;
+  for (const Model& model : models_) sum += model.resident_bytes;
+  return sum;
 }
 
 }  // namespace cbtm

@@ -1,21 +1,16 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <future>
-#include <map>
 #include <memory>
 #include <string>
-#include <tuple>
 #include <vector>
 
 #include "cbtm/device/device.h"
 #include "cbtm/device/upload.h"
+#include "cbtm/model/memory_budget.h"
 
 namespace cbtm {
-
-class KeyValuePages;
-enum class CacheRoom : uint8_t;
 
 /// Weights of a model as one run of bytes, its image, which goes to the device whole.
 class WeightSource {
@@ -30,48 +25,34 @@ class WeightSource {
   virtual void unmap_image() = 0;
 };
 
-/// Memory that operators of all models of a group use in turn.
-struct ModelScratch {
-  DeviceBuffer activations, narrow, losses, last_rows, block_table;
-};
-
-struct ModelGroupStatistics {
-  int64_t loads = 0;       ///< times that weights were brought to the device
-  int64_t file_reads = 0;  ///< of those, from a file
-  int64_t bytes = 0;       ///< weights and caches now
-  int64_t bytes_max = 0;
-};
-
-/// Models of one device, used by turns, whose weights and key-value caches take at most `memory_bytes` of it. Weights
-/// lie in slots; when there is no room for another slot the model longest out of use gives up its own. Where the device
-/// has an UploadStream, the weights of the next model are copied while another computes, and those that have been on
-/// the device stay in pinned memory of the host as far as half of what is free there holds them, so that a return reads
-/// no file. What that comes to is said once on stderr. Throws Error if not even one model's weights fit.
-class ModelGroup {
+/// The weights of models that share a budget. Each model's weights lie in a slot; when there is no room for another
+/// slot the model longest out of use gives up its own. Where the device has an UploadStream, the weights of the next
+/// model are copied while another computes, and those that have been on the device stay in pinned memory of the host as
+/// far as half of what is free there holds them, so that a return reads no file. How that turns out is said once on
+/// stderr.
+class WeightStreamer {
  public:
-  /// `model_count`: models that will be added; `memory_bytes` must be positive.
-  ModelGroup(Device& device, int64_t memory_bytes, int64_t model_count);
-  ~ModelGroup();
-  ModelGroup(const ModelGroup&) = delete;
-  ModelGroup& operator=(const ModelGroup&) = delete;
+  /// `model_count`: models that will be added.
+  WeightStreamer(Device& device, MemoryBudget& budget, int64_t model_count);
+  ~WeightStreamer();
+  WeightStreamer(const WeightStreamer&) = delete;
+  WeightStreamer& operator=(const WeightStreamer&) = delete;
 
-  // For the models.
-  /// `resident_bytes`: of its weights outside of the image, which stay. The source lives until remove().
+  /// Returns the model's number. `resident_bytes`: its weights outside of the image, which stay. The source lives until
+  /// remove(). Throws Error if not even one model's weights fit.
   int64_t add(WeightSource& source, int64_t resident_bytes);
   void remove(int64_t model);
   /// The image on the device, for the operators called from now on until another model's weights are asked for.
   void* weights(int64_t model);
   /// Starts bringing the image there, if that can go on beside the operators and takes no slot in use.
   void prefetch(int64_t model);
-  /// The one cache of all models of this shape.
-  KeyValuePages& pages(int64_t layers, int64_t width, DType dtype);
-  ModelScratch& scratch() { return scratch_; }
+  /// Drops weights of models, the longest unused first and never those in use, until `bytes` more fit the budget or
+  /// only `models_left` models have theirs on the device.
+  void make_room(int64_t bytes, int64_t models_left);
 
-  // For whoever uses the models.
-  /// Called when caches can grow no further: closes sequences that are not needed now (if they are later, their models
-  /// read them again), and says whether there were any.
-  void set_reclaim(std::function<bool()> reclaim) { reclaim_ = std::move(reclaim); }
-  const ModelGroupStatistics& statistics() const { return statistics_; }
+  int64_t bytes() const;                              ///< on the device now
+  int64_t loads() const { return loads_; }            ///< times that weights were brought to the device
+  int64_t file_reads() const { return file_reads_; }  ///< of those, from a file
 
  private:
   struct Slot;
@@ -95,13 +76,10 @@ class ModelGroup {
   bool empty(Slot& slot);
   void drop(Slot& slot);
   void leave_current();
-  CacheRoom room_for_caches(int64_t bytes);
-  int64_t used_bytes() const;
-  void count_bytes();
 
   Device& device_;
   UploadStream* uploads_;
-  int64_t memory_bytes_;
+  MemoryBudget& budget_;
   int64_t model_count_;
   bool planned_ = false;
   bool streamed_ = false;    ///< not all fit
@@ -115,10 +93,8 @@ class ModelGroup {
   std::shared_ptr<void> staging_;  ///< pinned: the way of the images that are not kept
   int64_t staging_bytes_ = 0;
   Reading last_read_;  ///< reads of files follow one another
-  ModelScratch scratch_;
-  std::map<std::tuple<int64_t, int64_t, DType>, std::unique_ptr<KeyValuePages>> pages_;
-  std::function<bool()> reclaim_;
-  ModelGroupStatistics statistics_;
+  int64_t loads_ = 0;
+  int64_t file_reads_ = 0;
 };
 
 }  // namespace cbtm
