@@ -5,6 +5,7 @@
 #include "attention/attention_cached.h"
 #include "device_context.h"
 #include "embedding.h"
+#include "gather.h"
 #include "layernorm.h"
 #include "linear.h"
 #include "matmul.h"
@@ -22,6 +23,11 @@ void CudaModelOperators::embedding_forward(const EmbeddingForward& a) {
 void CudaModelOperators::embedding_backward(const EmbeddingBackward& a) {
   const OperatorRange range("embedding_backward");
   cuda::embedding_backward(context_, a);
+}
+
+void CudaModelOperators::gather_rows(const GatherRows& a) {
+  const OperatorRange range("gather_rows");
+  cuda::gather_rows(context_, a);
 }
 
 void CudaModelOperators::residual_layernorm_forward(const ResidualLayerNormForward& a) {

@@ -12,6 +12,7 @@ class CudaModelOperators final : public ModelOperators {
 
   void embedding_forward(const EmbeddingForward& a) override;
   void embedding_backward(const EmbeddingBackward& a) override;
+  void gather_rows(const GatherRows& a) override;
   void residual_layernorm_forward(const ResidualLayerNormForward& a) override;
   void residual_layernorm_backward(const ResidualLayerNormBackward& a) override;
   void linear_forward(const LinearForward& a) override;

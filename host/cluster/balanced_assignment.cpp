@@ -103,11 +103,7 @@ class PricedAssignment {
     const auto count = static_cast<int64_t>(points.size());
     const DeviceMatrix ids = DeviceMatrix::reading<int32_t>(device_, points, 1, kPurpose);
     const DeviceMatrix rows(device_, DType::f32, count, costs_.columns, kPurpose);
-    device_.model_operators().embedding_forward({.ids = ids.view(),  // a lookup of rows, which is what is wanted
-                                                 .token_table = costs_,
-                                                 .positions = {},
-                                                 .position_table = {},
-                                                 .out = rows.view()});
+    device_.model_operators().gather_rows({.source = costs_, .rows = ids.view(), .out = rows.view()});
     return rows.to_host<float>();
   }
 

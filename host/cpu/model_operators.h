@@ -15,6 +15,7 @@ class CpuModelOperators : public ModelOperators {
 
   void embedding_forward(const EmbeddingForward& arguments) override;
   void embedding_backward(const EmbeddingBackward& arguments) override;
+  void gather_rows(const GatherRows& arguments) override;
   void residual_layernorm_forward(const ResidualLayerNormForward& arguments) override;
   void residual_layernorm_backward(const ResidualLayerNormBackward& arguments) override;
   void linear_forward(const LinearForward& arguments) override;

@@ -17,6 +17,13 @@ struct EmbeddingForward {
   ConstTensorView token_table_scales = {};
 };
 
+/// out[r] = source[rows[r]], the same bits, of any type.
+struct GatherRows {
+  ConstTensorView source;  ///< [n, width]
+  ConstTensorView rows;    ///< int32 [1, count], each in [0, n): checked by the caller on the host
+  TensorView out;          ///< [count, width] of source's type
+};
+
 /// Adds out_gradient[r] to token_table_gradient[ids[r]] and position_table_gradient[positions[r]], in a fixed order.
 struct EmbeddingBackward {
   ConstTensorView ids;

@@ -27,6 +27,7 @@ class ModelOperators {
 
   virtual void embedding_forward(const EmbeddingForward& arguments) = 0;
   virtual void embedding_backward(const EmbeddingBackward& arguments) = 0;
+  virtual void gather_rows(const GatherRows& arguments) = 0;
   virtual void residual_layernorm_forward(const ResidualLayerNormForward& arguments) = 0;
   virtual void residual_layernorm_backward(const ResidualLayerNormBackward& arguments) = 0;
   virtual void linear_forward(const LinearForward& arguments) = 0;
