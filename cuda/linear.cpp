@@ -35,17 +35,25 @@ void zero(Context& context, TensorView vector) {
 
 }  // namespace
 
+int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) {
+  switch (activation) {
+    case Activation::none: return 0;
+    case Activation::relu: return relu_mask_columns(columns);
+    case Activation::gelu: return columns * dtype_bytes(dtype);
+  }
+  return 0;
+}
+
 // output = activation(input weightᵀ + bias): one product with bias, ReLU and its mask in the epilogue; a GELU (the
 // error function's, which cuBLASLt does not have) is a kernel after it. Weights narrower than the input are widened
 // first, a bias of another type than the output is converted first: that is for checking; training and inference hold
 // them alike.
 void linear_forward(Context& context, const LinearForward& arguments) {
-  const auto& [input, weight, bias, activation, output, pre_activation, mask, scales] = arguments;
+  const auto& [input, weight, bias, activation, output, saved, scales] = arguments;
   CBTM_ASSERT(output.columns == weight.rows && output.rows == input.rows, "shapes of a linear layer agree");
   CBTM_ASSERT(arguments.weights_fit(), "weights fit the input, and their scales");
   if (input.rows == 0) return;
-  if (!mask && !pre_activation && decode_linear_applies(arguments, context.compute_capability))
-    return decode_linear(context, arguments);
+  if (!saved && decode_linear_applies(arguments, context.compute_capability)) return decode_linear(context, arguments);
   const bool widen = weight.dtype != input.dtype;
   const bool convert_bias = bias && bias.dtype != output.dtype;
   Scratch scratch(context, (widen ? Scratch::bytes_of(input.dtype, weight.rows, input.columns) : 0) +
@@ -54,7 +62,7 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   product.a = input;
   product.b = weight;
   product.transpose_b = true;
-  product.c = activation == Activation::gelu && pre_activation ? pre_activation : output;
+  product.c = activation == Activation::gelu && saved ? saved_values(saved, output.dtype) : output;
   product.bias = bias;
   if (widen) {
     CBTM_ASSERT(input.dtype == DType::f32 || scales, "weights are of the input's type, or narrower than float32");
@@ -71,12 +79,12 @@ void linear_forward(Context& context, const LinearForward& arguments) {
     product.bias = converted;
   }
   product.relu = activation == Activation::relu;
-  if (product.relu && mask) {
-    product.relu_mask = mask;
+  if (product.relu && saved) {
+    product.relu_mask = saved;
     if (!matmul_supported(context, product)) {
       product.relu_mask = {};
       matmul(context, product);
-      return relu_mask(context, output, mask);
+      return relu_mask(context, output, saved);
     }
   }
   matmul(context, product);
@@ -131,16 +139,18 @@ void linear_backward(Context& context, const LinearBackward& arguments) {
   switch (arguments.input_activation) {
     case Activation::none: return matmul(context, product);
     case Activation::relu:
-      if (arguments.input_relu_mask) {
-        product.relu_derivative_mask = arguments.input_relu_mask;
+      if (arguments.input_saved) {
+        product.relu_derivative_mask = arguments.input_saved;
         if (matmul_supported(context, product)) return matmul(context, product);
         product.relu_derivative_mask = {};
       }
       matmul(context, product);
       return relu_backward(context, arguments.input, arguments.input_gradient);
     case Activation::gelu:
+      CBTM_ASSERT(arguments.input_saved, "the derivative of a gelu is taken where it was");
       matmul(context, product);
-      return gelu_backward(context, arguments.input_pre_activation, arguments.input_gradient);
+      return gelu_backward(context, saved_values(arguments.input_saved, arguments.input_gradient.dtype),
+                           arguments.input_gradient);
   }
 }
 

@@ -5,6 +5,8 @@
 
 namespace cbtm::cuda {
 
+/// Of a ReLU its mask, of a GELU its argument.
+int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns);
 /// Through cuBLASLt, bias and ReLU in the epilogue; few rows go to decode_linear.
 void linear_forward(Context& context, const LinearForward& arguments);
 void linear_backward(Context& context, const LinearBackward& arguments);

@@ -87,7 +87,9 @@ void CudaModelOperators::add(ConstTensorView source, TensorView target) {
   cuda::add(context_, source, target);
 }
 
-int64_t CudaModelOperators::relu_mask_columns(int64_t columns) const { return cuda::relu_mask_columns(columns); }
+int64_t CudaModelOperators::saved_activation_columns(Activation activation, DType dtype, int64_t columns) const {
+  return cuda::saved_activation_columns(activation, dtype, columns);
+}
 
 int64_t CudaModelOperators::workspace_bytes(const WorkspaceShape& shape) const {
   return cuda::DeviceContext::planned_workspace_bytes(shape.rows, shape.hidden_size, shape.ffn_dim, shape.vocab_size);

@@ -25,7 +25,7 @@ class CudaModelOperators final : public ModelOperators {
   void sample_mixture(const SampleMixture& a) override;
   bool writes_bias_gradients() const override;
   void add(ConstTensorView source, TensorView target) override;
-  int64_t relu_mask_columns(int64_t columns) const override;
+  int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const override;
   int64_t workspace_bytes(const WorkspaceShape& shape) const override;
 
  private:

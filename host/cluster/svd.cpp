@@ -129,7 +129,7 @@ TruncatedSvd truncated_svd(Device& device, const SparseRows& rows, const SvdOpti
   const DeviceMatrix components =
       DeviceMatrix::padded(device, DType::f32, matrix.columns, dimensions, "the components of the SVD");
   device.model_operators().linear_forward(
-      {.input = wide.view(), .weight = weight.view(), .bias = {}, .output = components.view(), .pre_activation = {}});
+      {.input = wide.view(), .weight = weight.view(), .bias = {}, .output = components.view()});
   result.components = components.to_host<float>();
   fix_signs(result.components, dimensions);
   return result;

@@ -22,6 +22,10 @@ float gelu_derivative(float x) {
 
 }  // namespace
 
+int64_t CpuModelOperators::saved_activation_columns(Activation activation, DType, int64_t columns) const {
+  return activation == Activation::gelu ? columns * dtype_bytes(DType::f32) : 0;
+}
+
 void CpuModelOperators::linear_forward(const LinearForward& arguments) {
   const ConstTensorView input = arguments.input;
   const ConstTensorView weight = arguments.weight;
@@ -31,6 +35,9 @@ void CpuModelOperators::linear_forward(const LinearForward& arguments) {
   const int64_t out = weight.rows;
   CBTM_ASSERT(output.columns == out && output.rows == rows, "shapes of a linear layer agree");
   CBTM_ASSERT(arguments.weights_fit(), "weights fit the input, and their scales");
+  const TensorView pre_activation = arguments.activation == Activation::gelu && arguments.saved
+                                        ? saved_values(arguments.saved, DType::f32)
+                                        : TensorView();
   const float* bias = arguments.bias ? arguments.bias.as<float>() : nullptr;
 
   const auto epilogue = [&](int64_t first_row, int64_t row_count, int64_t first, int64_t count) {
@@ -41,9 +48,8 @@ void CpuModelOperators::linear_forward(const LinearForward& arguments) {
         float* values = output.as<float>() + row * output.row_stride + first;
         kernels_.bias_relu(values, bias != nullptr ? bias + first : nullptr, relu, count);
         if (arguments.activation != Activation::gelu) continue;
-        if (arguments.pre_activation)
-          std::copy_n(values, count,
-                      arguments.pre_activation.as<float>() + row * arguments.pre_activation.row_stride + first);
+        if (pre_activation)
+          std::copy_n(values, count, pre_activation.as<float>() + row * pre_activation.row_stride + first);
         for (int64_t i = 0; i < count; ++i) values[i] = gelu(values[i]);
       }
     });
@@ -131,6 +137,11 @@ void CpuModelOperators::linear_backward(const LinearBackward& arguments) {
   }
   const TensorView input_gradient = arguments.input_gradient;
   if (!input_gradient) return;
+  ConstTensorView pre_activation;
+  if (arguments.input_activation == Activation::gelu) {
+    CBTM_ASSERT(arguments.input_saved, "the derivative of a gelu is taken where it was");
+    pre_activation = saved_values(arguments.input_saved, DType::f32);
+  }
   const int64_t block = std::max<int64_t>(256, kEpilogueBytes / (4 * in));
   for (int64_t first = 0; first < rows; first += block) {
     const int64_t count = std::min(block, rows - first);
@@ -145,8 +156,8 @@ void CpuModelOperators::linear_backward(const LinearBackward& arguments) {
         if (arguments.input_activation == Activation::relu) {
           kernels_.relu_backward(values, arguments.input.as<float>() + row * arguments.input.row_stride, in);
         } else {
-          const ConstTensorView pre = arguments.input_pre_activation;
-          for (int64_t i = 0; i < in; ++i) values[i] *= gelu_derivative(pre.as<float>()[row * pre.row_stride + i]);
+          const float* before = pre_activation.as<float>() + row * pre_activation.row_stride;
+          for (int64_t i = 0; i < in; ++i) values[i] *= gelu_derivative(before[i]);
         }
       }
     });

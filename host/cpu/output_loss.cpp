@@ -33,8 +33,6 @@ void CpuModelOperators::output_loss(const OutputLoss& arguments) {
                     .weight = table,
                     .bias = {},
                     .output = view_of(logits, count, vocab_size),
-                    .pre_activation = {},
-                    .relu_mask = {},
                     .weight_scales = arguments.table_scales});
     parallel_ranges(count, static_cast<double>(vocab_size) * 1.0, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {

@@ -1,5 +1,6 @@
 #include "model/activations.h"
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/device/model_operators.h"
 
 namespace cbtm {
@@ -14,7 +15,7 @@ class Carver {
   TensorView take_float(int64_t rows, int64_t columns) { return take(rows, columns, DType::f32); }
   TensorView take(int64_t rows, int64_t columns, DType dtype) {
     TensorView view{base_ == nullptr ? nullptr : base_ + bytes_, dtype, rows, columns};
-    bytes_ += (rows * columns * dtype_bytes(dtype) + 63) / 64 * 64;
+    bytes_ += round_up(rows * columns * dtype_bytes(dtype), 64);
     return view;
   }
   int64_t bytes() const { return bytes_; }
@@ -26,12 +27,12 @@ class Carver {
 };
 
 void carve(Activations& a, Carver& carver, const ModelOperators& operators, const OptConfig& config, int64_t rows,
-           Recompute recompute) {
+           Recompute recompute, DType dtype) {
   const int64_t hidden = config.hidden_size;
   const int64_t ffn = config.ffn_dim;
   const int64_t projection = config.word_embed_proj_dim;
-  const bool gelu = config.activation_function == OptActivation::gelu;
-  const int64_t mask_bytes = gelu ? 0 : operators.relu_mask_columns(ffn);
+  const int64_t saved_columns = operators.saved_activation_columns(
+      config.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu, dtype, ffn);
   const bool pre_norm = config.do_layer_norm_before;
   if (config.has_projections()) {
     a.token_embedding = carver.take(rows, projection);
@@ -58,9 +59,8 @@ void carve(Activations& a, Carver& carver, const ModelOperators& operators, cons
     }
     const bool own_ffn = recompute == Recompute::nothing || layer == 0;
     activations.ffn = own_ffn ? carver.take(rows, ffn) : a.layers.front().ffn;
-    if (gelu) activations.ffn_pre_activation = own_ffn ? carver.take(rows, ffn) : a.layers.front().ffn_pre_activation;
-    if (mask_bytes > 0)
-      activations.ffn_mask = own_ffn ? carver.take(rows, mask_bytes, DType::u8) : a.layers.front().ffn_mask;
+    if (saved_columns > 0)
+      activations.ffn_saved = own_ffn ? carver.take(rows, saved_columns, DType::u8) : a.layers.front().ffn_saved;
     // What a recomputation starts from, and what the norms' backward needs, is kept for every layer.
     if (pre_norm || own) activations.output = carver.take(rows, hidden);
     if (!pre_norm) activations.normalized_output = carver.take(rows, hidden);
@@ -91,7 +91,7 @@ int64_t activation_bytes(const ModelOperators& operators, const OptConfig& confi
                          DType dtype) {
   Activations counted;
   Carver counter(nullptr, dtype);
-  carve(counted, counter, operators, config, rows, recompute);
+  carve(counted, counter, operators, config, rows, recompute, dtype);
   return counter.bytes();
 }
 
@@ -101,7 +101,7 @@ Activations Activations::allocate(Device& device, const OptConfig& config, int64
   activations.buffer =
       device.allocate(activation_bytes(device.model_operators(), config, rows, recompute, dtype), "activations");
   Carver carver(static_cast<char*>(activations.buffer.data()), dtype);
-  carve(activations, carver, device.model_operators(), config, rows, recompute);
+  carve(activations, carver, device.model_operators(), config, rows, recompute, dtype);
   return activations;
 }
 

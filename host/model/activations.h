@@ -14,8 +14,8 @@ namespace cbtm {
 /// middle and output are the sums before the norms, norm2 = LN1(middle), normalized_output = LN2(output); norm1 is
 /// unused.
 struct LayerActivations {
-  TensorView norm1, qkv, attention, log_sum_exp, middle, norm2, ffn, ffn_pre_activation, output, normalized_output;
-  TensorView ffn_mask;  ///< of the ReLU, where the device wants it
+  TensorView norm1, qkv, attention, log_sum_exp, middle, norm2, ffn, output, normalized_output;
+  TensorView ffn_saved;  ///< of the activation (LinearForward::saved), where the device wants it
   TensorView middle_mean, middle_rstd, output_mean, output_rstd;
 };
 

@@ -125,11 +125,8 @@ void GradientPass::embed() {
     const TensorView narrow = cut(activations_.token_embedding);
     operators_.embedding_forward(
         {.ids = ids_, .token_table = weight_tensors_.tokens, .positions = {}, .position_table = {}, .out = narrow});
-    operators_.linear_forward({.input = narrow,
-                               .weight = weight_tensors_.project_in.weight,
-                               .bias = {},
-                               .output = out,
-                               .pre_activation = {}});
+    operators_.linear_forward(
+        {.input = narrow, .weight = weight_tensors_.project_in.weight, .bias = {}, .output = out});
     operators_.embedding_forward({.ids = {},
                                   .token_table = {},
                                   .positions = positions_,
@@ -150,19 +147,15 @@ void GradientPass::attention_block(int64_t layer, ConstTensorView input) {
   const LayerActivations& a = activations_.layers[static_cast<size_t>(layer)];
   const int64_t hidden = config_.hidden_size;
   const TensorView qkv = cut(a.qkv);
-  operators_.linear_forward(
-      {.input = input, .weight = w.qkv.weight, .bias = w.qkv.bias, .output = qkv, .pre_activation = {}});
+  operators_.linear_forward({.input = input, .weight = w.qkv.weight, .bias = w.qkv.bias, .output = qkv});
   operators_.attention_forward({.shape = attention_shape(layer),
                                 .query = qkv.column_range(0, hidden),
                                 .key = qkv.column_range(hidden, hidden),
                                 .value = qkv.column_range(2 * hidden, hidden),
                                 .output = cut(a.attention),
                                 .log_sum_exp = cut(a.log_sum_exp)});
-  operators_.linear_forward({.input = cut(a.attention),
-                             .weight = w.out.weight,
-                             .bias = w.out.bias,
-                             .output = cut(activations_.branch),
-                             .pre_activation = {}});
+  operators_.linear_forward(
+      {.input = cut(a.attention), .weight = w.out.weight, .bias = w.out.bias, .output = cut(activations_.branch)});
 }
 
 void GradientPass::ffn_hidden(int64_t layer, ConstTensorView input) {
@@ -173,8 +166,7 @@ void GradientPass::ffn_hidden(int64_t layer, ConstTensorView input) {
                              .bias = w.fc1.bias,
                              .activation = activation_,
                              .output = cut(a.ffn),
-                             .pre_activation = cut(a.ffn_pre_activation),
-                             .relu_mask = cut(a.ffn_mask)});
+                             .saved = cut(a.ffn_saved)});
 }
 
 /// `again`: within the backward pass, from the layer's kept input; what follows the layer is left as it is.
@@ -210,11 +202,8 @@ void GradientPass::layer_forward(int64_t layer, bool again) {
                                          .rstd = cut(a.middle_rstd)});
   ffn_hidden(layer, cut(a.norm2));
   if (again && pre_norm) return;
-  operators_.linear_forward({.input = cut(a.ffn),
-                             .weight = w.fc2.weight,
-                             .bias = w.fc2.bias,
-                             .output = cut(activations_.branch),
-                             .pre_activation = {}});
+  operators_.linear_forward(
+      {.input = cut(a.ffn), .weight = w.fc2.weight, .bias = w.fc2.bias, .output = cut(activations_.branch)});
   // The norm that follows: the next layer's first or the model's last (pre-norm), or this layer's second (post-norm).
   const bool last = layer + 1 == config_.num_hidden_layers;
   NormTensors norm = w.ffn_norm;
@@ -246,8 +235,7 @@ void GradientPass::loss(TensorView total) {
     operators_.linear_forward({.input = hidden,
                                .weight = weight_tensors_.project_out.weight,
                                .bias = {},
-                               .output = cut(activations_.projected),
-                               .pre_activation = {}});
+                               .output = cut(activations_.projected)});
     hidden = cut(activations_.projected);
   }
   device_.fill_zero(total);
@@ -266,7 +254,6 @@ void GradientPass::loss(TensorView total) {
                                 .weight = weight_tensors_.project_out.weight,
                                 .output_gradient = hidden_gradient,
                                 .input_gradient = cut(activations_.norm_gradient),
-                                .input_pre_activation = {},
                                 .weight_gradient = gradient_tensors_.project_out.weight,
                                 .bias_gradient = {}});
 }
@@ -316,8 +303,7 @@ void GradientPass::layer_backward(int64_t layer) {
                               .output_gradient = branch_gradient,
                               .input_gradient = cut(activations_.ffn_gradient),
                               .input_activation = activation_,
-                              .input_pre_activation = cut(a.ffn_pre_activation),
-                              .input_relu_mask = cut(a.ffn_mask),
+                              .input_saved = cut(a.ffn_saved),
                               .weight_gradient = g.fc2.weight,
                               .bias_gradient = g.fc2.bias,
                               .accumulate_bias_gradient = !activations_.bias_gradients});
@@ -328,7 +314,6 @@ void GradientPass::layer_backward(int64_t layer) {
                               .output_gradient = cut(activations_.ffn_gradient),
                               .input_gradient = ffn_input_gradient,
                               .accumulate_input_gradient = !pre_norm,
-                              .input_pre_activation = {},
                               .weight_gradient = g.fc1.weight,
                               .bias_gradient = g.fc1.bias,
                               .accumulate_bias_gradient = !activations_.bias_gradients});
@@ -351,7 +336,6 @@ void GradientPass::layer_backward(int64_t layer) {
                               .weight = w.out.weight,
                               .output_gradient = branch_gradient,
                               .input_gradient = cut(activations_.attention_gradient),
-                              .input_pre_activation = {},
                               .weight_gradient = g.out.weight,
                               .bias_gradient = g.out.bias,
                               .accumulate_bias_gradient = !activations_.bias_gradients});
@@ -372,7 +356,6 @@ void GradientPass::layer_backward(int64_t layer) {
                               .output_gradient = qkv_gradient,
                               .input_gradient = pre_norm ? norm_gradient : sum_gradient,
                               .accumulate_input_gradient = !pre_norm,
-                              .input_pre_activation = {},
                               .weight_gradient = g.qkv.weight,
                               .bias_gradient = g.qkv.bias,
                               .accumulate_bias_gradient = !activations_.bias_gradients});
@@ -414,7 +397,6 @@ void GradientPass::embed_backward() {
                               .weight = weight_tensors_.project_in.weight,
                               .output_gradient = gradient,
                               .input_gradient = cut(activations_.token_embedding_gradient),
-                              .input_pre_activation = {},
                               .weight_gradient = gradient_tensors_.project_in.weight,
                               .bias_gradient = {}});
   operators_.embedding_backward({.ids = ids_,

@@ -359,7 +359,6 @@ class OptInference : public InferenceModel, private WeightSource {
                                .bias = tensors.bias,
                                .activation = activation,
                                .output = output,
-                               .pre_activation = {},
                                .weight_scales = tensors.weight_scales});
   }
   void normalize(ConstTensorView residual, ConstTensorView branch, const NormTensors& norm, TensorView sum,

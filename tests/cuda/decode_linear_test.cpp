@@ -72,8 +72,6 @@ void check(Shape shape) {
                             .bias = shape.bias ? b.view() : TensorView(),
                             .activation = shape.relu ? Activation::relu : Activation::none,
                             .output = y.view(),
-                            .pre_activation = {},
-                            .relu_mask = {},
                             .weight_scales = s.view()};
   const bool quantised = shape.weight == DType::i8 || shape.weight == DType::u8;
   const int64_t rows_max = quantised && shape.input != DType::f32 ? 32 : 8;
@@ -181,8 +179,6 @@ TEST_CASE("a row's result does not depend on the rows beside it") {
                                                .bias = {},
                                                .activation = Activation::none,
                                                .output = y.view(),
-                                               .pre_activation = {},
-                                               .relu_mask = {},
                                                .weight_scales = quantised ? s.view() : TensorView()});
       std::vector<float> got = download(y);
       got.resize(static_cast<size_t>(out));

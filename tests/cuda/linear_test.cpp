@@ -26,6 +26,11 @@ std::vector<double> tolerance(const std::vector<float>& want, DType dtype, int64
   return result;
 }
 
+TensorView as_saved(TensorView values) {
+  const int64_t item = dtype_bytes(values.dtype);
+  return {values.data, DType::u8, values.rows, values.columns * item, values.row_stride * item};
+}
+
 }  // namespace
 
 TEST_CASE("linear forward equals the CPU's, with bias, ReLU and GELU, into slices of larger rows") {
@@ -51,7 +56,7 @@ TEST_CASE("linear forward equals the CPU's, with bias, ReLU and GELU, into slice
             arguments.weight = on(weight);
             arguments.bias = with_bias ? ConstTensorView(on(bias)) : ConstTensorView();
             arguments.output = on(output);
-            arguments.pre_activation = activation == Activation::gelu ? on(pre) : TensorView();
+            arguments.saved = activation == Activation::gelu ? as_saved(on(pre)) : TensorView();
             device.model_operators().linear_forward(arguments);
           };
           run(cuda_device(), true);
@@ -93,7 +98,8 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
           lower.randomize(1), lower_weight.randomize(2), pre.randomize(9, 3), input.randomize(3);
           weight.randomize(4), gradient.randomize(5), input_gradient.randomize(6);
           weight_gradient.randomize(7), bias_gradient.randomize(8);
-          const int64_t mask_bytes = cuda_device().model_operators().relu_mask_columns(s.in);
+          const int64_t mask_bytes =
+              cuda_device().model_operators().saved_activation_columns(Activation::relu, dtype, s.in);
           const DeviceBuffer mask = cuda_device().allocate(s.rows * mask_bytes, "a test's mask");
           LinearForward forward;
           forward.activation = Activation::relu;
@@ -107,17 +113,17 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
               forward.input = on(lower);
               forward.weight = on(lower_weight);
               forward.output = on(input);
-              forward.relu_mask = mask.view(DType::u8, s.rows, mask_bytes);
+              forward.saved = mask.view(DType::u8, s.rows, mask_bytes);
               device.model_operators().linear_forward(forward);
               const std::vector<float> active = input.from_cuda();  // the CPU gets the same
               for (int64_t i = 0; i < s.rows * s.in; ++i) input.at(i / s.in, i % s.in) = active[static_cast<size_t>(i)];
-              if (masked) arguments.input_relu_mask = forward.relu_mask;
+              if (masked) arguments.input_saved = forward.saved;
             }
             arguments.input = on(input);
             arguments.weight = on(weight);
             arguments.output_gradient = on(gradient);
             arguments.input_gradient = on(input_gradient);
-            arguments.input_pre_activation = on(pre);
+            if (activation == Activation::gelu) arguments.input_saved = as_saved(on(pre));
             arguments.weight_gradient = on(weight_gradient);
             arguments.bias_gradient = on(bias_gradient);
             device.model_operators().linear_backward(arguments);

@@ -105,7 +105,6 @@ void check_product(DeviceContext& context, const Case& c) {
                    .beta = c.beta,
                    .bias = c.bias ? bias.view() : TensorView(),
                    .relu = c.relu,
-                   .relu_mask = {},
                    .relu_derivative_mask = {},
                    .a_sums = {}});
   const std::vector<float> got = out.read();

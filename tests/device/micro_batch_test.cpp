@@ -49,13 +49,11 @@ TEST_CASE("micro-batches: gradients of a linear layer") {
       device().model_operators().linear_forward({.input = as_matrix(input, kRows).row_range(first, count),
                                                  .weight = as_matrix(weight, out),
                                                  .bias = {},
-                                                 .output = as_matrix(g.output, kRows).row_range(first, count),
-                                                 .pre_activation = {}});
+                                                 .output = as_matrix(g.output, kRows).row_range(first, count)});
       device().model_operators().linear_backward({.input = as_matrix(input, kRows).row_range(first, count),
                                                   .weight = as_matrix(weight, out),
                                                   .output_gradient = as_matrix(gradient, kRows).row_range(first, count),
                                                   .input_gradient = as_matrix(g.input, kRows).row_range(first, count),
-                                                  .input_pre_activation = {},
                                                   .weight_gradient = as_matrix(g.weight, out),
                                                   .bias_gradient = as_matrix(g.bias, 1)});
     });

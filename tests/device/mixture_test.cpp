@@ -61,8 +61,6 @@ TEST_CASE("int8 weights stand for their scale times themselves, few rows and man
                                                           .weight = view_of(weight.data(), kOut, kIn),
                                                           .bias = as_matrix(bias, 1),
                                                           .output = as_matrix(output, rows),
-                                                          .pre_activation = {},
-                                                          .relu_mask = {},
                                                           .weight_scales = as_matrix(scales, 1)});
     std::vector<double> want;
     for (int64_t r = 0; r < rows; ++r)

@@ -30,6 +30,12 @@ inline TensorView as_matrix(std::vector<float>& values, int64_t rows) {
   return view_of(values.data(), rows, static_cast<int64_t>(values.size()) / rows);
 }
 
+/// Memory for what LinearForward saves, as it and LinearBackward take it.
+inline TensorView as_saved(TensorView values) {
+  const int64_t item = dtype_bytes(values.dtype);
+  return {values.data, DType::u8, values.rows, values.columns * item, values.row_stride * item};
+}
+
 /// Largest difference, relative to max(1, largest value of `want`).
 template <typename Got, typename Want>
 double relative_error(const std::vector<Got>& got, const std::vector<Want>& want) {

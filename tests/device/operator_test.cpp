@@ -180,7 +180,7 @@ TEST_CASE("gelu layers: backward equals finite differences") {
       dh(pre.size()), dx(x.size()), dw(w.size()), db(b.size());
   const auto forward = [&] {
     device.model_operators().linear_forward({as_matrix(x, rows), as_matrix(w, out), as_matrix(b, 1), Activation::gelu,
-                                             as_matrix(h, rows), as_matrix(pre, rows)});
+                                             as_matrix(h, rows), as_saved(as_matrix(pre, rows))});
     device.model_operators().linear_forward(
         {as_matrix(h, rows), as_matrix(w2, last), {}, Activation::none, as_matrix(y, rows), {}});
     return weighted_sum(y, weight);
@@ -191,14 +191,13 @@ TEST_CASE("gelu layers: backward equals finite differences") {
                                             .output_gradient = as_matrix(weight, rows),
                                             .input_gradient = as_matrix(dh, rows),
                                             .input_activation = Activation::gelu,
-                                            .input_pre_activation = as_matrix(pre, rows),
+                                            .input_saved = as_saved(as_matrix(pre, rows)),
                                             .weight_gradient = {},
                                             .bias_gradient = {}});
   device.model_operators().linear_backward({.input = as_matrix(x, rows),
                                             .weight = as_matrix(w, out),
                                             .output_gradient = as_matrix(dh, rows),
                                             .input_gradient = as_matrix(dx, rows),
-                                            .input_pre_activation = {},
                                             .weight_gradient = as_matrix(dw, out),
                                             .bias_gradient = as_matrix(db, 1)});
   check_gradient(x, dx, forward);
@@ -210,7 +209,6 @@ TEST_CASE("gelu layers: backward equals finite differences") {
                                             .weight = as_matrix(w, out),
                                             .output_gradient = as_matrix(dh, rows),
                                             .input_gradient = {},
-                                            .input_pre_activation = {},
                                             .weight_gradient = {},
                                             .bias_gradient = as_matrix(written, 1),
                                             .accumulate_bias_gradient = false});

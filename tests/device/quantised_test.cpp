@@ -130,8 +130,6 @@ void check_linear(Device& device, int64_t rows, int64_t in, int64_t out, ConstTe
                                            .bias = as_matrix(b, 1),
                                            .activation = Activation::relu,
                                            .output = as_matrix(got, rows),
-                                           .pre_activation = {},
-                                           .relu_mask = {},
                                            .weight_scales = scales});
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t o = 0; o < out; ++o) {

@@ -159,7 +159,7 @@ TEST_CASE("threads: linear layers, forward and backward, few rows and many") {
                                                    .bias = as_matrix(bias, 1),
                                                    .activation = activation,
                                                    .output = as_matrix(output, rows),
-                                                   .pre_activation = as_matrix(pre, rows)});
+                                                   .saved = as_saved(as_matrix(pre, rows))});
         std::vector<float> input_gradient(input.size()), weight_gradient = random_values(out * in, 5),
                                                          bias_gradient(bias);
         device().model_operators().linear_backward({.input = as_matrix(input, rows),
@@ -167,7 +167,7 @@ TEST_CASE("threads: linear layers, forward and backward, few rows and many") {
                                                     .output_gradient = as_matrix(gradient, rows),
                                                     .input_gradient = as_matrix(input_gradient, rows),
                                                     .input_activation = activation,
-                                                    .input_pre_activation = as_matrix(input, rows),
+                                                    .input_saved = as_saved(as_matrix(input, rows)),
                                                     .weight_gradient = as_matrix(weight_gradient, out),
                                                     .bias_gradient = as_matrix(bias_gradient, 1)});
         return bits_of(output, pre, input_gradient, weight_gradient, bias_gradient);
@@ -207,7 +207,6 @@ TEST_CASE("threads: linear layers with narrow and quantised weights") {
                                                    .weight = weights.values,
                                                    .bias = as_matrix(bias, 1),
                                                    .output = as_matrix(output, rows),
-                                                   .pre_activation = {},
                                                    .weight_scales = weights.scales});
         return bits_of(output);
       });

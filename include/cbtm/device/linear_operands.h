@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "cbtm/base/error.h"
 #include "cbtm/device/tensor.h"
 
 namespace cbtm {
@@ -24,10 +25,11 @@ struct LinearForward {
   ConstTensorView weight;  ///< [out, in], or int4
   ConstTensorView bias;    ///< [1, out], or empty
   Activation activation = Activation::none;
-  TensorView output;              ///< [rows, out]
-  TensorView pre_activation;      ///< [rows, out], only for gelu in training
-  TensorView relu_mask;           ///< u8 [rows, ModelOperators::relu_mask_columns(out)], for relu in training; or empty
-  ConstTensorView weight_scales;  ///< int8: float32 [1, out]; int4: float16 [out, int4_groups(in)]; else empty
+  TensorView output;  ///< [rows, out]
+  /// u8 [rows, ModelOperators::saved_activation_columns]: what the backward pass of the activation reads beside the
+  /// output, as the device likes it. Empty: nothing is kept.
+  TensorView saved = {};
+  ConstTensorView weight_scales = {};  ///< int8: float32 [1, out]; int4: float16 [out, int4_groups(in)]; else empty
 
   bool int8_weights() const { return weight.dtype == DType::i8; }
   bool int4_weights() const { return weight.dtype == DType::u8; }
@@ -44,7 +46,7 @@ struct LinearForward {
 
 /// For out = input weightᵀ + bias:  weight_gradient += out_gradientᵀ input;  bias_gradient += column sums;
 /// input_gradient = (or +=, if accumulate) out_gradient weight, then, if the input was itself the output of an
-/// activation, multiplied by that activation's derivative (relu'(0) = 0; gelu needs its pre_activation).
+/// activation, multiplied by that activation's derivative (relu'(0) = 0).
 struct LinearBackward {
   ConstTensorView input;
   ConstTensorView weight;
@@ -52,11 +54,20 @@ struct LinearBackward {
   TensorView input_gradient;  ///< [rows, in], or empty
   bool accumulate_input_gradient = false;
   Activation input_activation = Activation::none;
-  ConstTensorView input_pre_activation;
-  ConstTensorView input_relu_mask;       ///< as the forward pass wrote it, in place of reading `input` again; or empty
+  /// What the forward pass of that activation kept (LinearForward::saved). A gelu on any device needs it; a relu
+  /// without it reads `input` again.
+  ConstTensorView input_saved = {};
   TensorView weight_gradient;            ///< float32 [out, in], accumulates; or empty
   TensorView bias_gradient;              ///< float32 [1, out], accumulates; or empty
   bool accumulate_bias_gradient = true;  ///< false: bias_gradient is written (ModelOperators::writes_bias_gradients)
 };
+
+/// Bytes that an operator saved, as the values of `dtype` that it saved there.
+template <bool kConst>
+BasicTensorView<kConst> saved_values(BasicTensorView<kConst> saved, DType dtype) {
+  const int64_t item = dtype_bytes(dtype);
+  CBTM_ASSERT(saved.columns % item == 0 && saved.row_stride % item == 0, "whole values were saved");
+  return {saved.data, dtype, saved.rows, saved.columns / item, saved.row_stride / item};
+}
 
 }  // namespace cbtm

@@ -45,11 +45,9 @@ class ModelOperators {
   /// target += source, float32 [rows, columns].
   virtual void add(ConstTensorView source, TensorView target) = 0;
 
-  /// Bytes a row of the mask that a ReLU over `columns` leaves for its backward pass; 0: this device wants none.
-  virtual int64_t relu_mask_columns(int64_t columns) const {
-    static_cast<void>(columns);
-    return 0;
-  }
+  /// Bytes a row that linear_forward saves of an activation over `columns` values of `dtype` for its backward pass
+  /// (LinearForward::saved); 0: the device wants none.
+  virtual int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const = 0;
 
   /// Scratch memory the operators need at most for these shapes; the planner counts it. Operators take it from
   /// the device's own arena, which grows outside of steps only.
