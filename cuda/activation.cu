@@ -121,23 +121,6 @@ __global__ void __launch_bounds__(32 * kSumWarps)
   sums[column] += sum;
 }
 
-// target[r][i] += source[r][i]. A row blockIdx.y, 4 columns a thread. bytes: rows * columns * 12.
-__global__ void __launch_bounds__(kThreads)
-    add_rows(const float* __restrict__ source, int64_t source_stride, float* __restrict__ target, int64_t target_stride,
-             bool aligned, int64_t columns) {
-  const int64_t column = 4 * (int64_t{blockIdx.x} * kThreads + threadIdx.x);
-  if (column >= columns) return;
-  const auto available = static_cast<int>(min(columns - column, int64_t{4}));
-  source += blockIdx.y * source_stride + column;
-  target += blockIdx.y * target_stride + column;
-  float terms[4], sums[4];
-  load_packed<float, 4>(source, available, aligned).unpack(terms);
-  load_packed<float, 4>(target, available, aligned).unpack(sums);
-#pragma unroll
-  for (int i = 0; i < 4; ++i) sums[i] += terms[i];
-  store_packed<float, 4>(target, available, aligned, sums);
-}
-
 }  // namespace
 
 void gelu_forward(Context& context, ConstTensorView pre_activation, TensorView output) {
@@ -170,17 +153,6 @@ void add_column_sums(Context& context, ConstTensorView rows, TensorView sums) {
         rows.as<Element>(), rows.row_stride, rows.rows, rows.columns, sums.as<float>());
   });
   CBTM_CUDA_LAUNCHED("column_sums");
-}
-
-void add(Context& context, ConstTensorView source, TensorView target) {
-  CBTM_ASSERT(source.rows == target.rows && source.columns == target.columns, "what is added has one shape");
-  CBTM_ASSERT(source.rows < 65536, "rows are a grid's second extent");
-  if (source.size() == 0) return;
-  const dim3 grid(static_cast<unsigned>(ceil_divide(source.columns, 4 * kThreads)), static_cast<unsigned>(source.rows));
-  add_rows<<<grid, kThreads, 0, context.stream>>>(source.as<float>(), source.row_stride, target.as<float>(),
-                                                  target.row_stride,
-                                                  rows_aligned(source, 16) && rows_aligned(target, 16), source.columns);
-  CBTM_CUDA_LAUNCHED("add");
 }
 
 }  // namespace cbtm::cuda

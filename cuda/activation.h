@@ -17,7 +17,5 @@ void relu_backward(Context& context, ConstTensorView output, TensorView gradient
 void relu_mask(Context& context, ConstTensorView output, TensorView mask);
 /// sums [1, columns] float32 += column sums of `rows`, in a fixed order.
 void add_column_sums(Context& context, ConstTensorView rows, TensorView sums);
-/// target += source, float32 [rows, columns].
-void add(Context& context, ConstTensorView source, TensorView target);
 
 }  // namespace cbtm::cuda

@@ -90,6 +90,7 @@ class CudaDevice final : public Device {
   void profile(const ProfileRange& range) override { phases_.profile(range); }
   bool records() const override { return true; }
   std::unique_ptr<RecordedOperators> record(const std::function<void()>& calls) override {
+    const ForgetBackward forget{model_operators_};  // if the calls end early; at the end of a pass nothing is held
     return context_.record(calls);
   }
   void synchronize() override { CBTM_CUDA(cudaStreamSynchronize(context_.stream)); }
@@ -111,6 +112,11 @@ class CudaDevice final : public Device {
   void release_bytes(void* data, int64_t) noexcept override { context_.release(data); }
 
  private:
+  struct ForgetBackward {
+    cuda::CudaModelOperators& operators;
+    ~ForgetBackward() { operators.forget_backward(); }
+  };
+
   CudaDeviceInfo info_;
   cuda::DeviceContext context_;
   cuda::CudaModelOperators model_operators_{context_};

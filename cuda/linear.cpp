@@ -91,17 +91,15 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   if (activation == Activation::gelu) gelu_forward(context, product.c, output);
 }
 
-// Weight gradient with the bias gradient beside it in one product, then, where it accumulates, a small addition of the
-// latter, which cuBLASLt only writes; input gradient with the ReLU's mask in the epilogue.
-void linear_backward(Context& context, const LinearBackward& arguments) {
+// Weight gradient with the bias gradient beside it in one product; input gradient with the ReLU's mask in the epilogue.
+void linear_backward(Context& context, const LinearBackward& arguments, BiasGradients& bias_gradients) {
   const ConstTensorView gradient = arguments.output_gradient;
-  const TensorView bias_gradient = arguments.bias_gradient;
-  const bool add_bias = arguments.accumulate_bias_gradient;
   if (gradient.rows == 0) {
-    if (bias_gradient && !add_bias) zero(context, bias_gradient);
     if (arguments.input_gradient) CBTM_ASSERT(arguments.input_gradient.rows == 0, "a gradient a row");
     return;
   }
+  const TensorView bias_gradient =
+      arguments.bias_gradient ? bias_gradients.hold(arguments.bias_gradient) : TensorView();
   bool bias_due = static_cast<bool>(bias_gradient);
   if (arguments.weight_gradient) {
     MatmulArguments product;
@@ -111,11 +109,9 @@ void linear_backward(Context& context, const LinearBackward& arguments) {
     product.c = arguments.weight_gradient;
     product.beta = 1;
     if (bias_due) {
-      Scratch scratch(context, add_bias ? Scratch::bytes_of(DType::f32, 1, gradient.columns) : 0);
-      product.a_sums = add_bias ? scratch.take(DType::f32, 1, gradient.columns) : bias_gradient;
+      product.a_sums = bias_gradient;
       if (matmul_supported(context, product)) {
         matmul(context, product);
-        if (add_bias) add(context, product.a_sums, bias_gradient);
         bias_due = false;
       } else {
         product.a_sums = {};
@@ -126,7 +122,7 @@ void linear_backward(Context& context, const LinearBackward& arguments) {
     }
   }
   if (bias_due) {
-    if (!add_bias) zero(context, bias_gradient);
+    zero(context, bias_gradient);
     add_column_sums(context, gradient, bias_gradient);
   }
 

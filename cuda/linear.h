@@ -1,5 +1,6 @@
 #pragma once
 
+#include "bias_gradients.h"
 #include "cbtm/device/linear_operands.h"
 #include "runtime/context.h"
 
@@ -9,6 +10,7 @@ namespace cbtm::cuda {
 int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns);
 /// Through cuBLASLt, bias and ReLU in the epilogue; few rows go to decode_linear.
 void linear_forward(Context& context, const LinearForward& arguments);
-void linear_backward(Context& context, const LinearBackward& arguments);
+/// The bias gradient is held in `bias_gradients`.
+void linear_backward(Context& context, const LinearBackward& arguments, BiasGradients& bias_gradients);
 
 }  // namespace cbtm::cuda

@@ -1,6 +1,5 @@
 #include "model_operators.h"
 
-#include "activation.h"
 #include "attention/attention.h"
 #include "attention/attention_cached.h"
 #include "device_context.h"
@@ -47,7 +46,7 @@ void CudaModelOperators::linear_forward(const LinearForward& a) {
 
 void CudaModelOperators::linear_backward(const LinearBackward& a) {
   const OperatorRange range("linear_backward");
-  cuda::linear_backward(context_, a);
+  cuda::linear_backward(context_, a, bias_gradients_);
 }
 
 void CudaModelOperators::attention_forward(const AttentionForward& a) {
@@ -80,11 +79,9 @@ void CudaModelOperators::sample_mixture(const SampleMixture& a) {
   cuda::sample_mixture(context_, a);
 }
 
-bool CudaModelOperators::writes_bias_gradients() const { return true; }
-
-void CudaModelOperators::add(ConstTensorView source, TensorView target) {
-  const OperatorRange range("add");
-  cuda::add(context_, source, target);
+void CudaModelOperators::finish_backward() {
+  const OperatorRange range("finish_backward");
+  bias_gradients_.add_held();
 }
 
 int64_t CudaModelOperators::saved_activation_columns(Activation activation, DType dtype, int64_t columns) const {

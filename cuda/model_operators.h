@@ -1,5 +1,6 @@
 #pragma once
 
+#include "bias_gradients.h"
 #include "cbtm/device/model_operators.h"
 #include "runtime/context.h"
 
@@ -8,7 +9,7 @@ namespace cbtm::cuda {
 /// Models on a GPU: each operator opens its range for a profiler and calls the function of its family.
 class CudaModelOperators final : public ModelOperators {
  public:
-  explicit CudaModelOperators(Context& context) : context_(context) {}
+  explicit CudaModelOperators(Context& context) : context_(context), bias_gradients_(context) {}
 
   void embedding_forward(const EmbeddingForward& a) override;
   void embedding_backward(const EmbeddingBackward& a) override;
@@ -23,13 +24,16 @@ class CudaModelOperators final : public ModelOperators {
   void output_loss(const OutputLoss& a) override;
   void mixture_log_probabilities(const MixtureLogProbabilities& a) override;
   void sample_mixture(const SampleMixture& a) override;
-  bool writes_bias_gradients() const override;
-  void add(ConstTensorView source, TensorView target) override;
+  void finish_backward() override;
   int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const override;
   int64_t workspace_bytes(const WorkspaceShape& shape) const override;
 
+  /// A backward pass was given up: what it held is not added.
+  void forget_backward() { bias_gradients_.forget(); }
+
  private:
   Context& context_;
+  BiasGradients bias_gradients_;
 };
 
 }  // namespace cbtm::cuda

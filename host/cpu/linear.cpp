@@ -123,7 +123,6 @@ void CpuModelOperators::linear_backward(const LinearBackward& arguments) {
   const int64_t in = weight.columns;
   const int64_t out = weight.rows;
   if (const TensorView bias_gradient = arguments.bias_gradient) {
-    if (!arguments.accumulate_bias_gradient) std::fill_n(bias_gradient.as<float>(), out, 0.0f);
     parallel_ranges(out, static_cast<double>(rows) * 0.1, [&](int64_t begin, int64_t end) {
       for (int64_t row = 0; row < rows; ++row)
         kernels_.add(gradient.as<float>() + row * gradient.row_stride + begin, end - begin,
@@ -162,13 +161,6 @@ void CpuModelOperators::linear_backward(const LinearBackward& arguments) {
       }
     });
   }
-}
-
-void CpuModelOperators::add(ConstTensorView source, TensorView target) {
-  CBTM_ASSERT(source.rows == target.rows && source.columns == target.columns, "what is added has one shape");
-  for (int64_t row = 0; row < source.rows; ++row)
-    kernels_.add(source.as<float>() + row * source.row_stride, source.columns,
-                 target.as<float>() + row * target.row_stride);
 }
 
 }  // namespace cbtm

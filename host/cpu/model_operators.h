@@ -26,7 +26,6 @@ class CpuModelOperators : public ModelOperators {
   void output_loss(const OutputLoss& arguments) override;
   void mixture_log_probabilities(const MixtureLogProbabilities& arguments) override;
   void sample_mixture(const SampleMixture& arguments) override;
-  void add(ConstTensorView source, TensorView target) override;
   int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const override;
   int64_t workspace_bytes(const WorkspaceShape& shape) const override;
 

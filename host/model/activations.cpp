@@ -79,10 +79,6 @@ void carve(Activations& a, Carver& carver, const ModelOperators& operators, cons
   a.qkv_gradient = carver.take(rows, 3 * hidden);
   a.attention_gradient = carver.take(rows, hidden);
   a.ffn_gradient = carver.take(rows, ffn);
-  if (operators.writes_bias_gradients()) {
-    const ParameterLayout layout(config);
-    a.bias_gradients = carver.take_float(1, layout.flat_size() - layout.matrix_flat_size());
-  }
 }
 
 }  // namespace

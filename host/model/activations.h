@@ -36,9 +36,6 @@ struct Activations {
   // Gradients.
   TensorView sum_gradient, branch_gradient, norm_gradient, qkv_gradient, attention_gradient, ffn_gradient;
   TensorView projected_gradient, token_embedding_gradient;
-  /// float32 [1, vectors of the layout]: the linear layers' bias gradients of the micro-batch at their places, zeros at
-  /// the norms'; only where ModelOperators::writes_bias_gradients.
-  TensorView bias_gradients;
 };
 
 /// Bytes of Activations for these arguments.

@@ -16,16 +16,6 @@ enum Site : uint32_t { kAttentionProbabilities = 0, kAttentionOutput = 1, kFfnOu
 /// 32-bit words of a micro-batch's ids, positions and targets, and of the dropout's place behind them.
 int64_t token_words(int64_t rows) { return (3 * rows + 1) / 2 * 2 + 4; }
 
-/// Of biases and norms as they lie in the layout: the linear layers' biases, a row a layer.
-TensorView linear_biases(const ParameterLayout& layout, int64_t layers, TensorView vectors) {
-  const Parameter& first = *layout.find("layers.0.self_attn.q_proj.bias");
-  const Parameter& last = *layout.find("layers.0.fc2.bias");
-  const Parameter* const next_layer = layout.find("layers.1.self_attn.q_proj.bias");
-  const int64_t columns = last.offset + last.size() - first.offset;
-  const int64_t row_stride = next_layer != nullptr ? next_layer->offset - first.offset : columns;
-  return {vectors.as<float>() + first.offset - layout.matrix_flat_size(), DType::f32, layers, columns, row_stride};
-}
-
 }  // namespace
 
 GradientPass::GradientPass(Device& device, const OptConfig& config, int64_t rows, Recompute recompute, DType dtype,
@@ -38,16 +28,10 @@ GradientPass::GradientPass(Device& device, const OptConfig& config, int64_t rows
       parameters_(parameters),
       activations_(Activations::allocate(device, config, rows, recompute, dtype)),
       weight_tensors_(parameters.weight_tensors()),
-      gradient_tensors_(parameters.gradient_tensors(activations_.bias_gradients.data)),
+      gradient_tensors_(parameters.gradient_tensors()),
       token_buffer_(device.allocate(token_bytes(rows), "token ids")),
       activation_(config.activation_function == OptActivation::relu ? Activation::relu : Activation::gelu),
-      scale_(1 / std::sqrt(static_cast<float>(config.head_dim()))) {
-  if (const TensorView written = activations_.bias_gradients; written && config.enable_bias) {
-    device.fill_zero(written);
-    written_biases_ = linear_biases(parameters.layout(), config.num_hidden_layers, written);
-    bias_gradients_ = linear_biases(parameters.layout(), config.num_hidden_layers, parameters.vector_gradients());
-  }
-}
+      scale_(1 / std::sqrt(static_cast<float>(config.head_dim()))) {}
 
 int64_t GradientPass::token_bytes(int64_t rows) { return token_words(rows) * 4; }
 
@@ -305,8 +289,7 @@ void GradientPass::layer_backward(int64_t layer) {
                               .input_activation = activation_,
                               .input_saved = cut(a.ffn_saved),
                               .weight_gradient = g.fc2.weight,
-                              .bias_gradient = g.fc2.bias,
-                              .accumulate_bias_gradient = !activations_.bias_gradients});
+                              .bias_gradient = g.fc2.bias});
   // Post-norm: the residual path and the branch meet at the branch's input, which is the norm's output.
   const TensorView ffn_input_gradient = pre_norm ? norm_gradient : sum_gradient;
   operators_.linear_backward({.input = cut(a.norm2),
@@ -315,8 +298,7 @@ void GradientPass::layer_backward(int64_t layer) {
                               .input_gradient = ffn_input_gradient,
                               .accumulate_input_gradient = !pre_norm,
                               .weight_gradient = g.fc1.weight,
-                              .bias_gradient = g.fc1.bias,
-                              .accumulate_bias_gradient = !activations_.bias_gradients});
+                              .bias_gradient = g.fc1.bias});
 
   // The norm in the middle and the sum with the attention branch.
   const NormTensors& middle = pre_norm ? w.ffn_norm : w.attention_norm;
@@ -337,8 +319,7 @@ void GradientPass::layer_backward(int64_t layer) {
                               .output_gradient = branch_gradient,
                               .input_gradient = cut(activations_.attention_gradient),
                               .weight_gradient = g.out.weight,
-                              .bias_gradient = g.out.bias,
-                              .accumulate_bias_gradient = !activations_.bias_gradients});
+                              .bias_gradient = g.out.bias});
   const TensorView qkv = cut(a.qkv);
   const TensorView qkv_gradient = cut(activations_.qkv_gradient);
   operators_.attention_backward({.shape = attention_shape(layer),
@@ -357,8 +338,7 @@ void GradientPass::layer_backward(int64_t layer) {
                               .input_gradient = pre_norm ? norm_gradient : sum_gradient,
                               .accumulate_input_gradient = !pre_norm,
                               .weight_gradient = g.qkv.weight,
-                              .bias_gradient = g.qkv.bias,
-                              .accumulate_bias_gradient = !activations_.bias_gradients});
+                              .bias_gradient = g.qkv.bias});
   if (!pre_norm && layer > 0) device_.copy(norm_gradient, sum_gradient);
 }
 
@@ -412,7 +392,7 @@ void GradientPass::backward() {
     if (options_.completes_step) parameters_.start_exchange(layer);
   }
   embed_backward();
-  if (written_biases_) operators_.add(written_biases_, bias_gradients_);
+  operators_.finish_backward();
   if (options_.completes_step) parameters_.start_rest_of_exchange();
 }
 

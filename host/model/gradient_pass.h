@@ -55,8 +55,6 @@ class GradientPass {
   TrainingParameters& parameters_;
   Activations activations_;
   ModelTensors weight_tensors_, gradient_tensors_;
-  /// Of the linear layers, a row a layer: where a pass writes them, and where they are added up; or empty.
-  TensorView written_biases_, bias_gradients_;
   DeviceBuffer token_buffer_;
   std::vector<int32_t> token_values_;
   Activation activation_;

@@ -71,8 +71,8 @@ ModelTensors TrainingParameters::weight_tensors() const {
   return {config_, layout_, matrices.data, matrices.dtype, vectors, biases};
 }
 
-ModelTensors TrainingParameters::gradient_tensors(void* biases) const {
-  return {config_, layout_, gradients().data, DType::f32, vector_gradients().data, biases};
+ModelTensors TrainingParameters::gradient_tensors() const {
+  return {config_, layout_, gradients().data, DType::f32, vector_gradients().data};
 }
 
 TensorView TrainingParameters::vector_gradients() const {

@@ -39,8 +39,7 @@ class TrainingParameters {
 
   /// As the products take them.
   ModelTensors weight_tensors() const;
-  /// `biases`: where the linear layers' bias gradients are to lie instead of in gradients(); or null.
-  ModelTensors gradient_tensors(void* biases) const;
+  ModelTensors gradient_tensors() const;
 
   /// This device's share; alone: all of it, in the order of ParameterLayout(config). float32.
   TensorView weights() const { return own(0); }

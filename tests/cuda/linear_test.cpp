@@ -83,7 +83,7 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
       for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu})
         for (const bool masked : {false, true}) {
           if (masked && activation != Activation::relu) continue;
-          const bool accumulate = activation == Activation::none, add_bias = !masked;
+          const bool accumulate = activation == Activation::none;
           CAPTURE(s.rows);
           CAPTURE(s.in);
           CAPTURE(s.out);
@@ -105,7 +105,6 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
           forward.activation = Activation::relu;
           LinearBackward arguments;
           arguments.accumulate_input_gradient = accumulate;
-          arguments.accumulate_bias_gradient = add_bias;
           arguments.input_activation = activation;
           const auto run = [&](Device& device, bool cuda) {
             const auto on = [&](Matrix& matrix) { return cuda ? matrix.cuda() : matrix.cpu(); };
@@ -127,6 +126,7 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
             arguments.weight_gradient = on(weight_gradient);
             arguments.bias_gradient = on(bias_gradient);
             device.model_operators().linear_backward(arguments);
+            device.model_operators().finish_backward();
           };
           run(cuda_device(), true);
           bool outside_kept = true;
@@ -153,22 +153,51 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
         }
 }
 
-TEST_CASE("add: one matrix to another, aligned or not, and nothing beside them") {
-  for (const int64_t rows : {1, 3})
-    for (const int64_t columns : {0, 1, 5, 1024, 2002})
-      for (const int64_t gap : {0, 1, 16}) {
-        CAPTURE(rows);
-        CAPTURE(columns);
-        CAPTURE(gap);
-        Matrix source(DType::f32, rows, columns, columns + gap, 0),
-            target(DType::f32, rows, columns, columns + 4, gap / 4);
-        source.randomize(1), target.randomize(2);
-        cuda_device().model_operators().add(source.cuda(), target.cuda());
-        cpu_device().model_operators().add(source.cpu(), target.cpu());
-        bool outside_kept = true;
-        CHECK(target.from_cuda(&outside_kept) == target.from_cpu());
-        CHECK(outside_kept);
-      }
+TEST_CASE("bias gradients of a pass are added at its end, those of a pass that was given up never") {
+  Device& device = cuda_device();
+  ModelOperators& operators = device.model_operators();
+  Matrix input(DType::bf16, 20, 24, 24, 0), weight(DType::bf16, 130, 24, 24, 0), gradient(DType::bf16, 20, 130, 130, 0);
+  Matrix weight_gradient(DType::f32, 130, 24, 24, 0);
+  input.randomize(1), weight.randomize(2), gradient.randomize(3), weight_gradient.randomize(4);
+  constexpr int kLayers = 5;
+  Matrix biases(DType::f32, kLayers, 130, 131, 1);
+  const auto pass = [&] {
+    for (int layer = 0; layer < kLayers; ++layer)
+      operators.linear_backward({.input = input.cuda(),
+                                 .weight = weight.cuda(),
+                                 .output_gradient = gradient.cuda(),
+                                 .input_gradient = {},
+                                 .weight_gradient = weight_gradient.cuda(),
+                                 .bias_gradient = biases.cuda().row_range(layer, 1)});
+  };
+  const auto after = [&](const auto& calls) {
+    biases.randomize(5);
+    calls();
+    bool outside_kept = true;
+    const std::vector<float> values = biases.from_cuda(&outside_kept);
+    CHECK(outside_kept);
+    return values;
+  };
+  const std::vector<float> before = after([] {});
+  const std::vector<float> once = after([&] { pass(), operators.finish_backward(); });
+  for (int64_t i = 0; i < kLayers * 130; ++i) CHECK(once[static_cast<size_t>(i)] != before[static_cast<size_t>(i)]);
+  CHECK(after([&] { operators.finish_backward(); }) == before);  // nothing is held any more
+  CHECK(after([&] { pass(), operators.finish_backward(); }) == once);
+  // A recording that cannot be made is given up in the middle of the pass.
+  const std::vector<int32_t> offsets = {0, 7, 20};
+  CHECK(after([&] {
+          CHECK(device.record([&] {
+            pass();
+            operators.attention_forward(
+                {.shape = {.query_offsets = offsets, .key_offsets = offsets, .num_heads = 3, .head_dim = 8},
+                 .query = input.cuda(),
+                 .key = input.cuda(),
+                 .value = input.cuda(),
+                 .output = input.cuda(),
+                 .log_sum_exp = {}});
+          }) == nullptr);
+          operators.finish_backward();
+        }) == before);
 }
 
 TEST_CASE("no rows: nothing is written") {
@@ -203,6 +232,7 @@ TEST_CASE("a linear layer's gradients are the same bits twice") {
     arguments.weight_gradient = weight_gradient.cuda();
     arguments.bias_gradient = bias_gradient.cuda();
     cuda_device().model_operators().linear_backward(arguments);
+    cuda_device().model_operators().finish_backward();
     result = weight_gradient.from_cuda();
     const std::vector<float> bias = bias_gradient.from_cuda();
     result.insert(result.end(), bias.begin(), bias.end());

@@ -57,9 +57,9 @@ struct LinearBackward {
   /// What the forward pass of that activation kept (LinearForward::saved). A gelu on any device needs it; a relu
   /// without it reads `input` again.
   ConstTensorView input_saved = {};
-  TensorView weight_gradient;            ///< float32 [out, in], accumulates; or empty
-  TensorView bias_gradient;              ///< float32 [1, out], accumulates; or empty
-  bool accumulate_bias_gradient = true;  ///< false: bias_gradient is written (ModelOperators::writes_bias_gradients)
+  TensorView weight_gradient;  ///< float32 [out, in], accumulates; or empty
+  TensorView
+      bias_gradient;  ///< float32 [1, out], accumulates by ModelOperators::finish_backward at the latest; or empty
 };
 
 /// Bytes that an operator saved, as the values of `dtype` that it saved there.

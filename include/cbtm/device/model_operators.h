@@ -39,11 +39,8 @@ class ModelOperators {
   virtual void mixture_log_probabilities(const MixtureLogProbabilities& arguments) = 0;
   virtual void sample_mixture(const SampleMixture& arguments) = 0;
 
-  /// Whether linear_backward would rather write bias gradients than add to them, so that one `add` of all of them costs
-  /// less than an addition each.
-  virtual bool writes_bias_gradients() const { return false; }
-  /// target += source, float32 [rows, columns].
-  virtual void add(ConstTensorView source, TensorView target) = 0;
+  /// Ends a backward pass: until then a device may hold bias gradients back, to add all of them at once.
+  virtual void finish_backward() {}
 
   /// Bytes a row that linear_forward saves of an activation over `columns` values of `dtype` for its backward pass
   /// (LinearForward::saved); 0: the device wants none.
