@@ -105,7 +105,6 @@ class CudaDevice final : public Device {
   OptimizerOperators& optimizer_operators() override { return optimizer_operators_; }
   ClusterOperators& cluster_operators() override { return cluster_operators_; }
   int64_t row_alignment_bytes() const override { return 32; }  // a sector
-  void reserve_workspace(int64_t bytes) override { context_.reserve_workspace(bytes); }
 
  protected:
   void* allocate_bytes(int64_t bytes, std::string_view purpose) override { return context_.allocate(bytes, purpose); }

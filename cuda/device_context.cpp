@@ -113,20 +113,4 @@ std::unique_ptr<RecordedOperators> DeviceContext::record(const std::function<voi
                                          captured_products_run_once() && matmul_plans().products() > products);
 }
 
-void DeviceContext::reserve_workspace(int64_t bytes) {
-  matmul_plans();
-  workspace(bytes - MatmulPlans::kWorkspaceBytes);
-}
-
-// The largest that an operator of a training step asks for, and what matrix products keep for themselves.
-int64_t DeviceContext::planned_workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size) {
-  constexpr int64_t kNormBlocks = 2048;  // partial sums of the norms' vectors, a row of blocks more than any GPU runs
-  const int64_t embedding = rows * 64 + rows * hidden_size * 4 + (int64_t{4} << 20);  // sorted ids, sums of pieces
-  const int64_t norms = kNormBlocks * hidden_size * 8;
-  const int64_t attention = rows * hidden_size * 4;
-  const int64_t logits = std::min<int64_t>(rows, 1024) * (vocab_size + 64) * 4;  // of a chunk of rows (output_loss.cu)
-  const int64_t biases = std::max(ffn_dim, 3 * hidden_size) * 4;
-  return MatmulPlans::kWorkspaceBytes + std::max({embedding, norms, attention, biases, logits});
-}
-
 }  // namespace cbtm::cuda

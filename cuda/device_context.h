@@ -37,16 +37,11 @@ class DeviceContext final : public Context {
   void release(void* data) noexcept;
   /// As Device::reserve.
   void reserve(int64_t bytes, std::string_view purpose);
-  /// Takes scratch memory (that of matrix products, too) now.
-  void reserve_workspace(int64_t bytes);
   void copy_to_device(void* destination, const void* host_source, int64_t bytes);
   void copy_to_host(void* host_destination, const void* source, int64_t bytes);
 
   /// As Device::record, by a capture of the stream.
   std::unique_ptr<RecordedOperators> record(const std::function<void()>& calls);
-
-  /// Scratch memory that operators on these shapes ask for at most.
-  static int64_t planned_workspace_bytes(int64_t rows, int64_t hidden_size, int64_t ffn_dim, int64_t vocab_size);
 
  private:
   std::unique_ptr<Stream> operators_;  ///< behind `stream`; destroyed last

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cub/device/device_radix_sort.cuh>
 #include <type_traits>
+#include <utility>
 
 #include "dispatch.h"
 #include "elements.cuh"
@@ -205,14 +206,37 @@ __global__ void __launch_bounds__(kPieceThreads) embedding_join_pieces(const Bac
   add_to_row(p.target(key) + column, available, p.aligned, sum);
 }
 
-/// Offsets into one piece of scratch memory.
-struct ScratchPlan {
+/// What embedding_backward works on and where it lies in scratch memory.
+struct BackwardPlan {
+  int64_t entries = 0;
+  int key_bits = 1;
+  int64_t padded_width = 0;
+  size_t sort_bytes = 0;
+  int64_t lists[4] = {};  ///< offsets of keys and rows, unsorted and sorted
+  int64_t partials = 0, sort = 0;
   int64_t bytes = 0;
-  int64_t take(int64_t wanted) {
-    const int64_t offset = bytes;
-    bytes += round_up(wanted, 256);
-    return offset;
+
+  BackwardPlan(const Context& context, const EmbeddingBackward& arguments) {
+    const ConstTensorView gradient = arguments.out_gradient;
+    const bool tokens = arguments.token_table_gradient.size() > 0,
+               positions = arguments.position_table_gradient.size() > 0;
+    entries = gradient.columns == 0 ? 0 : gradient.rows * ((tokens ? 1 : 0) + (positions ? 1 : 0));
+    if (entries == 0) return;
+    const int64_t keys = arguments.token_table_gradient.rows + arguments.position_table_gradient.rows;
+    CBTM_ASSERT(entries < (int64_t{1} << 30) && keys < (int64_t{1} << 31), "entries and keys are counted in 32 bits");
+    while ((int64_t{1} << key_bits) < keys) ++key_bits;
+    padded_width = round_up(gradient.columns, kSumLength);
+    CBTM_CUDA(cub::DeviceRadixSort::SortPairs(nullptr, sort_bytes, static_cast<const int32_t*>(nullptr),
+                                              static_cast<int32_t*>(nullptr), static_cast<const int32_t*>(nullptr),
+                                              static_cast<int32_t*>(nullptr), static_cast<int>(entries), 0, key_bits,
+                                              context.stream));
+    for (int64_t& list : lists) list = take(entries * 4);
+    partials = take(ceil_divide(entries, kPieceEntries) * 2 * padded_width * 4);
+    sort = take(static_cast<int64_t>(sort_bytes));
   }
+
+ private:
+  int64_t take(int64_t wanted) { return std::exchange(bytes, bytes + round_up(wanted, 256)); }
 };
 
 template <typename Element, typename Table>
@@ -266,38 +290,28 @@ void embedding_forward(Context& context, const EmbeddingForward& arguments) {
   });
 }
 
+int64_t scratch_bytes(const Context& context, const EmbeddingBackward& arguments) {
+  return BackwardPlan(context, arguments).bytes;
+}
+
 void embedding_backward(Context& context, const EmbeddingBackward& arguments) {
   const ConstTensorView gradient = arguments.out_gradient;
   const TensorView tokens = arguments.token_table_gradient, positions = arguments.position_table_gradient;
-  const int64_t entries = gradient.rows * ((tokens ? 1 : 0) + (positions ? 1 : 0));
-  if (gradient.size() == 0 || entries == 0) return;
+  BackwardPlan plan(context, arguments);
+  if (plan.entries == 0) return;
+  const int64_t entries = plan.entries;
   const int64_t token_rows = tokens ? tokens.rows : 0;
-  const int64_t keys = token_rows + (positions ? positions.rows : 0);
-  CBTM_ASSERT(entries < (int64_t{1} << 30) && keys < (int64_t{1} << 31), "entries and keys are counted in 32 bits");
-  int key_bits = 1;
-  while ((int64_t{1} << key_bits) < keys) ++key_bits;
-
   const int count = static_cast<int>(entries);
   const auto pieces = static_cast<unsigned>(ceil_divide(entries, kPieceEntries));
-  const int64_t padded_width = round_up(gradient.columns, kSumLength);
-  size_t sort_bytes = 0;
-  CBTM_CUDA(cub::DeviceRadixSort::SortPairs(nullptr, sort_bytes, static_cast<const int32_t*>(nullptr),
-                                            static_cast<int32_t*>(nullptr), static_cast<const int32_t*>(nullptr),
-                                            static_cast<int32_t*>(nullptr), count, 0, key_bits, context.stream));
-  ScratchPlan plan;
-  const int64_t lists[4] = {plan.take(entries * 4), plan.take(entries * 4), plan.take(entries * 4),
-                            plan.take(entries * 4)};
-  const int64_t partials = plan.take(int64_t{pieces} * 2 * padded_width * 4);
-  const int64_t sort = plan.take(static_cast<int64_t>(sort_bytes));
   char* scratch = static_cast<char*>(context.workspace(plan.bytes));
-  const auto list = [&](int number) { return reinterpret_cast<int32_t*>(scratch + lists[number]); };
+  const auto list = [&](int number) { return reinterpret_cast<int32_t*>(scratch + plan.lists[number]); };
 
   embedding_entries<<<static_cast<unsigned>(ceil_divide(entries, 256)), 256, 0, context.stream>>>(
       tokens ? arguments.ids.as<int32_t>() : nullptr, positions ? arguments.positions.as<int32_t>() : nullptr,
       static_cast<int>(gradient.rows), static_cast<int>(token_rows), list(0), list(1));
   CBTM_CUDA_LAUNCHED("embedding_entries");
-  CBTM_CUDA(cub::DeviceRadixSort::SortPairs(scratch + sort, sort_bytes, list(0), list(2), list(1), list(3), count, 0,
-                                            key_bits, context.stream));
+  CBTM_CUDA(cub::DeviceRadixSort::SortPairs(scratch + plan.sort, plan.sort_bytes, list(0), list(2), list(1), list(3),
+                                            count, 0, plan.key_bits, context.stream));
   dispatch_floating(gradient.dtype, [&]<typename Element>() {
     const BackwardParams<Element> p = {
         .entries = {list(2), list(3), count},
@@ -308,9 +322,9 @@ void embedding_backward(Context& context, const EmbeddingBackward& arguments) {
         .position_gradient = positions ? positions.as<float>() : nullptr,
         .position_stride = positions.row_stride,
         .token_rows = static_cast<int>(token_rows),
-        .partials = reinterpret_cast<float*>(scratch + partials),
+        .partials = reinterpret_cast<float*>(scratch + plan.partials),
         .width = static_cast<int>(gradient.columns),
-        .padded_width = static_cast<int>(padded_width),
+        .padded_width = static_cast<int>(plan.padded_width),
         .aligned = rows_aligned(gradient, kSumLength * static_cast<int64_t>(sizeof(Element))) &&
                    rows_aligned(tokens, 16) && rows_aligned(positions, 16)};
     const dim3 grid(pieces, static_cast<unsigned>(ceil_divide(gradient.columns, kPieceThreads * kSumLength)));

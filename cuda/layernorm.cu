@@ -404,6 +404,18 @@ void residual_layernorm_forward(Context& context, const ResidualLayerNormForward
   CBTM_CUDA_LAUNCHED("residual_layernorm_forward_rows");
 }
 
+int64_t scratch_bytes(const Context& context, const ResidualLayerNormBackward& arguments) {
+  const TensorView rows = arguments.sum_gradient;
+  if (rows.size() == 0 || arguments.normalized_gradient.size() == 0) return 0;
+  if (arguments.gamma_gradient.size() == 0 && arguments.beta_gradient.size() == 0) return 0;
+  check_width(rows.columns);
+  int64_t blocks = 0;
+  dispatch_floating(rows.dtype, [&]<typename Element>() {
+    blocks = RowThreads::plan(rows.rows, rows.columns, kPackLength<Element>, context.sm_count).blocks;
+  });
+  return int64_t{2} * 4 * blocks * rows.columns;
+}
+
 void residual_layernorm_backward(Context& context, const ResidualLayerNormBackward& arguments) {
   const TensorView sum_gradient = arguments.sum_gradient;
   const int64_t width = sum_gradient.columns;
@@ -422,7 +434,8 @@ void residual_layernorm_backward(Context& context, const ResidualLayerNormBackwa
   dispatch_rows(context, sum_gradient.dtype, sum_gradient.rows, width,
                 [&]<typename Element, int kValues>(const RowThreads& plan) {
                   blocks = plan.blocks;
-                  if (wants_vectors) partials = static_cast<float*>(context.workspace(int64_t{2} * 4 * blocks * width));
+                  if (wants_vectors)
+                    partials = static_cast<float*>(context.workspace(scratch_bytes(context, arguments)));
                   BackwardParams<Element> p{};
                   p.normalized_gradient = Rows<const Element>(arguments.normalized_gradient);
                   p.incoming = Rows<const Element>(arguments.sum_gradient_in);

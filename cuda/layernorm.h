@@ -12,6 +12,8 @@ constexpr int64_t kLayerNormWidthMax = 12288;  // that of the largest OPT model
 
 void residual_layernorm_forward(Context& context, const ResidualLayerNormForward& arguments);
 
+/// A sum a block for gamma and one for beta.
+int64_t scratch_bytes(const Context& context, const ResidualLayerNormBackward& arguments);
 /// Gradients of gamma and beta are summed in an order that depends on the shape and the number of multiprocessors.
 void residual_layernorm_backward(Context& context, const ResidualLayerNormBackward& arguments);
 

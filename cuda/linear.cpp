@@ -29,6 +29,11 @@ class Scratch {
   char* next_;
 };
 
+bool widens_weight(const LinearForward& arguments) { return arguments.weight.dtype != arguments.input.dtype; }
+bool converts_bias(const LinearForward& arguments) {
+  return arguments.bias.size() > 0 && arguments.bias.dtype != arguments.output.dtype;
+}
+
 void zero(Context& context, TensorView vector) {
   CBTM_CUDA(cudaMemsetAsync(vector.data, 0, static_cast<size_t>(vector.columns) * 4, context.stream));
 }
@@ -44,6 +49,12 @@ int64_t saved_activation_columns(Activation activation, DType dtype, int64_t col
   return 0;
 }
 
+int64_t scratch_bytes(const Context&, const LinearForward& arguments) {
+  const auto& [input, weight, bias, activation, output, saved, scales] = arguments;
+  return (widens_weight(arguments) ? Scratch::bytes_of(input.dtype, weight.rows, input.columns) : 0) +
+         (converts_bias(arguments) ? Scratch::bytes_of(output.dtype, 1, bias.columns) : 0);
+}
+
 // output = activation(input weightᵀ + bias): one product with bias, ReLU and its mask in the epilogue; a GELU (the
 // error function's, which cuBLASLt does not have) is a kernel after it. Weights narrower than the input are widened
 // first, a bias of another type than the output is converted first: that is for checking; training and inference hold
@@ -54,10 +65,9 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   CBTM_ASSERT(arguments.weights_fit(), "weights fit the input, and their scales");
   if (input.rows == 0) return;
   if (!saved && decode_linear_applies(arguments, context.compute_capability)) return decode_linear(context, arguments);
-  const bool widen = weight.dtype != input.dtype;
-  const bool convert_bias = bias && bias.dtype != output.dtype;
-  Scratch scratch(context, (widen ? Scratch::bytes_of(input.dtype, weight.rows, input.columns) : 0) +
-                               (convert_bias ? Scratch::bytes_of(output.dtype, 1, bias.columns) : 0));
+  const bool widen = widens_weight(arguments);
+  const bool convert_bias = converts_bias(arguments);
+  Scratch scratch(context, scratch_bytes(context, arguments));
   MatmulArguments product;
   product.a = input;
   product.b = weight;

@@ -2,7 +2,6 @@
 
 #include "attention/attention.h"
 #include "attention/attention_cached.h"
-#include "device_context.h"
 #include "embedding.h"
 #include "gather.h"
 #include "layernorm.h"
@@ -88,8 +87,38 @@ int64_t CudaModelOperators::saved_activation_columns(Activation activation, DTyp
   return cuda::saved_activation_columns(activation, dtype, columns);
 }
 
-int64_t CudaModelOperators::workspace_bytes(const WorkspaceShape& shape) const {
-  return cuda::DeviceContext::planned_workspace_bytes(shape.rows, shape.hidden_size, shape.ffn_dim, shape.vocab_size);
+int64_t CudaModelOperators::scratch_bytes(const EmbeddingBackward& a) const {
+  return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
+}
+
+int64_t CudaModelOperators::scratch_bytes(const ResidualLayerNormBackward& a) const {
+  return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
+}
+
+int64_t CudaModelOperators::scratch_bytes(const LinearForward& a) const {
+  return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
+}
+
+int64_t CudaModelOperators::scratch_bytes(const LinearBackward&) const { return MatmulPlans::kWorkspaceBytes; }
+
+int64_t CudaModelOperators::scratch_bytes(const AttentionForward&) const { return MatmulPlans::kWorkspaceBytes; }
+
+int64_t CudaModelOperators::scratch_bytes(const AttentionBackward& a) const {
+  return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
+}
+
+int64_t CudaModelOperators::scratch_bytes(const OutputLoss& a) const {
+  return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
+}
+
+int64_t CudaModelOperators::held_bytes(const LinearBackward& a) const {
+  return a.bias_gradient.size() > 0 ? BiasGradients::held_bytes(a.bias_gradient.columns) : 0;
+}
+
+void CudaModelOperators::reserve_scratch(int64_t scratch_bytes, int64_t held_bytes) {
+  context_.matmul_plans();  // with the memory that products keep
+  context_.workspace(scratch_bytes - MatmulPlans::kWorkspaceBytes);
+  bias_gradients_.reserve(held_bytes);
 }
 
 }  // namespace cbtm::cuda

@@ -26,7 +26,15 @@ class CudaModelOperators final : public ModelOperators {
   void sample_mixture(const SampleMixture& a) override;
   void finish_backward() override;
   int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const override;
-  int64_t workspace_bytes(const WorkspaceShape& shape) const override;
+  int64_t scratch_bytes(const EmbeddingBackward& a) const override;
+  int64_t scratch_bytes(const ResidualLayerNormBackward& a) const override;
+  int64_t scratch_bytes(const LinearForward& a) const override;
+  int64_t scratch_bytes(const LinearBackward& a) const override;
+  int64_t scratch_bytes(const AttentionForward& a) const override;
+  int64_t scratch_bytes(const AttentionBackward& a) const override;
+  int64_t scratch_bytes(const OutputLoss& a) const override;
+  int64_t held_bytes(const LinearBackward& a) const override;
+  void reserve_scratch(int64_t scratch_bytes, int64_t held_bytes) override;
 
   /// A backward pass was given up: what it held is not added.
   void forget_backward() { bias_gradients_.forget(); }

@@ -215,7 +215,27 @@ void cross_entropy(Context& context, const CrossEntropyParams<Element>& p, bool 
   CBTM_CUDA_LAUNCHED("cross_entropy");
 }
 
+/// The logits of a chunk of rows in scratch memory, and behind them the table of hidden's type where it has another.
+struct LogitsPlan {
+  DType dtype;
+  int64_t chunk_rows, stride, logit_bytes, wide_bytes = 0;
+
+  explicit LogitsPlan(const OutputLoss& arguments) {
+    const ConstTensorView hidden = arguments.hidden, table = arguments.table;
+    dtype = arguments.hidden_gradient.size() > 0 ? hidden.dtype : DType::f32;
+    chunk_rows = kChunkRows * 4 / dtype_bytes(dtype);
+    stride = padded_vocab(table.rows);
+    logit_bytes = round_up(std::min(hidden.rows, chunk_rows) * stride * dtype_bytes(dtype), 256);
+    if (hidden.dtype != table.dtype) wide_bytes = table.size() * dtype_bytes(hidden.dtype);
+  }
+};
+
 }  // namespace
+
+int64_t scratch_bytes(const Context&, const OutputLoss& arguments) {
+  const LogitsPlan plan(arguments);
+  return plan.logit_bytes + plan.wide_bytes;
+}
 
 void output_loss(Context& context, const OutputLoss& arguments) {
   const ConstTensorView hidden = arguments.hidden;
@@ -229,11 +249,7 @@ void output_loss(Context& context, const OutputLoss& arguments) {
   CBTM_ASSERT((table.dtype == DType::i8) == static_cast<bool>(scales), "an int8 table has scales");
   CBTM_ASSERT(vocab_size < (int64_t{1} << 30), "columns are counted in 32 bits");
   if (hidden.rows == 0) return;
-  const DType dtype = with_gradients ? hidden.dtype : DType::f32;
-  const int64_t chunk_rows = kChunkRows * 4 / dtype_bytes(dtype);
-  const int64_t stride = padded_vocab(vocab_size);
-  const int64_t logit_bytes = round_up(std::min(hidden.rows, chunk_rows) * stride * dtype_bytes(dtype), 256);
-  const int64_t wide_bytes = widen ? vocab_size * table.columns * dtype_bytes(hidden.dtype) : 0;
+  const auto [dtype, chunk_rows, stride, logit_bytes, wide_bytes] = LogitsPlan(arguments);
   char* scratch = static_cast<char*>(context.workspace(logit_bytes + wide_bytes));
   if (widen) {
     const TensorView wide(scratch + logit_bytes, hidden.dtype, vocab_size, table.columns);

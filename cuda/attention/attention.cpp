@@ -67,8 +67,9 @@ void attention_forward(Context& context, const AttentionForward& arguments) {
   run_attention_forward(context, dtype, params, [&](int tile) { return attention_query_tiles(shape, tile); });
 }
 
-int64_t attention_backward_workspace_bytes(int64_t query_rows, int64_t num_heads) {
-  return 2 * query_rows * num_heads * 4;
+int64_t scratch_bytes(const Context&, const AttentionBackward& arguments) {
+  const AttentionShape& shape = arguments.shape;
+  return shape.query_offsets.empty() ? 0 : 2 * shape.query_offsets.back() * shape.num_heads * 4;
 }
 
 void attention_backward(Context& context, const AttentionBackward& arguments) {
@@ -91,8 +92,7 @@ void attention_backward(Context& context, const AttentionBackward& arguments) {
   params.log_sum_exp_stride = arguments.log_sum_exp.row_stride;
   params.query_rows = shape.query_offsets.empty() ? 0 : shape.query_offsets.back();
   if (params.query_rows > 0) {
-    auto* const log_sum_exp =
-        static_cast<float*>(context.workspace(attention_backward_workspace_bytes(params.query_rows, shape.num_heads)));
+    auto* const log_sum_exp = static_cast<float*>(context.workspace(scratch_bytes(context, arguments)));
     float* const row_term = log_sum_exp + params.query_rows * shape.num_heads;
     launch_attention_row_terms(context, dtype, params, log_sum_exp, row_term);
     params.row_log_sum_exp = log_sum_exp;

@@ -16,10 +16,9 @@ namespace cbtm::cuda {
 /// Deterministic: sums are taken in an order that depends on the shapes only.
 void attention_forward(Context& context, const AttentionForward& arguments);
 
-/// Workspace: two float32 a query row and head (log-sum-exp and row term, head by head).
 void attention_backward(Context& context, const AttentionBackward& arguments);
 
-/// Bytes of workspace of attention_backward for that many query rows.
-int64_t attention_backward_workspace_bytes(int64_t query_rows, int64_t num_heads);
+/// Of attention_backward: two float32 a query row and head (log-sum-exp and row term, head by head).
+int64_t scratch_bytes(const Context& context, const AttentionBackward& arguments);
 
 }  // namespace cbtm::cuda

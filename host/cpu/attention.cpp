@@ -3,10 +3,12 @@
 // that stays in the cache, and the scores of kQueryBlock queries exist at a time, never queries x keys.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
-#include <vector>
+#include <utility>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/threads.h"
 #include "cpu/attention_block.h"
 #include "cpu/model_operators.h"
@@ -36,15 +38,57 @@ double cost_of_head(const AttentionShape& shape, int64_t sequences) {
   return rows * rows * static_cast<double>(shape.head_dim) * 0.03;
 }
 
+int64_t longest_keys(const AttentionShape& shape) {
+  int64_t longest = 0;
+  for (size_t s = 1; s < shape.key_offsets.size(); ++s)
+    longest = std::max<int64_t>(longest, shape.key_offsets[s] - shape.key_offsets[s - 1]);
+  return longest;
+}
+
+/// What a thread needs for the heads that it computes one after another, with room for the longest sequence's keys.
+struct HeadScratch {
+  float *keys_transposed, *values_transposed;  ///< [head_dim, keys]; the values' in the backward pass only
+  float *scores, *score_gradients;             ///< [kQueryBlock, keys]; the gradients in the backward pass only
+  float* multipliers;                          ///< [keys]
+  float* scaled;                               ///< [kQueryBlock, head_dim]
+
+  static int64_t elements(const AttentionShape& shape, bool backward) {
+    const int64_t keys = longest_keys(shape), matrices = backward ? 2 : 1;
+    return round_up((matrices * (shape.head_dim + kQueryBlock) + 1) * keys + kQueryBlock * shape.head_dim, 16);
+  }
+  HeadScratch(const AttentionShape& shape, bool backward, float* memory) {
+    const int64_t keys = longest_keys(shape);
+    const auto take = [&memory](int64_t count) { return std::exchange(memory, memory + count); };
+    keys_transposed = take(shape.head_dim * keys);
+    values_transposed = backward ? take(shape.head_dim * keys) : nullptr;
+    scores = take(kQueryBlock * keys);
+    score_gradients = backward ? take(kQueryBlock * keys) : nullptr;
+    multipliers = take(keys);
+    scaled = take(kQueryBlock * shape.head_dim);
+  }
+};
+
 }  // namespace
+
+int64_t CpuModelOperators::scratch_bytes(const AttentionForward& arguments) const {
+  return bytes_with_products(thread_count() * HeadScratch::elements(arguments.shape, /*backward=*/false));
+}
+
+int64_t CpuModelOperators::scratch_bytes(const AttentionBackward& arguments) const {
+  return bytes_with_products(thread_count() * HeadScratch::elements(arguments.shape, /*backward=*/true));
+}
 
 void CpuModelOperators::attention_forward(const AttentionForward& arguments) {
   const AttentionShape& shape = arguments.shape;
   const int64_t sequences = static_cast<int64_t>(shape.query_offsets.size()) - 1;
   const int64_t head_dim = shape.head_dim;
   const bool dropped = shape.dropout.active();
+  const int64_t elements = HeadScratch::elements(shape, /*backward=*/false);
+  float* const memory = scratch(0, thread_count() * elements);
+  std::atomic<int64_t> ranges = 0;  // one a thread at most
   parallel_ranges(sequences * shape.num_heads, cost_of_head(shape, sequences), [&](int64_t begin, int64_t end) {
-    std::vector<float> keys_transposed, scores, scaled, multipliers;
+    const auto [keys_transposed, values_transposed, scores, score_gradients, multipliers, scaled] =
+        HeadScratch(shape, /*backward=*/false, memory + elements * ranges++);
     for (int64_t unit = begin; unit < end; ++unit) {
       const Span span = span_of(shape, unit / shape.num_heads);
       const int64_t head = unit % shape.num_heads;
@@ -53,11 +97,7 @@ void CpuModelOperators::attention_forward(const AttentionForward& arguments) {
       CBTM_ASSERT(span.keys >= span.queries, "every query sees at least itself");
       const float* keys = arguments.key.as<float>() + span.key_begin * arguments.key.row_stride + column;
       const float* values = arguments.value.as<float>() + span.key_begin * arguments.value.row_stride + column;
-      keys_transposed.resize(static_cast<size_t>(head_dim * span.keys));
-      cpu::transpose(keys, arguments.key.row_stride, span.keys, head_dim, keys_transposed.data());
-      scores.resize(static_cast<size_t>(kQueryBlock * span.keys));
-      scaled.resize(static_cast<size_t>(kQueryBlock * head_dim));
-      multipliers.resize(dropped ? static_cast<size_t>(span.keys) : 0);
+      cpu::transpose(keys, arguments.key.row_stride, span.keys, head_dim, keys_transposed);
       for (int64_t first = 0; first < span.queries; first += kQueryBlock) {
         const int64_t count = std::min(kQueryBlock, span.queries - first);
         const int64_t hidden_before = span.keys - span.queries;
@@ -66,13 +106,13 @@ void CpuModelOperators::attention_forward(const AttentionForward& arguments) {
           kernels_.scale(
               shape.scale,
               arguments.query.as<float>() + (span.query_begin + first + i) * arguments.query.row_stride + column,
-              head_dim, scaled.data() + i * head_dim);
-        kernels_.small_product({count, visible, head_dim, scaled.data(), head_dim, 1, keys_transposed.data(), span.keys,
-                                scores.data(), span.keys, false});
+              head_dim, scaled + i * head_dim);
+        kernels_.small_product(
+            {count, visible, head_dim, scaled, head_dim, 1, keys_transposed, span.keys, scores, span.keys, false});
         for (int64_t i = 0; i < count; ++i) {
           const int64_t row = span.query_begin + first + i;
           const int64_t seen = first + i + hidden_before + 1;
-          float* probabilities = scores.data() + i * span.keys;
+          float* probabilities = scores + i * span.keys;
           const float highest = kernels_.row_max(probabilities, seen);
           const float sum = kernels_.exp_sum(probabilities, highest, seen, probabilities);
           kernels_.scale(1.0f / sum, probabilities, seen, probabilities);
@@ -80,13 +120,13 @@ void CpuModelOperators::attention_forward(const AttentionForward& arguments) {
             arguments.log_sum_exp.as<float>()[row * arguments.log_sum_exp.row_stride + head] = highest + std::log(sum);
           if (dropped) {
             kernels_.dropout_multipliers(cpu::draw_of(shape.dropout), dropout_element(shape, row, head), seen,
-                                         multipliers.data());
-            kernels_.multiply(probabilities, multipliers.data(), seen, probabilities);
+                                         multipliers);
+            kernels_.multiply(probabilities, multipliers, seen, probabilities);
           }
           std::fill(probabilities + seen, probabilities + visible, 0.0f);
         }
         kernels_.small_product(
-            {count, head_dim, visible, scores.data(), span.keys, 1, values, arguments.value.row_stride,
+            {count, head_dim, visible, scores, span.keys, 1, values, arguments.value.row_stride,
              arguments.output.as<float>() + (span.query_begin + first) * arguments.output.row_stride + column,
              arguments.output.row_stride, false});
       }
@@ -103,8 +143,12 @@ void CpuModelOperators::attention_backward(const AttentionBackward& arguments) {
     for (int64_t row = first; row < first + count; ++row)
       std::memset(view.as<float>() + row * view.row_stride + column, 0, static_cast<size_t>(head_dim) * 4);
   };
+  const int64_t elements = HeadScratch::elements(shape, /*backward=*/true);
+  float* const memory = scratch(0, thread_count() * elements);
+  std::atomic<int64_t> ranges = 0;  // one a thread at most
   parallel_ranges(sequences * shape.num_heads, 2.5 * cost_of_head(shape, sequences), [&](int64_t begin, int64_t end) {
-    std::vector<float> keys_transposed, values_transposed, scores, score_gradients, scaled, multipliers;
+    const auto [keys_transposed, values_transposed, scores, score_gradients, multipliers, scaled] =
+        HeadScratch(shape, /*backward=*/true, memory + elements * ranges++);
     for (int64_t unit = begin; unit < end; ++unit) {
       const Span span = span_of(shape, unit / shape.num_heads);
       const int64_t head = unit % shape.num_heads;
@@ -118,15 +162,8 @@ void CpuModelOperators::attention_backward(const AttentionBackward& arguments) {
           arguments.key_gradient.as<float>() + span.key_begin * arguments.key_gradient.row_stride + column;
       float* value_gradient =
           arguments.value_gradient.as<float>() + span.key_begin * arguments.value_gradient.row_stride + column;
-      const auto block_elements = static_cast<size_t>(kQueryBlock * span.keys);
-      keys_transposed.resize(static_cast<size_t>(head_dim * span.keys));
-      values_transposed.resize(static_cast<size_t>(head_dim * span.keys));
-      cpu::transpose(keys, arguments.key.row_stride, span.keys, head_dim, keys_transposed.data());
-      cpu::transpose(values, arguments.value.row_stride, span.keys, head_dim, values_transposed.data());
-      scores.resize(block_elements);
-      score_gradients.resize(block_elements);
-      scaled.resize(static_cast<size_t>(kQueryBlock * head_dim));
-      multipliers.resize(dropped ? static_cast<size_t>(span.keys) : 0);
+      cpu::transpose(keys, arguments.key.row_stride, span.keys, head_dim, keys_transposed);
+      cpu::transpose(values, arguments.value.row_stride, span.keys, head_dim, values_transposed);
       for (int64_t first = 0; first < span.queries; first += kQueryBlock) {
         const int64_t count = std::min(kQueryBlock, span.queries - first);
         const int64_t hidden_before = span.keys - span.queries;
@@ -138,11 +175,11 @@ void CpuModelOperators::attention_backward(const AttentionBackward& arguments) {
         for (int64_t i = 0; i < count; ++i)
           kernels_.scale(shape.scale,
                          arguments.query.as<float>() + (first_row + i) * arguments.query.row_stride + column, head_dim,
-                         scaled.data() + i * head_dim);
-        kernels_.small_product({count, visible, head_dim, scaled.data(), head_dim, 1, keys_transposed.data(), span.keys,
-                                scores.data(), span.keys, false});
+                         scaled + i * head_dim);
+        kernels_.small_product(
+            {count, visible, head_dim, scaled, head_dim, 1, keys_transposed, span.keys, scores, span.keys, false});
         kernels_.small_product({count, visible, head_dim, output_gradient, arguments.output_gradient.row_stride, 1,
-                                values_transposed.data(), span.keys, score_gradients.data(), span.keys, false});
+                                values_transposed, span.keys, score_gradients, span.keys, false});
         for (int64_t i = 0; i < count; ++i) {
           const int64_t row = first_row + i;
           const int64_t seen = first + i + hidden_before + 1;
@@ -150,25 +187,25 @@ void CpuModelOperators::attention_backward(const AttentionBackward& arguments) {
                                               output + i * arguments.output.row_stride, head_dim);
           if (dropped)
             kernels_.dropout_multipliers(cpu::draw_of(shape.dropout), dropout_element(shape, row, head), seen,
-                                         multipliers.data());
-          float* probabilities = scores.data() + i * span.keys;
-          float* gradients = score_gradients.data() + i * span.keys;
+                                         multipliers);
+          float* probabilities = scores + i * span.keys;
+          float* gradients = score_gradients + i * span.keys;
           kernels_.softmax_backward(probabilities, gradients,
                                     arguments.log_sum_exp.as<float>()[row * arguments.log_sum_exp.row_stride + head],
-                                    row_term, dropped ? multipliers.data() : nullptr, seen);
+                                    row_term, dropped ? multipliers : nullptr, seen);
           std::fill(probabilities + seen, probabilities + visible, 0.0f);
           std::fill(gradients + seen, gradients + visible, 0.0f);
         }
         // dV += Pᵀ dO,  dK += dSᵀ (scale q),  dQ = scale dS K.
-        kernels_.small_product({visible, head_dim, count, scores.data(), 1, span.keys, output_gradient,
+        kernels_.small_product({visible, head_dim, count, scores, 1, span.keys, output_gradient,
                                 arguments.output_gradient.row_stride, value_gradient,
                                 arguments.value_gradient.row_stride, true});
-        kernels_.small_product({visible, head_dim, count, score_gradients.data(), 1, span.keys, scaled.data(), head_dim,
-                                key_gradient, arguments.key_gradient.row_stride, true});
+        kernels_.small_product({visible, head_dim, count, score_gradients, 1, span.keys, scaled, head_dim, key_gradient,
+                                arguments.key_gradient.row_stride, true});
         float* query_gradient =
             arguments.query_gradient.as<float>() + first_row * arguments.query_gradient.row_stride + column;
-        kernels_.small_product({count, head_dim, visible, score_gradients.data(), span.keys, 1, keys,
-                                arguments.key.row_stride, query_gradient, arguments.query_gradient.row_stride, false});
+        kernels_.small_product({count, head_dim, visible, score_gradients, span.keys, 1, keys, arguments.key.row_stride,
+                                query_gradient, arguments.query_gradient.row_stride, false});
         for (int64_t i = 0; i < count; ++i)
           kernels_.scale(shape.scale, query_gradient + i * arguments.query_gradient.row_stride, head_dim,
                          query_gradient + i * arguments.query_gradient.row_stride);

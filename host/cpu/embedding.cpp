@@ -41,6 +41,8 @@ void CpuModelOperators::embedding_forward(const EmbeddingForward& arguments) {
   });
 }
 
+int64_t CpuModelOperators::scratch_bytes(const EmbeddingBackward&) const { return bytes_with_products(0); }
+
 void CpuModelOperators::embedding_backward(const EmbeddingBackward& arguments) {
   const ConstTensorView gradient = arguments.out_gradient;
   // Threads share columns, not rows: every table element is then summed by one thread, in row order.

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/threads.h"
 #include "cpu/model_operators.h"
 
@@ -13,7 +14,14 @@ namespace {
 constexpr int64_t kChunksMax = 128;
 constexpr int64_t kChunkRowsMin = 16;
 
-int64_t chunk_rows(int64_t rows) { return std::max(kChunkRowsMin, (rows + kChunksMax - 1) / kChunksMax); }
+int64_t chunk_rows(int64_t rows) { return std::max(kChunkRowsMin, ceil_divide(rows, kChunksMax)); }
+
+/// Elements of the sums of gamma's and beta's gradients, two rows for each chunk of rows.
+int64_t vector_sums(const ResidualLayerNormBackward& arguments) {
+  if (arguments.gamma_gradient.size() == 0 && arguments.beta_gradient.size() == 0) return 0;
+  const int64_t rows = arguments.sum_gradient.rows;
+  return ceil_divide(rows, chunk_rows(rows)) * 2 * arguments.sum_gradient.columns;
+}
 
 const float* vector_data(ConstTensorView view) { return view ? view.as<float>() : nullptr; }
 
@@ -47,6 +55,10 @@ void CpuModelOperators::residual_layernorm_forward(const ResidualLayerNormForwar
   });
 }
 
+int64_t CpuModelOperators::scratch_bytes(const ResidualLayerNormBackward& arguments) const {
+  return bytes_with_products(vector_sums(arguments));
+}
+
 void CpuModelOperators::residual_layernorm_backward(const ResidualLayerNormBackward& arguments) {
   const TensorView sum_gradient = arguments.sum_gradient;
   const int64_t width = sum_gradient.columns;
@@ -56,8 +68,8 @@ void CpuModelOperators::residual_layernorm_backward(const ResidualLayerNormBackw
   // A sum for each chunk of rows, gamma's before beta's, added up in the order of the chunks.
   const int64_t rows = sum_gradient.rows;
   const int64_t rows_of_chunk = chunk_rows(rows);
-  const int64_t chunks = (rows + rows_of_chunk - 1) / rows_of_chunk;
-  float* sums = wants_gamma || wants_beta ? scratch(0, chunks * 2 * width) : nullptr;
+  const int64_t chunks = ceil_divide(rows, rows_of_chunk);
+  float* sums = wants_gamma || wants_beta ? scratch(0, vector_sums(arguments)) : nullptr;
   const double row_cost = static_cast<double>(width) * (dropped ? 2.5 : 1.2);
   parallel_chunks(rows, rows_of_chunk, row_cost, [&](int64_t chunk, int64_t begin, int64_t end) {
     float* gamma_sum = sums + chunk * 2 * width;

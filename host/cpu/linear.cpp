@@ -14,6 +14,9 @@ constexpr int64_t kEpilogueBytes = 1 << 20;
 /// Elements of a half-precision weight matrix that are widened at a time for a product.
 constexpr int64_t kWidenElements = 1 << 20;
 
+/// Rows of a weight matrix of `in` columns that are widened at a time.
+int64_t widened_rows_max(int64_t in, int64_t out) { return std::clamp<int64_t>(kWidenElements / in, 1, out); }
+
 float gelu(float x) { return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f)); }
 float gelu_derivative(float x) {
   const float density = 0.3989422804014327f * std::exp(-0.5f * x * x);
@@ -25,6 +28,14 @@ float gelu_derivative(float x) {
 int64_t CpuModelOperators::saved_activation_columns(Activation activation, DType, int64_t columns) const {
   return activation == Activation::gelu ? columns * dtype_bytes(DType::f32) : 0;
 }
+
+int64_t CpuModelOperators::scratch_bytes(const LinearForward& arguments) const {
+  const int64_t in = arguments.input.columns;
+  return bytes_with_products(arguments.weight.dtype == DType::f32 ? 0
+                                                                  : widened_rows_max(in, arguments.weight.rows) * in);
+}
+
+int64_t CpuModelOperators::scratch_bytes(const LinearBackward&) const { return bytes_with_products(0); }
 
 void CpuModelOperators::linear_forward(const LinearForward& arguments) {
   const ConstTensorView input = arguments.input;
@@ -82,7 +93,7 @@ void CpuModelOperators::linear_forward(const LinearForward& arguments) {
     return;
   }
   if (weight.dtype != DType::f32) {
-    const int64_t block = std::clamp<int64_t>(kWidenElements / in, 1, out);
+    const int64_t block = widened_rows_max(in, out);
     float* widened = scratch(1, block * in);
     for (int64_t first = 0; first < out; first += block) {
       const int64_t count = std::min(block, out - first);

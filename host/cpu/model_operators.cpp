@@ -1,9 +1,6 @@
 #include "cpu/model_operators.h"
 
-#include <algorithm>
-
 #include "cbtm/base/threads.h"
-#include "cpu/matrix_product.h"
 
 namespace cbtm {
 
@@ -16,13 +13,8 @@ float* CpuModelOperators::scratch(int slot, int64_t count) {
   return buffer.data();
 }
 
-int64_t CpuModelOperators::workspace_bytes(const WorkspaceShape& shape) const {
-  constexpr int64_t kLossRows = 256, kQueryRows = 32, kNormChunks = 128;
-  const int64_t logits = std::min(shape.rows, kLossRows) * shape.vocab_size;
-  const int64_t norm_sums = kNormChunks * 2 * shape.hidden_size;  // share their memory with the logits
-  // Of each thread: keys and values of a head, scores and their gradients of a block of queries, a block of a product.
-  const int64_t attention = 2 * (shape.head_dim + kQueryRows) * shape.sequence_length + kQueryRows * shape.head_dim;
-  return (std::max(logits, norm_sums) + thread_count() * (attention + cpu::kProductScratch)) * 4;
+int64_t CpuModelOperators::bytes_with_products(int64_t count) {
+  return (count + thread_count() * cpu::kProductScratch) * 4;
 }
 
 namespace cpu {

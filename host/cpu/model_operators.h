@@ -27,9 +27,17 @@ class CpuModelOperators : public ModelOperators {
   void mixture_log_probabilities(const MixtureLogProbabilities& arguments) override;
   void sample_mixture(const SampleMixture& arguments) override;
   int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const override;
-  int64_t workspace_bytes(const WorkspaceShape& shape) const override;
+  int64_t scratch_bytes(const EmbeddingBackward& arguments) const override;
+  int64_t scratch_bytes(const ResidualLayerNormBackward& arguments) const override;
+  int64_t scratch_bytes(const LinearForward& arguments) const override;
+  int64_t scratch_bytes(const LinearBackward& arguments) const override;
+  int64_t scratch_bytes(const AttentionForward& arguments) const override;
+  int64_t scratch_bytes(const AttentionBackward& arguments) const override;
+  int64_t scratch_bytes(const OutputLoss& arguments) const override;
 
  private:
+  /// Bytes of scratch for `count` floats, and for the products of all threads: those keep it while other operators run.
+  static int64_t bytes_with_products(int64_t count);
   /// Scratch of at least `count` floats, kept from call to call; slot by slot, one a use within an operator.
   float* scratch(int slot, int64_t count);
 

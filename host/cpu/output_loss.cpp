@@ -14,7 +14,16 @@ namespace {
 constexpr int64_t kBlockRows = 256;
 constexpr int32_t kIgnored = -100;
 
+int64_t block_logits(const OutputLoss& arguments) {
+  return std::min(kBlockRows, arguments.hidden.rows) * arguments.table.rows;
+}
+
 }  // namespace
+
+int64_t CpuModelOperators::scratch_bytes(const OutputLoss& arguments) const {
+  const LinearForward logits{.input = arguments.hidden, .weight = arguments.table, .bias = {}, .output = {}};
+  return block_logits(arguments) * 4 + scratch_bytes(logits);
+}
 
 void CpuModelOperators::output_loss(const OutputLoss& arguments) {
   const ConstTensorView hidden = arguments.hidden;
@@ -25,7 +34,7 @@ void CpuModelOperators::output_loss(const OutputLoss& arguments) {
   float* losses = arguments.losses.as<float>();
   const bool with_gradients = static_cast<bool>(arguments.hidden_gradient);
   CBTM_ASSERT(!with_gradients || table.dtype == DType::f32, "training weights are float32");
-  float* logits = scratch(0, std::min(kBlockRows, hidden.rows) * vocab_size);
+  float* logits = scratch(0, block_logits(arguments));
 
   for (int64_t first = 0; first < hidden.rows; first += kBlockRows) {
     const int64_t count = std::min(kBlockRows, hidden.rows - first);

@@ -9,6 +9,7 @@
 #include "cbtm/model/training_model.h"
 #include "model/activations.h"
 #include "model/training_parameters.h"
+#include "model/training_scratch.h"
 
 namespace cbtm {
 
@@ -20,15 +21,6 @@ std::string TrainingMemory::description() const {
                      format_bytes(weights), format_bytes(gradients), format_bytes(moments), format_bytes(activations),
                      kept, format_bytes(workspace), host > 0 ? ", program " + format_bytes(host) : "",
                      format_bytes(total()));
-}
-
-WorkspaceShape workspace_shape(const OptConfig& config, const TrainingShape& shape) {
-  return {.rows = shape.rows,
-          .sequence_length = shape.sequence_length,
-          .head_dim = config.head_dim(),
-          .hidden_size = config.hidden_size,
-          .ffn_dim = config.ffn_dim,
-          .vocab_size = config.vocab_size};
 }
 
 TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptConfig& config,
@@ -46,7 +38,7 @@ TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptC
   TrainingMemory plan{.weights = parameters.weights,
                       .gradients = parameters.gradients,
                       .moments = parameters.moments,
-                      .workspace = operators.workspace_bytes(workspace_shape(config, shape)),
+                      .workspace = training_scratch(operators, config, shape).total(),
                       .host = shape.host_bytes};
   for (const Recompute recompute : {Recompute::nothing, Recompute::ffn, Recompute::layers}) {
     plan.recompute = recompute;

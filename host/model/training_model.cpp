@@ -10,6 +10,7 @@
 #include "cbtm/device/optimizer_operators.h"
 #include "model/gradient_pass.h"
 #include "model/training_parameters.h"
+#include "model/training_scratch.h"
 
 namespace cbtm {
 namespace {
@@ -45,8 +46,11 @@ struct TrainingModel::State {
         parameters((reserve(device_, config_, rows, recompute, dtype, group_), device_), config_, dtype, group_),
         pass(device_, config, rows, recompute, dtype, parameters),
         results(device_.allocate(kResultBytes, "losses and gradient norm")) {
-    device.reserve_workspace(device.model_operators().workspace_bytes(
-        workspace_shape(config, {.rows = rows, .sequence_length = std::min(rows, config.max_position_embeddings)})));
+    ModelOperators& operators = device.model_operators();
+    const TrainingScratch scratch = training_scratch(
+        operators, config,
+        {.rows = rows, .sequence_length = std::min(rows, config.max_position_embeddings), .dtype = dtype});
+    operators.reserve_scratch(scratch.scratch_bytes, scratch.held_bytes);
   }
 
   TensorView square_sum() const { return results.view(DType::f64, 1, 1); }

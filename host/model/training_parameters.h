@@ -14,9 +14,6 @@
 
 namespace cbtm {
 
-/// What the operators' scratch memory depends on, in a training of this shape.
-WorkspaceShape workspace_shape(const OptConfig& config, const TrainingShape& shape);
-
 /// Bytes of TrainingParameters on each of `devices` devices.
 struct ParameterMemory {
   int64_t weights = 0;  ///< float32, and the copy that the products take

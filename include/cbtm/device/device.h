@@ -129,8 +129,6 @@ class Device {
 
   /// Rows that many kernels gather are read with the least waste where each starts at a multiple of so many bytes.
   virtual int64_t row_alignment_bytes() const { return 1; }
-  /// Takes that much scratch memory now, so that none is asked for later. Throws Error like allocate.
-  virtual void reserve_workspace(int64_t bytes) { static_cast<void>(bytes); }
 
  protected:
   friend class DeviceBuffer;

@@ -11,13 +11,6 @@
 
 namespace cbtm {
 
-/// What the scratch memory of a model's operators depends on.
-struct WorkspaceShape {
-  int64_t rows = 0;             ///< tokens of a micro-batch
-  int64_t sequence_length = 0;  ///< tokens of its longest sequence
-  int64_t head_dim = 0, hidden_size = 0, ffn_dim = 0, vocab_size = 0;
-};
-
 /// The operators that models are computed with, forward and backward, over views of a device's memory
 /// (Device::model_operators). They run in the order of the calls, the same calls give the same bits on the same device,
 /// and they take the types for which Device::computes_in is true.
@@ -46,9 +39,27 @@ class ModelOperators {
   /// (LinearForward::saved); 0: the device wants none.
   virtual int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const = 0;
 
-  /// Scratch memory the operators need at most for these shapes; the planner counts it. Operators take it from
-  /// the device's own arena, which grows outside of steps only.
-  virtual int64_t workspace_bytes(const WorkspaceShape& shape) const = 0;
+  /// Scratch memory that an operator takes at most for operands of these shapes and types, with what the device keeps
+  /// for its products. Their data may be null: an operand of no elements is one that is not given. All operators share
+  /// one piece; those without such a function take none that counts.
+  virtual int64_t scratch_bytes(const EmbeddingBackward& arguments) const = 0;
+  virtual int64_t scratch_bytes(const ResidualLayerNormBackward& arguments) const = 0;
+  virtual int64_t scratch_bytes(const LinearForward& arguments) const = 0;
+  virtual int64_t scratch_bytes(const LinearBackward& arguments) const = 0;
+  virtual int64_t scratch_bytes(const AttentionForward& arguments) const = 0;
+  virtual int64_t scratch_bytes(const AttentionBackward& arguments) const = 0;
+  virtual int64_t scratch_bytes(const OutputLoss& arguments) const = 0;
+  /// Memory that linear_backward takes until finish_backward, beside the scratch memory: a pass takes the sum.
+  virtual int64_t held_bytes(const LinearBackward& arguments) const {
+    static_cast<void>(arguments);
+    return 0;
+  }
+  /// Takes that much of either now, so that none is asked for later. Throws Error like Device::allocate. By default
+  /// operators take what they need when they run.
+  virtual void reserve_scratch(int64_t scratch_bytes, int64_t held_bytes) {
+    static_cast<void>(scratch_bytes);
+    static_cast<void>(held_bytes);
+  }
 };
 
 }  // namespace cbtm
