@@ -110,7 +110,7 @@ std::unique_ptr<RecordedOperators> DeviceContext::record(const std::function<voi
   }
   CBTM_CUDA(cudaStreamEndCapture(stream, &graph));
   return std::make_unique<RecordedGraph>(graph, stream, *uploads_,
-                                         captured_products_run_once() && matmul_plans().products() > products);
+                                         matmul_plans().products() > products && !runs_on_the_gpu_alone(graph));
 }
 
 }  // namespace cbtm::cuda

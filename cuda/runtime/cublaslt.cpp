@@ -1,7 +1,5 @@
 #include "runtime/cublaslt.h"
 
-#include <dlfcn.h>
-
 #include "cbtm/device/device_error.h"
 #include "runtime/call_place.h"
 #include "runtime/library.h"
@@ -55,11 +53,6 @@ CublasLt load() {
 const CublasLt& cublas_lt() {
   static const CublasLt lt = load();  // a throw leaves it unset: the next call tries again
   return lt;
-}
-
-bool captured_products_run_once() {
-  static const bool simulated = dlsym(RTLD_DEFAULT, "cudasim_enqueue") != nullptr;
-  return simulated;
 }
 
 void fail_cublas_lt(cublasStatus_t status, const char* what, const char* file, int line) {

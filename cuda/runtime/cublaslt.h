@@ -30,10 +30,6 @@ struct CublasLt {
 /// Throws Error that names the package if the library is not there or lacks a function.
 const CublasLt& cublas_lt();
 
-/// Whether a captured graph with products in it may be launched once only: so it is with the simulator's stand-in for
-/// cuBLASLt, which forgets a product when it has run.
-bool captured_products_run_once();
-
 [[noreturn]] void fail_cublas_lt(cublasStatus_t status, const char* what, const char* file, int line);
 inline void check_cublas_lt(cublasStatus_t status, const char* what, const char* file, int line) {
   if (status != CUBLAS_STATUS_SUCCESS) [[unlikely]]

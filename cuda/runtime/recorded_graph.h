@@ -30,4 +30,8 @@ class RecordedGraph final : public RecordedOperators {
   bool launched_ = false;
 };
 
+/// Whether the driver says of every node of the graph that the GPU runs it. What a library has the host do may be kept
+/// for one launch only. False where the driver does not tell.
+bool runs_on_the_gpu_alone(cudaGraph_t graph);
+
 }  // namespace cbtm::cuda
