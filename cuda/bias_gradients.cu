@@ -17,7 +17,8 @@ constexpr int64_t kAlignment = 256;
 
 // target[i] += held[first + i] for each segment. A segment blockIdx.y, a column a thread.
 // bytes: columns * 12 of all segments.
-__global__ void __launch_bounds__(kThreads) add_segments(const float* __restrict__ held, const int32_t* segments) {
+__global__ void __launch_bounds__(kThreads)
+    add_bias_gradients(const float* __restrict__ held, const int32_t* segments) {
   const int4 words = reinterpret_cast<const int4*>(segments)[blockIdx.y];
   const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (column >= static_cast<uint32_t>(words.y)) return;
@@ -66,9 +67,9 @@ void BiasGradients::add_held() {
   CBTM_ASSERT(count < 65536, "segments are a grid's second extent");
   if (count > 0) {
     const dim3 grid(static_cast<unsigned>(ceil_divide(columns_max_, kThreads)), count);
-    add_segments<<<grid, kThreads, 0, context_.stream>>>(reinterpret_cast<const float*>(memory_.data()),
-                                                         context_.upload(segments_));
-    CBTM_CUDA_LAUNCHED("add_segments");
+    add_bias_gradients<<<grid, kThreads, 0, context_.stream>>>(reinterpret_cast<const float*>(memory_.data()),
+                                                               context_.upload(segments_));
+    CBTM_CUDA_LAUNCHED("add_bias_gradients");
   }
   forget();
 }

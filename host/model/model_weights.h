@@ -12,7 +12,7 @@ namespace cbtm {
 
 // A view is empty where the model has no such tensor.
 
-/// A matrix, and its scales if it is quantised (LinearForward in cbtm/device/device.h).
+/// A matrix, and its scales if it is quantised (LinearForward in cbtm/device/linear_operands.h).
 struct MatrixTensors {
   TensorView values, scales;
 };

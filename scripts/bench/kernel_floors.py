@@ -32,7 +32,7 @@ def training(sizes):
         "attention_backward_queries_mma": L * (10 * M * H + 8 * M * A),
         "cross_entropy_in_shared": 4 * M * V + 8 * M,
         "add_losses": 4 * M + 16,
-        "add_rows": 12 * BIASES,
+        "add_bias_gradients": 12 * BIASES,
         "square_sum_pieces": 4 * P,
         # Weight, gradient and two moments read; weight, moments, the working copy and the zeroed gradient written.
         "adamw_flat": 34 * P,

@@ -6,7 +6,7 @@
 
 namespace cbtm::cpu {
 
-/// Where a dropout draws its numbers (see Dropout in cbtm/device/device.h), without the element.
+/// Where a dropout draws its numbers (see cbtm/device/dropout.h), without the element.
 struct DropoutDraw {
   float probability;
   uint64_t seed;
@@ -118,7 +118,7 @@ struct Kernels {
   /// The sums over int8 weights as they are, without scales.
   void (*few_rows_i8)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const int8_t* weight,
                       int64_t begin, int64_t end, float* out, int64_t out_stride);
-  /// int4 weights, kInt4Group inputs a scale (see LinearForward in cbtm/device/device.h); an output row has `groups`
+  /// int4 weights, kInt4Group inputs a scale (see cbtm/device/linear_operands.h); an output row has `groups`
   /// groups, the last of which may reach beyond `in`.
   void (*few_rows_i4)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const uint8_t* weight,
                       const f16* scales, int64_t begin, int64_t end, float* out, int64_t out_stride);

@@ -6,8 +6,8 @@
 
 namespace cbtm {
 
-// Weights as LinearForward (cbtm/device/device.h) takes them in inference, a row at a time. False, and nothing of use
-// written, if a value is not finite.
+// Weights as LinearForward (cbtm/device/linear_operands.h) takes them in inference, a row at a time. False, and nothing
+// of use written, if a value is not finite.
 
 /// codes[i] = row[i] / scale to nearest, scale = largest |row[i]| / 127: off by at most scale / 2.
 bool quantise_int8(const float* row, int64_t in, int8_t* codes, float& scale);
