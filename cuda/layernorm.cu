@@ -409,11 +409,7 @@ int64_t scratch_bytes(const Context& context, const ResidualLayerNormBackward& a
   if (rows.size() == 0 || arguments.normalized_gradient.size() == 0) return 0;
   if (arguments.gamma_gradient.size() == 0 && arguments.beta_gradient.size() == 0) return 0;
   check_width(rows.columns);
-  int64_t blocks = 0;
-  dispatch_floating(rows.dtype, [&]<typename Element>() {
-    blocks = RowThreads::plan(rows.rows, rows.columns, kPackLength<Element>, context.sm_count).blocks;
-  });
-  return int64_t{2} * 4 * blocks * rows.columns;
+  return int64_t{2} * 4 * RowThreads::blocks_max(rows.rows, context.sm_count) * rows.columns;
 }
 
 void residual_layernorm_backward(Context& context, const ResidualLayerNormBackward& arguments) {

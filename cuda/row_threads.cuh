@@ -22,6 +22,8 @@ struct RowThreads {
   int blocks = 0;
   int values = 0;  ///< elements a thread holds: 8, 16 or 32
 
+  /// No fewer than are planned for so many rows, or for fewer.
+  static int64_t blocks_max(int64_t rows, int sm_count) { return std::min<int64_t>(rows, int64_t{2} * sm_count); }
   /// The fewest values a thread that fit a row into a block; as many rows a block as it has room for while every
   /// multiprocessor gets two blocks.
   static RowThreads plan(int64_t rows, int64_t width, int length, int sm_count) {
@@ -31,10 +33,9 @@ struct RowThreads {
     CBTM_ASSERT(width <= int64_t{plan.values} * kRowBlockThreads, "the widest row was checked by the caller");
     const int packs = plan.values / length;
     plan.threads = static_cast<int>(round_up(ceil_divide(ceil_divide(width, length), packs), 32));
-    const int64_t blocks_max = 2 * static_cast<int64_t>(sm_count);
-    plan.rows =
-        static_cast<int>(std::clamp<int64_t>(ceil_divide(rows, blocks_max), 1, kRowBlockThreads / plan.threads));
-    plan.blocks = static_cast<int>(std::min(ceil_divide(rows, plan.rows), blocks_max));
+    const int64_t wanted = 2 * static_cast<int64_t>(sm_count);
+    plan.rows = static_cast<int>(std::clamp<int64_t>(ceil_divide(rows, wanted), 1, kRowBlockThreads / plan.threads));
+    plan.blocks = static_cast<int>(std::min(ceil_divide(rows, plan.rows), wanted));
     return plan;
   }
   int64_t padded_width() const { return int64_t{threads} * values; }

@@ -40,8 +40,8 @@ class ModelOperators {
   virtual int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const = 0;
 
   /// Scratch memory that an operator takes at most for operands of these shapes and types, with what the device keeps
-  /// for its products. Their data may be null: an operand of no elements is one that is not given. All operators share
-  /// one piece; those without such a function take none that counts.
+  /// for its products. Their data may be null: an operand of no elements is one that is not given. Fewer rows take no
+  /// more. All operators share one piece; those without such a function take none that counts.
   virtual int64_t scratch_bytes(const EmbeddingBackward& arguments) const = 0;
   virtual int64_t scratch_bytes(const ResidualLayerNormBackward& arguments) const = 0;
   virtual int64_t scratch_bytes(const LinearForward& arguments) const = 0;
