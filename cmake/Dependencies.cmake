@@ -36,7 +36,6 @@ cbtm_package(doctest doctest-dev)
 cbtm_pkg_config(xxhash libxxhash libxxhash-dev libxxhash.a)
 cbtm_pkg_config(zlib zlib zlib1g-dev libz.a)
 cbtm_pkg_config(zstd libzstd libzstd-dev libzstd.a)
-cbtm_pkg_config(utf8proc libutf8proc libutf8proc-dev libutf8proc.a)
 
 find_path(HIGHWAY_INCLUDE hwy/highway.h)
 if(NOT HIGHWAY_INCLUDE)

@@ -9,7 +9,7 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "cluster/tfidf_router_data.h"
 #include "cluster/word_tables.h"
 #include "cluster/words.h"

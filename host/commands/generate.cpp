@@ -6,8 +6,8 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
-#include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/device/open_device.h"
+#include "cbtm/model/checkpoint.h"
 #include "commands/commands.h"
 #include "commands/generation_flags.h"
 #include "commands/model_tokenizer.h"

@@ -2,10 +2,10 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
-#include "cbtm/checkpoint/checkpoint.h"
-#include "cbtm/checkpoint/tensor_file.h"
 #include "cbtm/device/open_device.h"
+#include "cbtm/model/checkpoint.h"
 #include "cbtm/model/inference.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "commands/commands.h"
 #include "commands/generation_flags.h"
 #include "commands/weights_flag.h"

@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <optional>
 
-#include "cbtm/checkpoint/expert_card.h"
+#include "cbtm/model/expert_card.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
 namespace cbtm {

@@ -1,7 +1,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/signals.h"
-#include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/device/open_device.h"
+#include "cbtm/model/checkpoint.h"
 #include "commands/commands.h"
 #include "commands/training_flags.h"
 

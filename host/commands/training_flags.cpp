@@ -5,7 +5,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
-#include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/model/checkpoint.h"
 
 namespace cbtm {
 

@@ -5,8 +5,8 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
-#include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/cluster/open_router.h"
+#include "cbtm/model/checkpoint.h"
 
 namespace cbtm {
 namespace {

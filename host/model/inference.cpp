@@ -5,8 +5,8 @@
 #include <optional>
 
 #include "cbtm/base/error.h"
-#include "cbtm/checkpoint/checkpoint.h"
 #include "cbtm/device/model_operators.h"
+#include "cbtm/model/checkpoint.h"
 #include "cbtm/model/model_memory.h"
 #include "model/kv_pages.h"
 #include "model/model_weights.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/model/checkpoint.h"
 #include "cbtm/model/weight_format.h"
 #include "model/model_weights.h"
 

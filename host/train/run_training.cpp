@@ -8,8 +8,8 @@
 #include "cbtm/base/file_lock.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
-#include "cbtm/checkpoint/checkpoint.h"
-#include "cbtm/checkpoint/expert_card.h"
+#include "cbtm/model/checkpoint.h"
+#include "cbtm/model/expert_card.h"
 #include "cbtm/model/training_model.h"
 #include "cbtm/tokenizer/tokenizer.h"
 

@@ -9,7 +9,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/tensor_file/tensor_file.h"
 
 namespace cbtm {
 namespace {

@@ -1,4 +1,4 @@
-#include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/model/checkpoint.h"
 
 #include <doctest/doctest.h>
 
@@ -6,7 +6,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/json.h"
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "tests/temporary_directory.h"
 
 namespace cbtm {

@@ -1,4 +1,4 @@
-#include "cbtm/checkpoint/expert_card.h"
+#include "cbtm/model/expert_card.h"
 
 #include <doctest/doctest.h>
 

@@ -4,8 +4,8 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/json.h"
-#include "cbtm/checkpoint/checkpoint.h"
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/model/checkpoint.h"
+#include "cbtm/tensor_file/tensor_file.h"
 
 namespace cbtm {
 namespace {

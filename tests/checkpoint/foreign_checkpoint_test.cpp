@@ -11,8 +11,8 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/json.h"
-#include "cbtm/checkpoint/checkpoint.h"
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/model/checkpoint.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "tests/temporary_directory.h"
 #include "tests/torch_archive.h"
 

@@ -7,12 +7,12 @@
 #include <fstream>
 
 #include "cbtm/base/json.h"
-#include "cbtm/checkpoint/tensor_file.h"
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/cluster/kmeans.h"
 #include "cbtm/cluster/open_router.h"
 #include "cbtm/cluster/tfidf_router.h"
 #include "cbtm/device/cluster_operators.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "cluster/sparse_rows.h"
 #include "cluster/svd.h"
 #include "cluster/symmetric_eigen.h"

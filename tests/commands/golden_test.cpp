@@ -5,7 +5,7 @@
 #include <cmath>
 #include <fstream>
 
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "tests/commands/process.h"
 #include "tests/commands/tiny_run.h"
 #include "tests/temporary_directory.h"

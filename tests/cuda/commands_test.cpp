@@ -9,7 +9,7 @@
 #include <fstream>
 #include <thread>
 
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "tests/cuda/half_precision.h"
 #include "tests/cuda/workplace.h"
 #include "tests/largest_difference.h"

@@ -4,9 +4,9 @@
 
 #include "cbtm/base/json.h"
 #include "cbtm/base/philox.h"
-#include "cbtm/checkpoint/tensor_file.h"
 #include "cbtm/device/model_operators.h"
 #include "cbtm/device/optimizer_operators.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "tests/device/operands.h"
 
 namespace cbtm {

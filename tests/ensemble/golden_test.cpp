@@ -6,11 +6,11 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/json.h"
-#include "cbtm/checkpoint/checkpoint.h"
-#include "cbtm/checkpoint/tensor_file.h"
 #include "cbtm/ensemble/evaluate.h"
 #include "cbtm/ensemble/expert_set.h"
 #include "cbtm/ensemble/generate.h"
+#include "cbtm/model/checkpoint.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "tests/ensemble/golden_ensemble.h"
 #include "tests/temporary_directory.h"
 

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/model/checkpoint.h"
 #include "tests/fuzz/input_files.h"
 #include "tests/fuzz/repair.h"
 #include "tests/fuzz/target.h"

@@ -1,6 +1,6 @@
 // The pickle interpreter without the archive around it; the input is the stream.
 
-#include "checkpoint/pickle.h"
+#include "tensor_file/pickle.h"
 
 #include "tests/fuzz/target.h"
 

@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "cbtm/base/json.h"
-#include "cbtm/checkpoint/checkpoint.h"
-#include "cbtm/checkpoint/tensor_file.h"
 #include "cbtm/device/device.h"
+#include "cbtm/model/checkpoint.h"
+#include "cbtm/tensor_file/tensor_file.h"
 
 namespace cbtm {
 

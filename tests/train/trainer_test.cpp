@@ -9,7 +9,7 @@
 #include <set>
 
 #include "cbtm/base/error.h"
-#include "cbtm/checkpoint/checkpoint.h"
+#include "cbtm/model/checkpoint.h"
 #include "cbtm/train/token_stream.h"
 #include "tests/largest_difference.h"
 #include "tests/train/failing_device.h"

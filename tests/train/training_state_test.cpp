@@ -9,7 +9,7 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "tests/train/tiny_training.h"
 #include "train/metrics_log.h"
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "cbtm/checkpoint/expert_card.h"
+#include "cbtm/model/expert_card.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/inference.h"
 #include "cbtm/route/router.h"

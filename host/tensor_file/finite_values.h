@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/tensor_file/tensor_file.h"
 
 namespace cbtm {
 

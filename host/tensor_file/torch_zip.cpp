@@ -1,7 +1,7 @@
 // Zip as PyTorch writes it (docs/opt-format.md, 'PyTorch zip'; PKWARE's APPNOTE.TXT 4.3): sizes and offsets come from
 // the central directory alone.
 
-#include "checkpoint/torch_zip.h"
+#include "tensor_file/torch_zip.h"
 
 #include <zlib.h>
 

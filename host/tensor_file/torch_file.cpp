@@ -11,9 +11,9 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/foreign_file.h"
-#include "cbtm/checkpoint/tensor_file.h"
-#include "checkpoint/pickle.h"
-#include "checkpoint/torch_zip.h"
+#include "cbtm/tensor_file/tensor_file.h"
+#include "tensor_file/pickle.h"
+#include "tensor_file/torch_zip.h"
 
 namespace cbtm {
 namespace {

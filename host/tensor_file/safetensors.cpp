@@ -10,7 +10,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/foreign_file.h"
 #include "cbtm/base/json.h"
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/tensor_file/tensor_file.h"
 
 namespace cbtm {
 namespace {

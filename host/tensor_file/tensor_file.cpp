@@ -1,4 +1,4 @@
-#include "cbtm/checkpoint/tensor_file.h"
+#include "cbtm/tensor_file/tensor_file.h"
 
 #include <cstring>
 #include <utility>

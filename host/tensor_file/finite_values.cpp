@@ -1,4 +1,4 @@
-#include "checkpoint/finite_values.h"
+#include "tensor_file/finite_values.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,3 +1,5 @@
+#include "cbtm/model/checkpoint.h"
+
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -16,10 +18,9 @@
 #include "cbtm/base/json.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/base/threads.h"
-#include "cbtm/checkpoint/checkpoint.h"
-#include "cbtm/checkpoint/expert_card.h"
-#include "checkpoint/finite_values.h"
-#include "checkpoint/opt_tensors.h"
+#include "cbtm/model/expert_card.h"
+#include "model/opt_tensors.h"
+#include "tensor_file/finite_values.h"
 
 namespace cbtm {
 

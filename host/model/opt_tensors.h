@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "cbtm/checkpoint/tensor_file.h"
 #include "cbtm/model/opt_config.h"
 #include "cbtm/model/parameter_layout.h"
+#include "cbtm/tensor_file/tensor_file.h"
 
 namespace cbtm {
 

@@ -1,4 +1,4 @@
-#include "checkpoint/pickle.h"
+#include "tensor_file/pickle.h"
 
 #include <algorithm>
 #include <array>

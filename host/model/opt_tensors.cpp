@@ -1,4 +1,4 @@
-#include "checkpoint/opt_tensors.h"
+#include "model/opt_tensors.h"
 
 #include <algorithm>
 #include <cstring>
