@@ -17,6 +17,14 @@ __device__ float gelu_derivative(float x) {
   return 0.5f * (1.0f + erff(x * 0.70710678118654752f)) + x * density;
 }
 
+__device__ float gelu_tanh(float x) {
+  return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+}
+__device__ float gelu_tanh_derivative(float x) {
+  const float t = tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x));
+  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608028654f * (1.0f + 0.134145f * x * x);
+}
+
 // What is done to an element: `other` is the pre-activation or the layer's output.
 struct GeluForward {
   static constexpr bool kReadsTarget = false;
@@ -25,6 +33,14 @@ struct GeluForward {
 struct GeluBackward {
   static constexpr bool kReadsTarget = true;
   __device__ float operator()(float gradient, float other) const { return gradient * gelu_derivative(other); }
+};
+struct GeluTanhForward {
+  static constexpr bool kReadsTarget = false;
+  __device__ float operator()(float, float other) const { return gelu_tanh(other); }
+};
+struct GeluTanhBackward {
+  static constexpr bool kReadsTarget = true;
+  __device__ float operator()(float gradient, float other) const { return gradient * gelu_tanh_derivative(other); }
 };
 struct ReluBackward {
   static constexpr bool kReadsTarget = true;
@@ -123,10 +139,12 @@ __global__ void __launch_bounds__(32 * kSumWarps)
 
 }  // namespace
 
-void gelu_forward(Context& context, ConstTensorView pre_activation, TensorView output) {
+void gelu_forward(Context& context, Activation kind, ConstTensorView pre_activation, TensorView output) {
+  if (kind == Activation::gelu_tanh) return launch_elementwise(context, pre_activation, output, GeluTanhForward());
   launch_elementwise(context, pre_activation, output, GeluForward());
 }
-void gelu_backward(Context& context, ConstTensorView pre_activation, TensorView gradient) {
+void gelu_backward(Context& context, Activation kind, ConstTensorView pre_activation, TensorView gradient) {
+  if (kind == Activation::gelu_tanh) return launch_elementwise(context, pre_activation, gradient, GeluTanhBackward());
   launch_elementwise(context, pre_activation, gradient, GeluBackward());
 }
 void relu_backward(Context& context, ConstTensorView output, TensorView gradient) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "cbtm/device/activation.h"
 #include "cbtm/device/tensor.h"
 #include "runtime/context.h"
 
@@ -7,10 +8,10 @@ namespace cbtm::cuda {
 
 // What a linear layer needs where the epilogue of the matrix product cannot do it.
 
-/// output = gelu(pre_activation), by the error function. May be in place.
-void gelu_forward(Context& context, ConstTensorView pre_activation, TensorView output);
+/// output = gelu(pre_activation), of either kind. May be in place.
+void gelu_forward(Context& context, Activation kind, ConstTensorView pre_activation, TensorView output);
 /// gradient *= gelu'(pre_activation).
-void gelu_backward(Context& context, ConstTensorView pre_activation, TensorView gradient);
+void gelu_backward(Context& context, Activation kind, ConstTensorView pre_activation, TensorView gradient);
 /// gradient = 0 where output <= 0.
 void relu_backward(Context& context, ConstTensorView output, TensorView gradient);
 /// The mask of a ReLU's output as cuBLASLt writes it (matmul.h).

@@ -204,7 +204,7 @@ void launch_weights(Context& context, const Params& p) {
 // int4, and output of the same type or float32.
 bool decode_linear_applies(const LinearForward& arguments, int compute_capability) {
   const auto& a = arguments;
-  if (a.activation == Activation::gelu || a.saved) return false;
+  if (is_gelu(a.activation) || a.saved) return false;
   const bool outputs = a.output.dtype == a.input.dtype || a.output.dtype == DType::f32;
   const bool biases = !a.bias || a.bias.dtype == DType::f32 || a.bias.dtype == a.output.dtype;
   if (!outputs || !biases) return false;

@@ -44,7 +44,8 @@ int64_t saved_activation_columns(Activation activation, DType dtype, int64_t col
   switch (activation) {
     case Activation::none: return 0;
     case Activation::relu: return relu_mask_columns(columns);
-    case Activation::gelu: return columns * dtype_bytes(dtype);
+    case Activation::gelu:
+    case Activation::gelu_tanh: return columns * dtype_bytes(dtype);
   }
   return 0;
 }
@@ -72,7 +73,7 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   product.a = input;
   product.b = weight;
   product.transpose_b = true;
-  product.c = activation == Activation::gelu && saved ? saved_values(saved, output.dtype) : output;
+  product.c = is_gelu(activation) && saved ? saved_values(saved, output.dtype) : output;
   product.bias = bias;
   if (widen) {
     CBTM_ASSERT(input.dtype == DType::f32 || scales, "weights are of the input's type, or narrower than float32");
@@ -98,7 +99,7 @@ void linear_forward(Context& context, const LinearForward& arguments) {
     }
   }
   matmul(context, product);
-  if (activation == Activation::gelu) gelu_forward(context, product.c, output);
+  if (is_gelu(activation)) gelu_forward(context, activation, product.c, output);
 }
 
 // Weight gradient with the bias gradient beside it in one product; input gradient with the ReLU's mask in the epilogue.
@@ -153,9 +154,11 @@ void linear_backward(Context& context, const LinearBackward& arguments, BiasGrad
       matmul(context, product);
       return relu_backward(context, arguments.input, arguments.input_gradient);
     case Activation::gelu:
+    case Activation::gelu_tanh:
       CBTM_ASSERT(arguments.input_saved, "the derivative of a gelu is taken where it was");
       matmul(context, product);
-      return gelu_backward(context, saved_values(arguments.input_saved, arguments.input_gradient.dtype),
+      return gelu_backward(context, arguments.input_activation,
+                           saved_values(arguments.input_saved, arguments.input_gradient.dtype),
                            arguments.input_gradient);
   }
 }

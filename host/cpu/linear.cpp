@@ -1,8 +1,8 @@
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "cbtm/base/threads.h"
+#include "cpu/gelu.h"
 #include "cpu/matrix_product.h"
 #include "cpu/model_operators.h"
 
@@ -17,16 +17,10 @@ constexpr int64_t kWidenElements = 1 << 20;
 /// Rows of a weight matrix of `in` columns that are widened at a time.
 int64_t widened_rows_max(int64_t in, int64_t out) { return std::clamp<int64_t>(kWidenElements / in, 1, out); }
 
-float gelu(float x) { return 0.5f * x * (1.0f + std::erf(x * 0.70710678118654752f)); }
-float gelu_derivative(float x) {
-  const float density = 0.3989422804014327f * std::exp(-0.5f * x * x);
-  return 0.5f * (1.0f + std::erf(x * 0.70710678118654752f)) + x * density;
-}
-
 }  // namespace
 
 int64_t CpuModelOperators::saved_activation_columns(Activation activation, DType, int64_t columns) const {
-  return activation == Activation::gelu ? columns * dtype_bytes(DType::f32) : 0;
+  return is_gelu(activation) ? columns * dtype_bytes(DType::f32) : 0;
 }
 
 int64_t CpuModelOperators::scratch_bytes(const LinearForward& arguments) const {
@@ -46,9 +40,8 @@ void CpuModelOperators::linear_forward(const LinearForward& arguments) {
   const int64_t out = weight.rows;
   CBTM_ASSERT(output.columns == out && output.rows == rows, "shapes of a linear layer agree");
   CBTM_ASSERT(arguments.weights_fit(), "weights fit the input, and their scales");
-  const TensorView pre_activation = arguments.activation == Activation::gelu && arguments.saved
-                                        ? saved_values(arguments.saved, DType::f32)
-                                        : TensorView();
+  const TensorView pre_activation =
+      is_gelu(arguments.activation) && arguments.saved ? saved_values(arguments.saved, DType::f32) : TensorView();
   const float* bias = arguments.bias ? arguments.bias.as<float>() : nullptr;
 
   const auto epilogue = [&](int64_t first_row, int64_t row_count, int64_t first, int64_t count) {
@@ -58,10 +51,10 @@ void CpuModelOperators::linear_forward(const LinearForward& arguments) {
       for (int64_t row = first_row + begin; row < first_row + end; ++row) {
         float* values = output.as<float>() + row * output.row_stride + first;
         kernels_.bias_relu(values, bias != nullptr ? bias + first : nullptr, relu, count);
-        if (arguments.activation != Activation::gelu) continue;
+        if (!is_gelu(arguments.activation)) continue;
         if (pre_activation)
           std::copy_n(values, count, pre_activation.as<float>() + row * pre_activation.row_stride + first);
-        for (int64_t i = 0; i < count; ++i) values[i] = gelu(values[i]);
+        cpu::apply_gelu(arguments.activation, values, count);
       }
     });
   };
@@ -148,7 +141,7 @@ void CpuModelOperators::linear_backward(const LinearBackward& arguments) {
   const TensorView input_gradient = arguments.input_gradient;
   if (!input_gradient) return;
   ConstTensorView pre_activation;
-  if (arguments.input_activation == Activation::gelu) {
+  if (is_gelu(arguments.input_activation)) {
     CBTM_ASSERT(arguments.input_saved, "the derivative of a gelu is taken where it was");
     pre_activation = saved_values(arguments.input_saved, DType::f32);
   }
@@ -167,7 +160,7 @@ void CpuModelOperators::linear_backward(const LinearBackward& arguments) {
           kernels_.relu_backward(values, arguments.input.as<float>() + row * arguments.input.row_stride, in);
         } else {
           const float* before = pre_activation.as<float>() + row * pre_activation.row_stride;
-          for (int64_t i = 0; i < in; ++i) values[i] *= gelu_derivative(before[i]);
+          cpu::apply_gelu_derivative(arguments.input_activation, before, values, in);
         }
       }
     });

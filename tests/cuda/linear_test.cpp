@@ -36,7 +36,7 @@ TensorView as_saved(TensorView values) {
 TEST_CASE("linear forward equals the CPU's, with bias, ReLU and GELU, into slices of larger rows") {
   for (const Sizes& s : kSizes)
     for (const DType dtype : kTypes)
-      for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu})
+      for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh})
         for (const bool with_bias : {false, true}) {
           CAPTURE(s.rows);
           CAPTURE(s.in);
@@ -56,7 +56,7 @@ TEST_CASE("linear forward equals the CPU's, with bias, ReLU and GELU, into slice
             arguments.weight = on(weight);
             arguments.bias = with_bias ? ConstTensorView(on(bias)) : ConstTensorView();
             arguments.output = on(output);
-            arguments.saved = activation == Activation::gelu ? as_saved(on(pre)) : TensorView();
+            arguments.saved = is_gelu(activation) ? as_saved(on(pre)) : TensorView();
             device.model_operators().linear_forward(arguments);
           };
           run(cuda_device(), true);
@@ -67,7 +67,7 @@ TEST_CASE("linear forward equals the CPU's, with bias, ReLU and GELU, into slice
           // |input|, |weight|, |bias| <= 1; the GELU is taken of the rounded pre-activation and has a slope below 1.13.
           const std::vector<float> want = output.from_cpu(), want_pre = pre.from_cpu();
           std::vector<double> bound = tolerance(want, dtype, s.in, static_cast<double>(s.in) + 1);
-          if (activation == Activation::gelu) {
+          if (is_gelu(activation)) {
             const std::vector<double> pre_bound = tolerance(want_pre, dtype, s.in, static_cast<double>(s.in) + 1);
             CHECK(error_in_tolerances(got_pre, want_pre, pre_bound) <= 1);
             for (size_t i = 0; i < bound.size(); ++i)
@@ -80,7 +80,7 @@ TEST_CASE("linear forward equals the CPU's, with bias, ReLU and GELU, into slice
 TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; gradients of parameters accumulate") {
   for (const Sizes& s : kSizes)
     for (const DType dtype : kTypes)
-      for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu})
+      for (const Activation activation : {Activation::none, Activation::relu, Activation::gelu, Activation::gelu_tanh})
         for (const bool masked : {false, true}) {
           if (masked && activation != Activation::relu) continue;
           const bool accumulate = activation == Activation::none;
@@ -122,7 +122,7 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
             arguments.weight = on(weight);
             arguments.output_gradient = on(gradient);
             arguments.input_gradient = on(input_gradient);
-            if (activation == Activation::gelu) arguments.input_saved = as_saved(on(pre));
+            if (is_gelu(activation)) arguments.input_saved = as_saved(on(pre));
             arguments.weight_gradient = on(weight_gradient);
             arguments.bias_gradient = on(bias_gradient);
             device.model_operators().linear_backward(arguments);
@@ -138,7 +138,7 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
           const std::vector<float> want_input = input_gradient.from_cpu();
           // The product is rounded to the type before a GELU's derivative (at most 1.13) multiplies it.
           std::vector<double> bound = tolerance(want_input, dtype, s.out, static_cast<double>(s.out) + 1);
-          if (activation == Activation::gelu)
+          if (is_gelu(activation))
             for (double& value : bound)
               value = 1.13 * (value + unit_roundoff(dtype) * static_cast<double>(s.out)) +
                       8 * 0x1p-24 * static_cast<double>(s.out);

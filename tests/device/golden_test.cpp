@@ -68,6 +68,38 @@ TEST_CASE("layernorm equals the goldens") {
   });
 }
 
+TEST_CASE("both kinds of gelu, forward and backward, equal the goldens") {
+  for (const Activation activation : {Activation::gelu, Activation::gelu_tanh}) {
+    CAPTURE(static_cast<int>(activation));
+    const TensorFile file =
+        TensorFile::open(std::filesystem::path(CBTM_TEST_DATA) / "families/ops" /
+                         (activation == Activation::gelu ? "gelu_0.safetensors" : "gelu_1.safetensors"));
+    ModelOperators& operators = device_under_test().model_operators();
+    auto x = file.at("x").values<float>(), dy = file.at("dy").values<float>();
+    const auto rows = static_cast<int64_t>(x.size());
+    std::vector<float> one = {1}, y(x.size()), dx(x.size());
+    const int64_t saved_columns = operators.saved_activation_columns(activation, DType::f32, 1);
+    std::vector<uint8_t> saved(static_cast<size_t>(rows * saved_columns));
+    const TensorView kept{saved.data(), DType::u8, rows, saved_columns};
+    operators.linear_forward({.input = as_matrix(x, rows),
+                              .weight = as_matrix(one, 1),
+                              .bias = {},
+                              .activation = activation,
+                              .output = as_matrix(y, rows),
+                              .saved = kept});
+    operators.linear_backward({.input = as_matrix(y, rows),
+                               .weight = as_matrix(one, 1),
+                               .output_gradient = as_matrix(dy, rows),
+                               .input_gradient = as_matrix(dx, rows),
+                               .input_activation = activation,
+                               .input_saved = kept,
+                               .weight_gradient = {},
+                               .bias_gradient = {}});
+    CHECK(relative_error(y, file.at("y").values<float>()) <= 2e-6);
+    CHECK(relative_error(dx, file.at("dx").values<float>()) <= 5e-6);
+  }
+}
+
 TEST_CASE("two linear layers with relu equal the golden mlp") {
   for_cases("mlp", [](const std::string&, const Json& entry, const TensorFile& file) {
     Device& device = device_under_test();

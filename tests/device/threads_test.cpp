@@ -151,7 +151,7 @@ TEST_CASE("threads: linear layers, forward and backward, few rows and many") {
     CAPTURE(out);
     auto input = random_values(rows * in, 1), weight = random_values(out * in, 2), bias = random_values(out, 3);
     auto gradient = random_values(rows * out, 4);
-    for (const Activation activation : {Activation::relu, Activation::gelu})
+    for (const Activation activation : {Activation::relu, Activation::gelu, Activation::gelu_tanh})
       check_same_bits([&] {
         std::vector<float> output(gradient.size()), pre(gradient.size());
         device().model_operators().linear_forward({.input = as_matrix(input, rows),

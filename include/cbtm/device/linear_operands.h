@@ -3,11 +3,10 @@
 #include <cstdint>
 
 #include "cbtm/base/error.h"
+#include "cbtm/device/activation.h"
 #include "cbtm/device/tensor.h"
 
 namespace cbtm {
-
-enum class Activation : uint8_t { none, relu, gelu };
 
 /// Inputs that share a scale of int4 weights; a group takes 16 bytes: byte b holds weight b of the group in its low
 /// half and weight 16 + b in its high half, each as value + 8, of values -8 .. 7. A row of `in` weights takes
