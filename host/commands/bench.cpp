@@ -39,9 +39,9 @@ std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed
 
 /// On several devices each takes one micro-batch of a step.
 Json bench_train(std::span<Device* const> devices, const CommandLine& line, const std::filesystem::path& model_path) {
-  const OptCheckpoint checkpoint = OptCheckpoint::open(model_path);
-  const OptConfig& config = checkpoint.config();
-  const int64_t sequence = line.integer("sequence", 8, config.max_position_embeddings);  // 8: the least in training
+  const ModelCheckpoint checkpoint = ModelCheckpoint::open(model_path);
+  const ModelSpec& config = checkpoint.spec();
+  const int64_t sequence = line.integer("sequence", 8, config.embedding.max_length);  // 8: the least in training
   const int64_t micro_batch = line.integer("micro-batch", 1, kRowsMax / sequence);
   const int64_t steps = line.integer("steps", 1, 1 << 20);
   const double dropout = line.number("dropout", 0, 0.99);
@@ -54,7 +54,7 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
   const DType dtype = resolve_precision(line.text("precision"), devices);
   const TrainingMemory memory = plan_training_memory(
       devices, config, {.rows = rows, .sequence_length = sequence, .dtype = dtype}, /*budget_bytes=*/0);
-  DataParallelModel model(devices, config, flat, rows, memory.recompute, dtype, !line.get<bool>("no-cuda-graph"));
+  DataParallelModel model(devices, config, flat, rows, memory.keep, dtype, !line.get<bool>("no-cuda-graph"));
   flat = {};
 
   std::vector<int32_t> offsets;
@@ -65,8 +65,8 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
     const DataParallelModel::Phase phase(model, "step");
     std::vector<MicroBatch> batches;
     for (int64_t m = 0; m < device_count; ++m) {
-      const std::vector<int32_t> ids =
-          random_ids(rows + 1, config.vocab_size, line.common().seed + static_cast<uint64_t>(step * device_count + m));
+      const std::vector<int32_t> ids = random_ids(rows + 1, config.embedding.vocab_size,
+                                                  line.common().seed + static_cast<uint64_t>(step * device_count + m));
       batches.push_back(
           {.ids = {ids.begin(), ids.end() - 1}, .targets = {ids.begin() + 1, ids.end()}, .offsets = offsets});
     }
@@ -97,9 +97,9 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
 
 Json bench_decode(Device& device, const CommandLine& line, const std::filesystem::path& model_path) {
   const auto model = InferenceModel::load(device, model_path, weights_flag(line));
-  const int64_t sequence = line.integer("sequence", 1, model->config().max_position_embeddings - 1);
+  const int64_t sequence = line.integer("sequence", 1, model->max_length() - 1);
   const int64_t batch = line.integer("micro-batch", 1, std::min<int64_t>(1 << 16, kRowsMax / sequence));
-  const int64_t steps = std::min(line.integer("steps", 1, 1 << 20), model->config().max_position_embeddings - sequence);
+  const int64_t steps = std::min(line.integer("steps", 1, 1 << 20), model->max_length() - sequence);
   std::vector<int64_t> handles;
   std::vector<int32_t> prompt_offsets = {0}, token_offsets = {0};
   for (int64_t s = 0; s < batch; ++s) {
@@ -107,12 +107,12 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
     prompt_offsets.push_back(static_cast<int32_t>((s + 1) * sequence));
     token_offsets.push_back(static_cast<int32_t>(s + 1));
   }
-  std::vector<float> logits(static_cast<size_t>(batch * model->config().vocab_size));
-  const std::vector<int32_t> prompt = random_ids(batch * sequence, model->config().vocab_size, line.common().seed);
+  std::vector<float> logits(static_cast<size_t>(batch * model->vocab_size()));
+  const std::vector<int32_t> prompt = random_ids(batch * sequence, model->vocab_size(), line.common().seed);
   const auto prompt_start = Clock::now();
   model->extend(handles, {prompt, prompt_offsets}, logits);
   const double prompt_seconds = seconds_since(prompt_start);
-  const std::vector<int32_t> tokens = random_ids(batch * steps, model->config().vocab_size, line.common().seed + 1);
+  const std::vector<int32_t> tokens = random_ids(batch * steps, model->vocab_size(), line.common().seed + 1);
   std::vector<double> rates;
   for (int64_t step = 0; step < steps; ++step) {
     const auto start = Clock::now();
@@ -123,12 +123,10 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
     rates.push_back(static_cast<double>(batch) / seconds_since(start));
   }
   // What a step cannot but read: the weights once, and the caches of all sequences as they are half way.
-  const OptConfig& config = model->config();
   const double cached_tokens =
       static_cast<double>(batch) * (static_cast<double>(sequence) + static_cast<double>(steps) / 2);
-  const double bytes = static_cast<double>(model->weight_bytes()) +
-                       cached_tokens * 2 * static_cast<double>(config.num_hidden_layers * config.hidden_size) *
-                           static_cast<double>(dtype_bytes(device.training_type()));
+  const double bytes =
+      static_cast<double>(model->weight_bytes()) + cached_tokens * static_cast<double>(model->key_value_bytes());
   const double bytes_per_second = bytes * median(rates) / static_cast<double>(batch);
   Json result = {{"tokens_per_second", median(rates)},
                  {"bytes_per_second", bytes_per_second},

@@ -13,6 +13,7 @@
 #include "cbtm/device/open_device.h"
 #include "cbtm/ensemble/generate.h"
 #include "cbtm/model/checkpoint.h"
+#include "cbtm/model/families.h"
 #include "commands/commands.h"
 #include "commands/evaluation_flags.h"
 #include "commands/generation_flags.h"
@@ -104,7 +105,7 @@ int evaluate(const CommandLine& line) {
   EvaluationOptions options{.routing = parse_routing_mode(line.text("routing"))};
   for (const int64_t top_k : parse_top_k(line.text("topk"), experts.router().clusters()))
     options.mixtures.push_back({top_k, 0.1, power_flag(line, experts)});
-  if (line.given("max-tokens")) options.length_max = line.integer("max-tokens", 1, experts.max_position_embeddings());
+  if (line.given("max-tokens")) options.length_max = line.integer("max-tokens", 1, experts.max_length());
   options.memory_bytes = memory_flag(line);
   const double temperature = temperature_flag(*device, line, experts, options);
   for (Mixture& mixture : options.mixtures) mixture.temperature = temperature;
@@ -186,7 +187,7 @@ int generate_text(const CommandLine& line) {
       temperature_flag(*device, line, experts, {.mixtures = {mixture}, .memory_bytes = memory_flag(line)});
   const RoutingMode routing = parse_routing_mode(line.text("routing"));
   GenerationOptions options =
-      generation_options(line, read_opt_config(experts.experts().front().directory / "config.json"));
+      generation_options(line, read_model_spec(model_config_file(experts.experts().front().directory)).eos_token_ids);
   const Tokenizer& tokenizer = experts.tokenizer();
   const auto pool = generation_pool(*device, experts, memory_flag(line));
   std::vector<Generated> all;
@@ -223,16 +224,15 @@ int average(const CommandLine& line) {
   std::error_code error;
   if (const std::filesystem::path out = line.path("out");
       std::filesystem::exists(out / "expert.json", error) ||
-      (std::filesystem::exists(out, error) && !std::filesystem::is_empty(out, error) &&
-       !std::filesystem::exists(out / "config.json", error)))
+      (std::filesystem::exists(out, error) && !std::filesystem::is_empty(out, error) && !holds_model(out)))
     fail("{}: holds another result of cbtm, not an averaged model; name another directory", out.string());
   const ExpertSet experts = open_experts(line);
   std::vector<double> weights(static_cast<size_t>(experts.router().clusters()), 0.0);
   for (const Expert& expert : experts.experts())
     weights[static_cast<size_t>(expert.cluster)] = 1.0 / static_cast<double>(experts.experts().size());
   AtomicDirectory output(line.path("out"));
-  write_opt_checkpoint(output.path(), read_opt_config(experts.experts().front().directory / "config.json"),
-                       average_parameters(experts, weights));
+  write_model_checkpoint(output.path(), read_model_spec(model_config_file(experts.experts().front().directory)),
+                         average_parameters(experts, weights));
   experts.tokenizer().save(output.path());
   output.commit();
   fmt::print("{}: the mean of {} experts\n", line.text("out"), experts.experts().size());

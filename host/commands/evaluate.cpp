@@ -23,15 +23,15 @@ int run_evaluate(int argc, char** argv) {
   if (!line.parse(argc, argv)) return kExitSuccess;
   install_stop_signals();
   const std::filesystem::path directory = line.path("model");
-  OptCheckpoint::open(directory);  // what is wrong with the files is said first
+  ModelCheckpoint::open(directory);  // what is wrong with the files is said first
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const auto model = InferenceModel::load(*device, directory, weights_flag(line));
   const Tokenizer tokenizer = Tokenizer::load(line.given("tokenizer") ? line.path("tokenizer") : directory);
   const std::optional<ExpertCard> card = read_expert_card(directory);
   check_tokenizer(directory, card, tokenizer);
-  int64_t length = model->config().max_position_embeddings;
+  int64_t length = model->max_length();
   if (card) length = std::min(length, card->sequence_length(length));
-  if (line.given("max-tokens")) length = line.integer("max-tokens", 1, model->config().max_position_embeddings);
+  if (line.given("max-tokens")) length = line.integer("max-tokens", 1, model->max_length());
   Json described;
   const auto documents = documents_of(line, tokenizer, {}, described);
   const Evaluation evaluation = evaluate_model(*model, documents, length);

@@ -29,7 +29,7 @@ std::vector<int64_t> top_k_sweep(int64_t clusters) {
   return values;
 }
 
-std::string hash_of(const std::filesystem::path& model) { return OptCheckpoint::open(model).weights_hash(); }
+std::string hash_of(const std::filesystem::path& model) { return ModelCheckpoint::open(model).weights_hash(); }
 
 Evaluation evaluate_one(Device& device, const std::filesystem::path& model,
                         const std::vector<EvaluationDocument>& documents, int64_t length) {
@@ -50,7 +50,7 @@ std::optional<ExpertSet> snapshot_experts(const RunDirectory& run, const RunDire
       problem = "it is of another training than the dense baseline";
       return std::nullopt;
     }
-    OptCheckpoint::open(snapshot.baseline());
+    ModelCheckpoint::open(snapshot.baseline());
     ExpertSet experts = ExpertSet::open({.experts = snapshot.experts(), .router = run.router()});
     if (static_cast<int64_t>(experts.experts().size()) != experts.router().clusters()) {
       problem = "not all experts are there";

@@ -35,10 +35,10 @@ int run_generate(int argc, char** argv) {
   const Tokenizer* known = tokenizer ? &*tokenizer : nullptr;
   if (known != nullptr) check_tokenizer(directory, read_expert_card(directory), *known);
 
-  OptCheckpoint::open(directory);  // what is wrong with the files is said first
+  ModelCheckpoint::open(directory);  // what is wrong with the files is said first
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   std::unique_ptr<InferenceModel> model = InferenceModel::load(*device, directory, weights);
-  GenerationOptions options = generation_options(line, model->config());
+  GenerationOptions options = generation_options(line, model->end_tokens());
   const auto prompts = read_prompts(line, known);
   if (known == nullptr) say("no tokenizer: ids only");
   const bool streams = prompts.size() == 1 && known != nullptr;

@@ -26,7 +26,7 @@ void add_generation_flags(CommandLine& line) {
                                                                          switch_flag());
 }
 
-GenerationOptions generation_options(const CommandLine& line, const OptConfig& config) {
+GenerationOptions generation_options(const CommandLine& line, const std::vector<int64_t>& end_tokens) {
   GenerationOptions options;
   options.new_tokens_max = line.integer("max-new-tokens", 1, 1 << 24);
   const double temperature = line.number("temperature", 0, 1e4);
@@ -38,7 +38,7 @@ GenerationOptions generation_options(const CommandLine& line, const OptConfig& c
   if (line.given("stop")) options.stop = line.get<std::vector<std::string>>("stop");
   std::erase(options.stop, "");
   options.ignore_eos = line.get<bool>("ignore-eos");
-  options.eos_ids.assign(config.eos_token_ids.begin(), config.eos_token_ids.end());
+  options.eos_ids.assign(end_tokens.begin(), end_tokens.end());
   options.seed = line.common().seed;
   return options;
 }

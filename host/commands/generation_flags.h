@@ -7,7 +7,7 @@ namespace cbtm {
 
 /// --prompt, --max-new-tokens, sampling and stopping, in the groups "Prompt" and "Sampling".
 void add_generation_flags(CommandLine& line);
-GenerationOptions generation_options(const CommandLine& line, const OptConfig& config);
+GenerationOptions generation_options(const CommandLine& line, const std::vector<int64_t>& end_tokens);
 
 /// Prompts as ids: --prompt-ids, --prompt, else standard input. At a terminal without a prompt: empty (then ask).
 std::vector<std::vector<int32_t>> read_prompts(const CommandLine& line, const Tokenizer* tokenizer);

@@ -8,10 +8,11 @@
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/cluster/tfidf_router.h"
-#include "cbtm/model/checkpoint.h"
-#include "cbtm/tensor_file/tensor_file.h"
 #include "cbtm/dataset/indexed_dataset.h"
+#include "cbtm/model/checkpoint.h"
+#include "cbtm/model/families.h"
 #include "cbtm/run/run_directory.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "commands/commands.h"
 #include "commands/stages.h"
@@ -62,7 +63,7 @@ std::string card_line(const JsonReader& card) {
 }
 
 Json inspect_checkpoint(const std::filesystem::path& path) {
-  const OptCheckpoint checkpoint = OptCheckpoint::open(path, ValueCheck::none);
+  const ModelCheckpoint checkpoint = ModelCheckpoint::open(path, ValueCheck::none);
   Json card;
   std::string line;
   if (is_there(path / "expert.json")) {
@@ -70,13 +71,13 @@ Json inspect_checkpoint(const std::filesystem::path& path) {
     line = card_line(
         JsonReader(card, (path / "expert.json").string(), "the model can be used without this file, or trained again"));
   }
-  const OptConfig& c = checkpoint.config();
+  const ModelSpec& c = checkpoint.spec();
   fmt::print(
-      "OPT model: {} parameters ({}), {} layers, hidden size {}, {} heads, feed-forward {}, vocabulary {}, {} "
+      "{} model: {} parameters ({}), {} layers, hidden size {}, {} heads, feed-forward {}, vocabulary {}, {} "
       "positions, {}\n",
-      format_count(checkpoint.layout().parameter_count()), dtype_name(checkpoint.stored_dtype()), c.num_hidden_layers,
-      c.hidden_size, c.num_attention_heads, c.ffn_dim, c.vocab_size, c.max_position_embeddings,
-      c.do_layer_norm_before ? "pre-norm" : "post-norm");
+      family_title(c), format_count(checkpoint.layout().parameter_count()), dtype_name(checkpoint.stored_dtype()),
+      c.layers(), c.hidden_size, c.block(0).attention.heads, c.block(0).feed_forward.width, c.embedding.vocab_size,
+      c.embedding.max_length, c.pre_norm() ? "pre-norm" : "post-norm");
   const std::vector<BrokenTensor> broken = checkpoint.broken_tensors();
   Json tensors = Json::array();
   for (const BrokenTensor& tensor : broken)
@@ -84,7 +85,7 @@ Json inspect_checkpoint(const std::filesystem::path& path) {
   Json json = {{"kind", "checkpoint"},
                {"parameters", checkpoint.layout().parameter_count()},
                {"dtype", dtype_name(checkpoint.stored_dtype())},
-               {"config", opt_config_json(c, dtype_name(checkpoint.stored_dtype()))},
+               {"config", model_config_json(c, dtype_name(checkpoint.stored_dtype()))},
                {"values_not_finite", print_health(broken)},
                {"tensors_not_finite", tensors}};
   if (!card.is_null()) json["expert"] = card;
@@ -189,7 +190,7 @@ Json inspect_experts(const std::filesystem::path& path) {
   std::error_code error;
   for (auto entry = std::filesystem::directory_iterator(path, error);
        !error && entry != std::filesystem::directory_iterator(); entry.increment(error))
-    if (is_there(entry->path() / "config.json")) directories.push_back(entry->path());
+    if (holds_model(entry->path())) directories.push_back(entry->path());
   if (error) fail("{}: cannot be read: {}", path.string(), error.message());
   std::sort(directories.begin(), directories.end());
   for (const std::filesystem::path& directory : directories) {
@@ -217,7 +218,7 @@ Json inspect(const std::filesystem::path& path) {
   }
   if (is_there(path / "run.json")) return inspect_run(path);
   if (is_there(path / "router.json")) return inspect_router(path);
-  if (is_there(path / "config.json")) return inspect_checkpoint(path);
+  if (holds_model(path)) return inspect_checkpoint(path);
   if (Tokenizer::is_in(path)) return inspect_tokenizer(path);
   if (is_there(path / "train.idx")) return inspect_shard(path);
   return inspect_experts(path);

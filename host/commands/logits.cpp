@@ -30,10 +30,10 @@ int run_logits(int argc, char** argv) {
     ids.insert(ids.end(), row.begin(), row.end());
     offsets.push_back(static_cast<int32_t>(ids.size()));
   }
-  OptCheckpoint::open(line.path("model"));  // what is wrong with the files is said first
+  ModelCheckpoint::open(line.path("model"));  // what is wrong with the files is said first
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const auto model = InferenceModel::load(*device, line.path("model"), weights_flag(line));
-  const int64_t vocab_size = model->config().vocab_size;
+  const int64_t vocab_size = model->vocab_size();
   std::vector<float> logits(ids.size() * static_cast<size_t>(vocab_size));
   model->logits({ids, offsets}, logits);
   const std::vector<int64_t> shape = {static_cast<int64_t>(rows.size()), static_cast<int64_t>(rows.front().size()),

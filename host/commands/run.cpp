@@ -54,7 +54,7 @@ TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& 
       line.given("seed-tokens") ? line.integer("seed-tokens", 0) : (source.init.empty() ? corpus_tokens / 2 : 0);
   seed.steps = tokens / (seed.batch_sequences * seed.sequence_length);
   seed.learning_rate = line.given("seed-learning-rate") ? line.number("seed-learning-rate", 0, 10)
-                                                        : default_learning_rate(source_config(source).hidden_size);
+                                                        : default_learning_rate(source_spec(source).hidden_size);
   seed.warmup_steps = std::max(dense.warmup_steps, seed.steps / 20);
   return seed;
 }
@@ -62,7 +62,7 @@ TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& 
 /// The settings of the dense model that the experts are compared with.
 TrainingSettings branch_settings(const CommandLine& line, const SeedSource& source, int64_t corpus_tokens,
                                  int64_t clusters) {
-  TrainingSettings dense = dense_settings(line, source_config(source), corpus_tokens, clusters);
+  TrainingSettings dense = dense_settings(line, source_spec(source), corpus_tokens, clusters);
   if (!line.given("snapshots")) dense.snapshots = kDefaultSnapshots;
   return dense;
 }
@@ -82,12 +82,12 @@ DeviceList check_all_flags(const CommandLine& line) {
                     kDefaultPreset));
   if (line.given("init") && !line.given("tokenizer"))
     warn("--init without --tokenizer: a tokenizer learnt from the corpus has other ids than the model was trained on");
-  const OptConfig config = source_config(source);
-  if (line.given("tokenizer") && config.vocab_size < vocab_size)
+  const ModelSpec config = source_spec(source);
+  if (line.given("tokenizer") && config.embedding.vocab_size < vocab_size)
     fail(
         "the model's vocabulary of {} is smaller than the tokenizer's {}; give the tokenizer that belongs to it "
         "(--tokenizer)",
-        config.vocab_size, vocab_size);
+        config.embedding.vocab_size, vocab_size);
   const TrainingSettings dense = branch_settings(line, source, kSomeTokens, clusters);
   const TrainingSettings expert = expert_settings(dense, clusters, match_batch(line));
   const TrainingSettings seed = seed_settings(line, dense, source, kSomeTokens);

@@ -12,6 +12,7 @@
 #include "cbtm/base/json.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/cluster/cluster_corpus.h"
+#include "cbtm/model/families.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
 #include "corpus/json_line.h"
@@ -138,7 +139,7 @@ int run_tokenizer(int argc, char** argv) {
   check_replaceable(directory);
   std::error_code error;
   if (std::filesystem::exists(directory, error) && !std::filesystem::is_empty(directory, error) &&
-      (!Tokenizer::is_in(directory) || std::filesystem::exists(directory / "config.json", error)))
+      (!Tokenizer::is_in(directory) || holds_model(directory)))
     fail("{}: holds another result of cbtm, not a tokenizer; name another directory", directory.string());
   install_stop_signals();
   CorpusStatistics statistics;

@@ -35,7 +35,7 @@ int run_train_expert(int argc, char** argv) {
     fail("{}: there is no seed to branch from; run cbtm train_seed --run {} first", run.seed().string(),
          run.root().string());
   const TrainingSettings dense =
-      dense_settings(line, OptCheckpoint::open(run.seed()).config(), train_tokens(clusters), count);
+      dense_settings(line, ModelCheckpoint::open(run.seed()).spec(), train_tokens(clusters), count);
   const TrainingSettings expert = expert_settings(dense, count, match_batch(line));
   const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();

@@ -20,7 +20,7 @@ int run_train_seed(int argc, char** argv) {
   prepare_run_directory(run);
   const FileLock lock = lock_shards_for_reading(run);
   const SeedSource source = seed_source(line, clusters["vocab_size"]);
-  TrainingSettings settings = dense_settings(line, source_config(source), train_tokens(clusters), 1);
+  TrainingSettings settings = dense_settings(line, source_spec(source), train_tokens(clusters), 1);
   if (!source.init.empty() && !line.given("steps") && !line.given("tokens")) settings.steps = 0;
   const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();

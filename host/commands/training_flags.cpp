@@ -6,6 +6,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
 #include "cbtm/model/checkpoint.h"
+#include "cbtm/model/families.h"
 
 namespace cbtm {
 
@@ -60,11 +61,11 @@ bool match_batch(const CommandLine& line) {
   return match == "batch";
 }
 
-TrainingSettings dense_settings(const CommandLine& line, const OptConfig& config, int64_t corpus_tokens,
+TrainingSettings dense_settings(const CommandLine& line, const ModelSpec& config, int64_t corpus_tokens,
                                 int64_t batch_multiple) {
   constexpr int64_t kDefaultBatchTokens = 32'768;
   TrainingSettings s;
-  s.sequence_length = line.integer("sequence", 8, config.max_position_embeddings);
+  s.sequence_length = line.integer("sequence", 8, config.embedding.max_length);
   if (line.given("batch-tokens")) {
     const int64_t tokens = line.integer("batch-tokens", 1);
     if (tokens % s.sequence_length != 0)
@@ -111,20 +112,20 @@ SeedSource seed_source(const CommandLine& line, int64_t vocab_size) {
     return source;
   }
   if (line.given("preset")) return preset_source(line.text("preset"), vocab_size);
-  source.config = read_opt_config(line.path("config"));
+  source.spec = read_model_spec(line.path("config"));
   return source;
 }
 
 SeedSource preset_source(const std::string& preset, int64_t vocab_size) {
   constexpr int64_t kVocabMultiple = 16;  // rows beyond the tokenizer's are never a target; they keep matrices aligned
   SeedSource source;
-  source.config = opt_preset(preset);
-  source.config->vocab_size = (vocab_size + kVocabMultiple - 1) / kVocabMultiple * kVocabMultiple;
+  source.spec = model_preset(preset);
+  source.spec->embedding.vocab_size = (vocab_size + kVocabMultiple - 1) / kVocabMultiple * kVocabMultiple;
   return source;
 }
 
-OptConfig source_config(const SeedSource& source) {
-  return source.init.empty() ? *source.config : OptCheckpoint::open(source.init).config();
+ModelSpec source_spec(const SeedSource& source) {
+  return source.init.empty() ? *source.spec : ModelCheckpoint::open(source.init).spec();
 }
 
 }  // namespace cbtm

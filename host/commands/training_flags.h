@@ -14,7 +14,7 @@ void add_model_source_flags(CommandLine& line);
 
 /// The settings of a dense model by those flags. Without --steps and --tokens: one epoch over `corpus_tokens`.
 /// `batch_multiple`: the default batch is a multiple of this many sequences.
-TrainingSettings dense_settings(const CommandLine& line, const OptConfig& config, int64_t corpus_tokens,
+TrainingSettings dense_settings(const CommandLine& line, const ModelSpec& config, int64_t corpus_tokens,
                                 int64_t batch_multiple);
 
 /// A peak learning rate that suits the width: 6e-4 for 125m as published, 2e-4 for 6.7b, more for smaller models.
@@ -29,6 +29,6 @@ SeedSource seed_source(const CommandLine& line, int64_t vocab_size);
 /// A new model of a preset's shape with the tokenizer's vocabulary.
 SeedSource preset_source(const std::string& preset, int64_t vocab_size);
 /// The shape of the model that the source gives.
-OptConfig source_config(const SeedSource& source);
+ModelSpec source_spec(const SeedSource& source);
 
 }  // namespace cbtm

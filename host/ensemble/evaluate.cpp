@@ -85,8 +85,8 @@ class EnsembleEvaluation {
 
   Evaluation run(const std::vector<EvaluationDocument>& documents) {
     const auto start = Clock::now();
-    const int64_t limit = options_.length_max > 0 ? std::min(options_.length_max, experts_.max_position_embeddings())
-                                                  : experts_.trained_length();
+    const int64_t limit =
+        options_.length_max > 0 ? std::min(options_.length_max, experts_.max_length()) : experts_.trained_length();
     Progress progress("evaluating");
     std::vector<Work> group;
     int64_t group_bytes = 0;
@@ -275,8 +275,7 @@ Evaluation evaluate_ensemble(Device& device, const ExpertSet& experts, const std
 
 Evaluation evaluate_model(InferenceModel& model, const std::vector<EvaluationDocument>& documents, int64_t length_max) {
   const auto start = Clock::now();
-  const int64_t limit = length_max > 0 ? std::min(length_max, model.config().max_position_embeddings)
-                                       : model.config().max_position_embeddings;
+  const int64_t limit = length_max > 0 ? std::min(length_max, model.max_length()) : model.max_length();
   Evaluation result;
   result.scores.emplace_back();
   Score& score = result.scores.front();

@@ -7,6 +7,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/cluster/open_router.h"
 #include "cbtm/model/checkpoint.h"
+#include "cbtm/model/families.h"
 
 namespace cbtm {
 namespace {
@@ -26,7 +27,7 @@ std::vector<Expert> find_experts(const std::filesystem::path& directory) {
   for (const std::filesystem::path& entry : entries) {
     const std::string name = entry.filename().string();
     if (name == "router" || name == "tokenizer" || is_unfinished_output(entry)) continue;
-    if (!std::filesystem::exists(entry / "config.json")) continue;
+    if (!holds_model(entry)) continue;
     Expert expert{.directory = entry, .card = read_expert_card(entry)};
     experts.push_back(std::move(expert));
   }
@@ -133,20 +134,20 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
   set.present_.assign(static_cast<size_t>(set.router_->clusters()), 0);
   for (const Expert& expert : set.experts_) {
     set.present_[static_cast<size_t>(expert.cluster)] = 1;
-    const OptConfig config = read_opt_config(expert.directory / "config.json");
-    const std::string where = (expert.directory / "config.json").string();
-    if (set.vocab_size_ != 0 && config.vocab_size != set.vocab_size_)
-      fail("{}: vocab_size is {}, but other experts' is {}; all must share one vocabulary", where, config.vocab_size,
-           set.vocab_size_);
-    set.vocab_size_ = config.vocab_size;
-    if (config.vocab_size < set.tokenizer_->vocab_size())
+    const ModelSpec config = read_model_spec(model_config_file(expert.directory));
+    const std::string where = model_config_file(expert.directory).string();
+    if (set.vocab_size_ != 0 && config.embedding.vocab_size != set.vocab_size_)
+      fail("{}: vocab_size is {}, but other experts' is {}; all must share one vocabulary", where,
+           config.embedding.vocab_size, set.vocab_size_);
+    set.vocab_size_ = config.embedding.vocab_size;
+    if (config.embedding.vocab_size < set.tokenizer_->vocab_size())
       fail(
           "{}: vocab_size {} is smaller than the tokenizer's {}; give the tokenizer that belongs to the experts "
           "(--tokenizer)",
-          where, config.vocab_size, set.tokenizer_->vocab_size());
+          where, config.embedding.vocab_size, set.tokenizer_->vocab_size());
     const auto shorter = [](int64_t& value, int64_t other) { value = value == 0 ? other : std::min(value, other); };
-    shorter(set.max_position_embeddings_, config.max_position_embeddings);
-    int64_t trained = config.max_position_embeddings;
+    shorter(set.max_length_, config.embedding.max_length);
+    int64_t trained = config.embedding.max_length;
     if (expert.card) {
       if (expert.card->tokenizer_hash != set.tokenizer_->content_hash())
         fail("{}: was trained with another tokenizer than that of {}; give its own with --tokenizer DIR",
@@ -175,13 +176,13 @@ std::unique_ptr<InferenceModel> ExpertSet::load(Device& device, int64_t cluster,
 
 std::vector<float> average_parameters(const ExpertSet& experts, const std::vector<double>& weights) {
   std::vector<double> sum;
-  OptConfig shape;
+  ModelSpec shape;
   for (const Expert& expert : experts.experts()) {
-    const OptCheckpoint checkpoint = OptCheckpoint::open(expert.directory);
+    const ModelCheckpoint checkpoint = ModelCheckpoint::open(expert.directory);
     if (sum.empty()) {
-      shape = checkpoint.config();
+      shape = checkpoint.spec();
       sum.assign(static_cast<size_t>(checkpoint.layout().flat_size()), 0.0);
-    } else if (shape.architecture_text() != checkpoint.config().architecture_text()) {
+    } else if (architecture_text(shape) != architecture_text(checkpoint.spec())) {
       fail("{}: has another architecture than the other experts (config.json), so they cannot be averaged",
            expert.directory.string());
     }

@@ -72,8 +72,8 @@ class CachedModel {
 class ModelScorer : public NextTokenScorer {
  public:
   explicit ModelScorer(std::unique_ptr<InferenceModel> model) : model_(std::move(model)), cached_(*model_) {}
-  int64_t vocab_size() const override { return model_->config().vocab_size; }
-  int64_t max_length() const override { return model_->config().max_position_embeddings; }
+  int64_t vocab_size() const override { return model_->vocab_size(); }
+  int64_t max_length() const override { return model_->max_length(); }
   void start(const std::vector<std::vector<int32_t>>& prompts) override { tokens_ = prompts; }
   void score(const std::vector<int64_t>& sequences, std::vector<float>& scores) override {
     for (const int64_t sequence : sequences) cached_.touch(sequence, 0);
@@ -106,7 +106,7 @@ class EnsembleScorer : public NextTokenScorer {
   EnsembleScorer& operator=(const EnsembleScorer&) = delete;
   ~EnsembleScorer() override { pool_->set_reclaim({}); }
   int64_t vocab_size() const override { return experts_.vocab_size(); }
-  int64_t max_length() const override { return experts_.max_position_embeddings(); }
+  int64_t max_length() const override { return experts_.max_length(); }
 
   void start(const std::vector<std::vector<int32_t>>& prompts) override {
     tokens_ = prompts;

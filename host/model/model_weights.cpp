@@ -1,66 +1,65 @@
 #include "model/model_weights.h"
 
-#include <fmt/format.h>
-
 namespace cbtm {
 namespace {
 
-bool is_query(const std::string& name) { return name.find("q_proj") != std::string::npos; }
+/// Rows of a matrix and columns of a bias: queries, keys and values are one.
+int64_t joined(const Parameter& parameter) { return parameter.role == ParameterRole::query ? 3 : 1; }
 
 }  // namespace
 
-ModelTensors::ModelTensors(const OptConfig& config, const ParameterLayout& layout, void* matrices, DType dtype,
+ModelTensors::ModelTensors(const ModelSpec& spec, const ParameterLayout& layout, void* matrices, DType dtype,
                            void* vectors, void* biases)
     : ModelTensors(
-          config, layout, vectors,
-          [&](const std::string& name) -> MatrixTensors {
-            const Parameter* parameter = layout.find(name);
-            if (parameter == nullptr) return {};
-            return {{static_cast<char*>(matrices) + parameter->offset * dtype_bytes(dtype), dtype,
-                     parameter->rows * (is_query(name) ? 3 : 1), parameter->columns},
+          spec, layout, vectors,
+          [&](const Parameter& parameter) -> MatrixTensors {
+            return {{static_cast<char*>(matrices) + parameter.offset * dtype_bytes(dtype), dtype,
+                     parameter.rows * joined(parameter), parameter.columns},
                     {}};
           },
           biases, dtype) {}
 
-ModelTensors::ModelTensors(const OptConfig& config, const ParameterLayout& layout, void* vectors,
+ModelTensors::ModelTensors(const ModelSpec& spec, const ParameterLayout& layout, void* vectors,
                            const MatrixPlace& matrix, void* biases, DType bias_dtype) {
-  const auto vector = [&](const std::string& name) -> TensorView {
-    const Parameter* parameter = layout.find(name);
+  const auto vector = [&](ParameterRole role, ParameterPart part, int64_t layer) -> TensorView {
+    const Parameter* parameter = layout.find(role, part, layer);
     if (parameter == nullptr) return {};
     return {static_cast<float*>(vectors) + (parameter->offset - layout.matrix_flat_size()), DType::f32, 1,
-            parameter->columns * (is_query(name) ? 3 : 1)};
+            parameter->columns * joined(*parameter)};
   };
-  const auto bias = [&](const std::string& name) -> TensorView {
-    TensorView view = vector(name);
+  const auto bias = [&](ParameterRole role, int64_t layer) -> TensorView {
+    TensorView view = vector(role, ParameterPart::bias, layer);
     if (!view || biases == nullptr) return view;
-    view.data =
-        static_cast<char*>(biases) + (layout.find(name)->offset - layout.matrix_flat_size()) * dtype_bytes(bias_dtype);
+    const int64_t offset = layout.find(role, ParameterPart::bias, layer)->offset - layout.matrix_flat_size();
+    view.data = static_cast<char*>(biases) + offset * dtype_bytes(bias_dtype);
     view.dtype = bias_dtype;
     return view;
   };
-  const auto norm = [&](const std::string& name) {
-    return NormTensors{vector(name + ".weight"), vector(name + ".bias")};
+  const auto norm = [&](ParameterRole role, int64_t layer, const NormSpec& norm_spec) {
+    return NormTensors{vector(role, ParameterPart::weight, layer), vector(role, ParameterPart::bias, layer),
+                       static_cast<float>(norm_spec.epsilon)};
   };
-  const auto linear = [&](const std::string& name) {
-    const auto [values, scales] = matrix(name + ".weight");
-    return LinearTensors{values, bias(name + ".bias"), scales};
+  const auto linear = [&](ParameterRole role, int64_t layer = -1) -> LinearTensors {
+    const Parameter* parameter = layout.find(role, ParameterPart::weight, layer);
+    if (parameter == nullptr) return {};
+    const auto [values, scales] = matrix(*parameter);
+    return {values, bias(role, layer), scales};
   };
 
-  const MatrixTensors table = matrix("embed_tokens.weight");
-  tokens = table.values;
-  token_scales = table.scales;
-  positions = matrix("embed_positions.weight").values;
-  project_in = linear("project_in");
-  project_out = linear("project_out");
-  final_norm = norm("final_layer_norm");
-  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    const std::string prefix = fmt::format("layers.{}.", layer);
-    layers.push_back({.qkv = linear(prefix + "self_attn.q_proj"),
-                      .out = linear(prefix + "self_attn.out_proj"),
-                      .fc1 = linear(prefix + "fc1"),
-                      .fc2 = linear(prefix + "fc2"),
-                      .attention_norm = norm(prefix + "self_attn_layer_norm"),
-                      .ffn_norm = norm(prefix + "final_layer_norm")});
+  tokens = linear(ParameterRole::token_embedding);
+  positions = linear(ParameterRole::position_embedding).weight;
+  output = spec.tied_output ? tokens : linear(ParameterRole::output_matrix);
+  input_projection = linear(ParameterRole::input_projection);
+  output_projection = linear(ParameterRole::output_projection);
+  if (spec.final_norm) final_norm = norm(ParameterRole::final_norm, -1, *spec.final_norm);
+  for (int64_t layer = 0; layer < spec.layers(); ++layer) {
+    const BlockSpec& block = spec.block(layer);
+    layers.push_back({.qkv = linear(ParameterRole::query, layer),
+                      .attention_output = linear(ParameterRole::attention_output, layer),
+                      .feed_forward_in = linear(ParameterRole::feed_forward_in, layer),
+                      .feed_forward_out = linear(ParameterRole::feed_forward_out, layer),
+                      .attention_norm = norm(ParameterRole::attention_norm, layer, block.attention_norm),
+                      .feed_forward_norm = norm(ParameterRole::feed_forward_norm, layer, block.feed_forward_norm)});
   }
 }
 

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <functional>
-#include <string>
 #include <vector>
 
 #include "cbtm/device/tensor.h"
-#include "cbtm/model/opt_config.h"
 #include "cbtm/model/parameter_layout.h"
+#include "cbtm/model/spec.h"
 
 namespace cbtm {
 
@@ -21,34 +20,32 @@ struct LinearTensors {
 };
 struct NormTensors {
   TensorView gamma, beta;
+  float epsilon = 1e-5f;
 };
 struct LayerTensors {
-  LinearTensors qkv;  ///< [3 hidden_size, hidden_size]: q, k, v one after another
-  LinearTensors out;
-  LinearTensors fc1, fc2;
-  NormTensors attention_norm;  ///< self_attn_layer_norm
-  NormTensors ffn_norm;        ///< the layer's final_layer_norm
+  LinearTensors qkv;  ///< [3 * width, hidden_size]: queries, keys, values one after another
+  LinearTensors attention_output;
+  LinearTensors feed_forward_in, feed_forward_out;
+  NormTensors attention_norm, feed_forward_norm;
 };
 
 /// The tensors of a model (or of their gradients) as views into its buffers.
 struct ModelTensors {
-  TensorView tokens;  ///< [vocab_size, word_embed_proj_dim]; input and output matrix
-  TensorView token_scales;
-  TensorView positions;  ///< [max_position_embeddings + 2, hidden_size]
-  LinearTensors project_in, project_out;
+  LinearTensors tokens;  ///< token table [vocab_size, width]; it has no bias
+  TensorView positions;  ///< [position_offset + max_length, hidden_size]
+  LinearTensors output;  ///< `tokens` itself where the output is tied
+  LinearTensors input_projection, output_projection;
   NormTensors final_norm;
   std::vector<LayerTensors> layers;
 
   /// `matrices`: the first layout.matrix_flat_size() elements, of `dtype`; `vectors`: the rest, float32. `biases`, if
   /// given: the linear layers' biases lie there instead of in `vectors`, at the same places but of `dtype`.
-  ModelTensors(const OptConfig& config, const ParameterLayout& layout, void* matrices, DType dtype, void* vectors,
+  ModelTensors(const ModelSpec& spec, const ParameterLayout& layout, void* matrices, DType dtype, void* vectors,
                void* biases = nullptr);
-  /// `matrix` says where one lies, by its name; that of q_proj stands for q, k and v together.
-  using MatrixPlace = std::function<MatrixTensors(const std::string& name)>;
-  ModelTensors(const OptConfig& config, const ParameterLayout& layout, void* vectors, const MatrixPlace& matrix,
+  /// `matrix` says where one lies; that of the queries stands for queries, keys and values together.
+  using MatrixPlace = std::function<MatrixTensors(const Parameter& parameter)>;
+  ModelTensors(const ModelSpec& spec, const ParameterLayout& layout, void* vectors, const MatrixPlace& matrix,
                void* biases = nullptr, DType bias_dtype = DType::f32);
 };
-
-inline constexpr int64_t kPositionOffset = 2;  ///< first row of embed_positions that is used
 
 }  // namespace cbtm

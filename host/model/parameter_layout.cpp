@@ -1,63 +1,89 @@
 #include "cbtm/model/parameter_layout.h"
 
-#include <fmt/format.h>
-
-#include <utility>
-
 #include "cbtm/base/error.h"
 
 namespace cbtm {
 namespace {
 
 constexpr int64_t kAlignmentElements = 16;
+constexpr int64_t kNoLayer = -1;
 
 }  // namespace
 
-ParameterLayout::ParameterLayout(const OptConfig& config, int64_t bucket_multiple) {
+ParameterLayout::ParameterLayout(const ModelSpec& spec, int64_t bucket_multiple) {
   CBTM_ASSERT(bucket_multiple % kAlignmentElements == 0, "buckets keep the alignment of what is in them");
-  const int64_t hidden = config.hidden_size;
-  const auto layer_name = [](int64_t layer, std::string_view rest) { return fmt::format("layers.{}.{}", layer, rest); };
-
-  add("embed_tokens.weight", config.vocab_size, config.word_embed_proj_dim, true);
-  add("embed_positions.weight", config.max_position_embeddings + 2, hidden, true);
-  if (config.has_projections()) {
-    add("project_in.weight", hidden, config.word_embed_proj_dim, true);
-    add("project_out.weight", config.word_embed_proj_dim, hidden, true);
-  }
-  end_bucket(ParameterBucket::kEmbeddings, bucket_multiple);
-  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    for (const char* part : {"q_proj", "k_proj", "v_proj", "out_proj"})
-      add(layer_name(layer, fmt::format("self_attn.{}.weight", part)), hidden, hidden, true);
-    add(layer_name(layer, "fc1.weight"), config.ffn_dim, hidden, true);
-    add(layer_name(layer, "fc2.weight"), hidden, config.ffn_dim, true);
-    end_bucket(layer, bucket_multiple);
-  }
+  CBTM_ASSERT(!spec.blocks.empty(), "a model has a block");
+  add_matrices(spec, bucket_multiple);
   matrix_flat_size_ = flat_size_;
-  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    if (config.enable_bias) {
-      for (const char* part : {"q_proj", "k_proj", "v_proj", "out_proj"})
-        add(layer_name(layer, fmt::format("self_attn.{}.bias", part)), 1, hidden, false);
-      add(layer_name(layer, "fc1.bias"), 1, config.ffn_dim, false);
-      add(layer_name(layer, "fc2.bias"), 1, hidden, false);
-    }
-    if (config.layer_norm_elementwise_affine)
-      for (const char* norm : {"self_attn_layer_norm", "final_layer_norm"})
-        for (const char* part : {"weight", "bias"})
-          add(layer_name(layer, fmt::format("{}.{}", norm, part)), 1, hidden, false);
-  }
-  if (config.has_final_layer_norm() && config.layer_norm_elementwise_affine)
-    for (const char* part : {"final_layer_norm.weight", "final_layer_norm.bias"}) add(part, 1, hidden, false);
+  add_vectors(spec);
 }
 
-void ParameterLayout::add(std::string name, int64_t rows, int64_t columns, bool is_matrix) {
-  parameters_.push_back(Parameter{std::move(name), rows, columns, is_matrix, flat_size_});
-  parameter_count_ += rows * columns;
-  // q, k and v stay adjacent without a gap: their rows are then one matrix. Their sizes are equal, so only hidden sizes
-  // that are not multiples of 16 leave q and k unaligned, and those read unaligned.
-  const std::string& added = parameters_.back().name;
-  const bool fused_with_next = added.find("q_proj") != std::string::npos || added.find("k_proj") != std::string::npos;
-  flat_size_ += rows * columns;
-  if (!fused_with_next) flat_size_ = (flat_size_ + kAlignmentElements - 1) / kAlignmentElements * kAlignmentElements;
+void ParameterLayout::add_matrices(const ModelSpec& spec, int64_t bucket_multiple) {
+  const EmbeddingSpec& embedding = spec.embedding;
+  const int64_t hidden = spec.hidden_size;
+  add_matrix(ParameterRole::token_embedding, kNoLayer, embedding.vocab_size, embedding.width);
+  add_matrix(ParameterRole::position_embedding, kNoLayer, embedding.position_offset + embedding.max_length, hidden);
+  if (spec.has_projections()) {
+    add_matrix(ParameterRole::input_projection, kNoLayer, hidden, embedding.width);
+    add_matrix(ParameterRole::output_projection, kNoLayer, embedding.width, hidden);
+  }
+  if (!spec.tied_output) add_matrix(ParameterRole::output_matrix, kNoLayer, embedding.vocab_size, embedding.width);
+  end_bucket(ParameterBucket::kEmbeddings, bucket_multiple);
+  for (int64_t layer = 0; layer < spec.layers(); ++layer) {
+    const BlockSpec& block = spec.block(layer);
+    for (const ParameterRole role : {ParameterRole::query, ParameterRole::key, ParameterRole::value})
+      add_matrix(role, layer, block.attention.width(), hidden);
+    add_matrix(ParameterRole::attention_output, layer, hidden, block.attention.width());
+    add_matrix(ParameterRole::feed_forward_in, layer, block.feed_forward.width, hidden);
+    add_matrix(ParameterRole::feed_forward_out, layer, hidden, block.feed_forward.width);
+    end_bucket(layer, bucket_multiple);
+  }
+}
+
+void ParameterLayout::add_vectors(const ModelSpec& spec) {
+  const int64_t hidden = spec.hidden_size;
+  const auto add_norm = [&](ParameterRole role, int64_t layer, const NormSpec& norm) {
+    if (!norm.affine) return;
+    add_vector(role, ParameterPart::weight, layer, hidden);
+    add_vector(role, ParameterPart::bias, layer, hidden);
+  };
+  for (int64_t layer = 0; layer < spec.layers(); ++layer) {
+    const BlockSpec& block = spec.block(layer);
+    const auto add_bias = [&](ParameterRole role, int64_t columns) {
+      add_vector(role, ParameterPart::bias, layer, columns);
+    };
+    if (block.attention.biases) {
+      for (const ParameterRole role : {ParameterRole::query, ParameterRole::key, ParameterRole::value})
+        add_bias(role, block.attention.width());
+      add_bias(ParameterRole::attention_output, hidden);
+    }
+    if (block.feed_forward.biases) {
+      add_bias(ParameterRole::feed_forward_in, block.feed_forward.width);
+      add_bias(ParameterRole::feed_forward_out, hidden);
+    }
+    add_norm(ParameterRole::attention_norm, layer, block.attention_norm);
+    add_norm(ParameterRole::feed_forward_norm, layer, block.feed_forward_norm);
+  }
+  if (spec.final_norm) add_norm(ParameterRole::final_norm, kNoLayer, *spec.final_norm);
+}
+
+void ParameterLayout::add_matrix(ParameterRole role, int64_t layer, int64_t rows, int64_t columns) {
+  add({.role = role, .layer = layer, .rows = rows, .columns = columns, .is_matrix = true});
+}
+
+void ParameterLayout::add_vector(ParameterRole role, ParameterPart part, int64_t layer, int64_t columns) {
+  add({.role = role, .part = part, .layer = layer, .columns = columns});
+}
+
+void ParameterLayout::add(Parameter parameter) {
+  parameter.offset = flat_size_;
+  parameters_.push_back(parameter);
+  parameter_count_ += parameter.size();
+  flat_size_ += parameter.size();
+  // Queries, keys and values stay adjacent without a gap: their rows are then one matrix. Their sizes are equal, so
+  // only widths that are not multiples of 16 leave keys and values unaligned, and those are read unaligned.
+  const bool joined_with_next = parameter.role == ParameterRole::query || parameter.role == ParameterRole::key;
+  if (!joined_with_next) flat_size_ = (flat_size_ + kAlignmentElements - 1) / kAlignmentElements * kAlignmentElements;
 }
 
 void ParameterLayout::end_bucket(int64_t layer, int64_t multiple) {
@@ -66,9 +92,9 @@ void ParameterLayout::end_bucket(int64_t layer, int64_t multiple) {
   buckets_.push_back({.layer = layer, .offset = begin, .size = flat_size_ - begin});
 }
 
-const Parameter* ParameterLayout::find(std::string_view name) const {
+const Parameter* ParameterLayout::find(ParameterRole role, ParameterPart part, int64_t layer) const {
   for (const Parameter& parameter : parameters_)
-    if (parameter.name == name) return &parameter;
+    if (parameter.role == role && parameter.part == part && parameter.layer == layer) return &parameter;
   return nullptr;
 }
 

@@ -5,26 +5,34 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
-#include "cbtm/device/model_operators.h"
 #include "cbtm/model/training_model.h"
-#include "model/activations.h"
+#include "model/network/activations.h"
 #include "model/training_parameters.h"
 #include "model/training_scratch.h"
 
 namespace cbtm {
 
-std::string TrainingMemory::description() const {
-  const char* kept = recompute == Recompute::nothing ? "all kept"
-                     : recompute == Recompute::ffn   ? "feed-forward outputs computed again in the backward pass"
-                                                     : "layers computed again in the backward pass";
-  return fmt::format("memory: weights {}, gradients {}, moments {}, activations {} ({}), workspace {}{}; {} in all",
-                     format_bytes(weights), format_bytes(gradients), format_bytes(moments), format_bytes(activations),
-                     kept, format_bytes(workspace), host > 0 ? ", program " + format_bytes(host) : "",
-                     format_bytes(total()));
+std::string TrainingMemory::table() const {
+  const char* kept = keep == Keep::everything             ? "all kept"
+                     : keep == Keep::all_but_feed_forward ? "feed-forward outputs computed again in the backward pass"
+                                                          : "layers computed again in the backward pass";
+  std::string text;
+  const auto row = [&](const char* name, int64_t bytes, const char* note) {
+    if (bytes > 0)
+      text += fmt::format("  {:<12}{:>10}{}{}\n", name, format_bytes(bytes), *note != 0 ? "   " : "", note);
+  };
+  row("weights", weights, "");
+  row("gradients", gradients, "");
+  row("moments", moments, "of AdamW, two");
+  row("activations", activations, kept);
+  row("workspace", workspace, "of the operators");
+  row("program", host, "with the order of the documents, and what saving takes");
+  text += fmt::format("  {:<12}{:>10}", "in all", format_bytes(total()));
+  return text;
 }
 
-TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptConfig& config,
-                                    const TrainingShape& shape, int64_t budget_bytes) {
+TrainingMemory plan_training_memory(std::span<Device* const> devices, const ModelSpec& spec, const TrainingShape& shape,
+                                    int64_t budget_bytes) {
   int64_t free_bytes = std::numeric_limits<int64_t>::max() - shape.host_bytes_present;
   for (const Device* device : devices) free_bytes = std::min(free_bytes, device->free_bytes());
   free_bytes += shape.host_bytes_present;
@@ -34,15 +42,15 @@ TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptC
   if (shape.host_bytes > 0) free_bytes = static_cast<int64_t>(static_cast<double>(free_bytes) / (1 + kPlanAccuracy));
   const int64_t bytes_max = budget_bytes > 0 ? std::min(budget_bytes, free_bytes) : free_bytes;
   const ModelOperators& operators = devices.front()->model_operators();
-  const ParameterMemory parameters = parameter_memory(config, shape.dtype, static_cast<int64_t>(devices.size()));
+  const ParameterMemory parameters = parameter_memory(spec, shape.dtype, static_cast<int64_t>(devices.size()));
   TrainingMemory plan{.weights = parameters.weights,
                       .gradients = parameters.gradients,
                       .moments = parameters.moments,
-                      .workspace = training_scratch(operators, config, shape).total(),
+                      .workspace = training_scratch(operators, spec, shape).total(),
                       .host = shape.host_bytes};
-  for (const Recompute recompute : {Recompute::nothing, Recompute::ffn, Recompute::layers}) {
-    plan.recompute = recompute;
-    plan.activations = activation_bytes(operators, config, shape.rows, recompute, shape.dtype);
+  for (const Keep keep : {Keep::everything, Keep::all_but_feed_forward, Keep::block_inputs}) {
+    plan.keep = keep;
+    plan.activations = activation_bytes(operators, spec, shape.rows, keep, shape.dtype);
     if (plan.total() <= bytes_max) return plan;
   }
   fail(

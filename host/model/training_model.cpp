@@ -6,10 +6,9 @@
 #include <vector>
 
 #include "cbtm/base/error.h"
-#include "cbtm/device/model_operators.h"
 #include "cbtm/device/optimizer_operators.h"
-#include "model/gradient_pass.h"
 #include "model/training_parameters.h"
+#include "model/training_pass.h"
 #include "model/training_scratch.h"
 
 namespace cbtm {
@@ -23,14 +22,13 @@ constexpr int64_t kResultBytes = (2 + kMicroBatchesMax) * 8;
 constexpr size_t kRecordedMax = 4;
 
 /// Takes all memory of the training in one piece; the buffers are carved from it.
-void reserve(Device& device, const OptConfig& config, int64_t rows, Recompute recompute, DType dtype,
-             const Collectives* group) {
+void reserve(Device& device, const ModelSpec& spec, int64_t rows, Keep keep, DType dtype, const Collectives* group) {
   constexpr int64_t kAlignment = 256;
   constexpr int64_t kParameterBuffers = 4;
-  const ParameterMemory parameters = parameter_memory(config, dtype, group == nullptr ? 1 : group->size());
+  const ParameterMemory parameters = parameter_memory(spec, dtype, group == nullptr ? 1 : group->size());
   int64_t bytes = parameters.weights + parameters.gradients + parameters.moments + kParameterBuffers * kAlignment;
-  for (const int64_t buffer : {activation_bytes(device.model_operators(), config, rows, recompute, dtype), kResultBytes,
-                               GradientPass::token_bytes(rows)})
+  for (const int64_t buffer : {activation_bytes(device.model_operators(), spec, rows, keep, dtype), kResultBytes,
+                               TrainingPass::token_bytes(rows)})
     bytes += (buffer + kAlignment - 1) / kAlignment * kAlignment;
   device.reserve(bytes, "training");
 }
@@ -38,18 +36,17 @@ void reserve(Device& device, const OptConfig& config, int64_t rows, Recompute re
 }  // namespace
 
 struct TrainingModel::State {
-  State(Device& device_, const OptConfig& config_, int64_t rows, Recompute recompute, DType dtype, Collectives* group_)
+  State(Device& device_, const ModelSpec& spec_, int64_t rows, Keep keep, DType dtype, Collectives* group_)
       : device(device_),
-        config(config_),
-        layout(config_),
+        spec(spec_),
+        layout(spec_),
         group(group_),
-        parameters((reserve(device_, config_, rows, recompute, dtype, group_), device_), config_, dtype, group_),
-        pass(device_, config, rows, recompute, dtype, parameters),
+        parameters((reserve(device_, spec_, rows, keep, dtype, group_), device_), spec_, dtype, group_),
+        pass(device_, spec, rows, keep, dtype, parameters),
         results(device_.allocate(kResultBytes, "losses and gradient norm")) {
     ModelOperators& operators = device.model_operators();
     const TrainingScratch scratch = training_scratch(
-        operators, config,
-        {.rows = rows, .sequence_length = std::min(rows, config.max_position_embeddings), .dtype = dtype});
+        operators, spec, {.rows = rows, .sequence_length = std::min(rows, spec.embedding.max_length), .dtype = dtype});
     operators.reserve_scratch(scratch.scratch_bytes, scratch.held_bytes);
   }
 
@@ -62,11 +59,11 @@ struct TrainingModel::State {
   double read_loss(int64_t micro_batch) const;
 
   Device& device;
-  OptConfig config;
+  ModelSpec spec;
   ParameterLayout layout;
   Collectives* group;
   TrainingParameters parameters;
-  GradientPass pass;
+  TrainingPass pass;
   DeviceBuffer results;       ///< square_sum and loss_slot, one after another
   int64_t micro_batches = 0;  ///< whose gradients have been added since the last step
 
@@ -126,9 +123,9 @@ double TrainingModel::State::read_loss(int64_t micro_batch) const {
   return sum;
 }
 
-TrainingModel::TrainingModel(Device& device, const OptConfig& config, std::span<const float> parameters, int64_t rows,
-                             Recompute recompute, DType dtype, Collectives* group)
-    : state_(std::make_unique<State>(device, config, rows, recompute, dtype, group)) {
+TrainingModel::TrainingModel(Device& device, const ModelSpec& spec, std::span<const float> parameters, int64_t rows,
+                             Keep keep, DType dtype, Collectives* group)
+    : state_(std::make_unique<State>(device, spec, rows, keep, dtype, group)) {
   CBTM_ASSERT(device.computes_in(dtype), "the caller asks the device before");
   if (parameters.empty()) return;
   CBTM_ASSERT(static_cast<int64_t>(parameters.size()) == state_->layout.flat_size(), "parameters come in layout order");
@@ -136,7 +133,7 @@ TrainingModel::TrainingModel(Device& device, const OptConfig& config, std::span<
 }
 TrainingModel::~TrainingModel() = default;
 
-const OptConfig& TrainingModel::config() const { return state_->config; }
+const ModelSpec& TrainingModel::spec() const { return state_->spec; }
 const ParameterLayout& TrainingModel::layout() const { return state_->layout; }
 TensorView TrainingModel::weights() const { return state_->parameters.weights(); }
 TensorView TrainingModel::gradients() const { return state_->parameters.gradients(); }

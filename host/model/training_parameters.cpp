@@ -11,8 +11,8 @@ namespace {
 
 constexpr int64_t kAlignmentElements = 16;
 
-ParameterLayout device_layout(const OptConfig& config, int64_t devices) {
-  return ParameterLayout(config, kAlignmentElements * devices);
+ParameterLayout device_layout(const ModelSpec& spec, int64_t devices) {
+  return ParameterLayout(spec, kAlignmentElements * devices);
 }
 
 /// Elements of a device's share.
@@ -22,8 +22,8 @@ int64_t share(const ParameterLayout& layout, int64_t devices) {
 
 }  // namespace
 
-ParameterMemory parameter_memory(const OptConfig& config, DType dtype, int64_t devices) {
-  const ParameterLayout layout = device_layout(config, devices);
+ParameterMemory parameter_memory(const ModelSpec& spec, DType dtype, int64_t devices) {
+  const ParameterLayout layout = device_layout(spec, devices);
   const int64_t whole = layout.flat_size(), own = share(layout, devices);
   const int64_t item = dtype_bytes(dtype);
   ParameterMemory memory{.weights = own * 4, .gradients = own * 4, .moments = 2 * own * 4};
@@ -33,13 +33,13 @@ ParameterMemory parameter_memory(const OptConfig& config, DType dtype, int64_t d
   return memory;
 }
 
-TrainingParameters::TrainingParameters(Device& device, const OptConfig& config, DType dtype, Collectives* group)
+TrainingParameters::TrainingParameters(Device& device, const ModelSpec& spec, DType dtype, Collectives* group)
     : device_(device),
-      config_(config),
+      spec_(spec),
       dtype_(dtype),
       group_(group),
       devices_(group == nullptr ? 1 : group->size()),
-      layout_(device_layout(config, devices_)),
+      layout_(device_layout(spec, devices_)),
       own_matrices_(layout_.matrix_flat_size() / devices_),
       own_size_(share(layout_, devices_)),
       own_(device.allocate(4 * own_size_ * 4, "weights, gradients and moments")) {
@@ -68,11 +68,11 @@ ModelTensors TrainingParameters::weight_tensors() const {
   void* biases = dtype_ == DType::f32
                      ? nullptr
                      : static_cast<char*>(matrices.data) + layout_.matrix_flat_size() * dtype_bytes(dtype_);
-  return {config_, layout_, matrices.data, matrices.dtype, vectors, biases};
+  return {spec_, layout_, matrices.data, matrices.dtype, vectors, biases};
 }
 
 ModelTensors TrainingParameters::gradient_tensors() const {
-  return {config_, layout_, gradients().data, DType::f32, vector_gradients().data};
+  return {spec_, layout_, gradients().data, DType::f32, vector_gradients().data};
 }
 
 TensorView TrainingParameters::vector_gradients() const {
@@ -85,7 +85,7 @@ TensorView TrainingParameters::own_part(TensorView whole, const ParameterBucket&
 }
 
 std::vector<TrainingParameters::Piece> TrainingParameters::pieces(bool all_vectors) const {
-  const ParameterLayout host(config_);
+  const ParameterLayout host(spec_);
   const int64_t rank = group_ == nullptr ? 0 : group_->rank();
   std::vector<Piece> pieces;
   for (size_t i = 0; i < host.buckets().size(); ++i) {

@@ -6,9 +6,8 @@
 
 #include "cbtm/device/collectives.h"
 #include "cbtm/device/device.h"
-#include "cbtm/device/model_operators.h"
-#include "cbtm/model/opt_config.h"
 #include "cbtm/model/parameter_layout.h"
+#include "cbtm/model/spec.h"
 #include "cbtm/model/training_model.h"
 #include "model/model_weights.h"
 
@@ -20,7 +19,7 @@ struct ParameterMemory {
   int64_t gradients = 0;
   int64_t moments = 0;
 };
-ParameterMemory parameter_memory(const OptConfig& config, DType dtype, int64_t devices);
+ParameterMemory parameter_memory(const ModelSpec& spec, DType dtype, int64_t devices);
 
 /// Weights, gradients and moments of a model in training, in flat buffers on a device.
 ///
@@ -32,13 +31,13 @@ ParameterMemory parameter_memory(const OptConfig& config, DType dtype, int64_t d
 class TrainingParameters {
  public:
   /// `dtype`: of the weights in products. `group`: null for a device that trains alone.
-  TrainingParameters(Device& device, const OptConfig& config, DType dtype, Collectives* group);
+  TrainingParameters(Device& device, const ModelSpec& spec, DType dtype, Collectives* group);
 
   /// As the products take them.
   ModelTensors weight_tensors() const;
   ModelTensors gradient_tensors() const;
 
-  /// This device's share; alone: all of it, in the order of ParameterLayout(config). float32.
+  /// This device's share; alone: all of it, in the order of ParameterLayout(spec). float32.
   TensorView weights() const { return own(0); }
   TensorView first_moments() const { return own(2); }
   TensorView second_moments() const { return own(3); }
@@ -48,10 +47,10 @@ class TrainingParameters {
   }
   /// Biases' and norms' part of gradients().
   TensorView vector_gradients() const;
-  /// Of the buffers on the device; that of the host is ParameterLayout(config).
+  /// Of the buffers on the device; that of the host is ParameterLayout(spec).
   const ParameterLayout& layout() const { return layout_; }
 
-  /// A run of elements of the share, and where they lie on the host (ParameterLayout(config)).
+  /// A run of elements of the share, and where they lie on the host (ParameterLayout(spec)).
   struct Piece {
     int64_t own_offset, host_offset, size;
   };
@@ -85,7 +84,7 @@ class TrainingParameters {
   void gather_weights();
 
   Device& device_;
-  OptConfig config_;
+  ModelSpec spec_;
   DType dtype_;
   Collectives* group_;
   int64_t devices_;

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "model/model_weights.h"
-
 namespace cbtm {
 namespace {
 
@@ -13,8 +11,8 @@ class ScratchCount {
  public:
   ScratchCount(const ModelOperators& operators, const TrainingShape& shape) : operators_(operators), shape_(shape) {}
 
-  /// A linear layer's forward and backward pass, `times` times.
-  void linear(int64_t in, int64_t out, bool bias, int64_t times) {
+  /// A linear layer's forward and backward pass.
+  void linear(int64_t in, int64_t out, bool bias) {
     const TensorView weight = matrix(shape_.dtype, out, in), biases = bias ? vector(shape_.dtype, out) : TensorView();
     take(LinearForward{.input = activations(in), .weight = weight, .bias = biases, .output = activations(out)});
     const LinearBackward backward{.input = activations(in),
@@ -24,7 +22,7 @@ class ScratchCount {
                                   .weight_gradient = matrix(DType::f32, out, in),
                                   .bias_gradient = bias ? vector(DType::f32, out) : TensorView()};
     take(backward);
-    result_.held_bytes += times * operators_.held_bytes(backward);
+    result_.held_bytes += operators_.held_bytes(backward);
   }
   void norm(int64_t width) {
     take(ResidualLayerNormBackward{.normalized_gradient = activations(width),
@@ -95,22 +93,26 @@ class ScratchCount {
 
 }  // namespace
 
-TrainingScratch training_scratch(const ModelOperators& operators, const OptConfig& config, const TrainingShape& shape) {
-  const int64_t hidden = config.hidden_size, layers = config.num_hidden_layers;
+TrainingScratch training_scratch(const ModelOperators& operators, const ModelSpec& spec, const TrainingShape& shape) {
+  const int64_t hidden = spec.hidden_size;
+  const EmbeddingSpec& embedding = spec.embedding;
   ScratchCount count(operators, shape);
-  count.linear(hidden, 3 * hidden, config.enable_bias, layers);
-  count.linear(hidden, hidden, config.enable_bias, layers);
-  count.linear(hidden, config.ffn_dim, config.enable_bias, layers);
-  count.linear(config.ffn_dim, hidden, config.enable_bias, layers);
-  if (config.has_projections()) {
-    count.linear(config.word_embed_proj_dim, hidden, /*bias=*/false, 1);
-    count.linear(hidden, config.word_embed_proj_dim, /*bias=*/false, 1);
+  for (const BlockSpec& block : spec.blocks) {
+    const AttentionSpec& attention = block.attention;
+    const FeedForwardSpec& feed_forward = block.feed_forward;
+    count.linear(hidden, 3 * attention.width(), attention.biases);
+    count.linear(attention.width(), hidden, attention.biases);
+    count.linear(hidden, feed_forward.width, feed_forward.biases);
+    count.linear(feed_forward.width, hidden, feed_forward.biases);
+    count.attention(attention.heads, attention.head_dim);
+  }
+  if (spec.has_projections()) {
+    count.linear(embedding.width, hidden, /*bias=*/false);
+    count.linear(hidden, embedding.width, /*bias=*/false);
   }
   count.norm(hidden);
-  count.attention(config.num_attention_heads, config.head_dim());
-  count.loss(config.vocab_size, config.word_embed_proj_dim);
-  count.embedding(config.vocab_size, config.word_embed_proj_dim, config.max_position_embeddings + kPositionOffset,
-                  hidden);
+  count.loss(embedding.vocab_size, embedding.width);
+  count.embedding(embedding.vocab_size, embedding.width, embedding.position_offset + embedding.max_length, hidden);
   return count.result();
 }
 

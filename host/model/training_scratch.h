@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "cbtm/device/model_operators.h"
-#include "cbtm/model/opt_config.h"
+#include "cbtm/model/spec.h"
 #include "cbtm/model/training_model.h"
 
 namespace cbtm {
@@ -15,6 +15,6 @@ struct TrainingScratch {
 
   int64_t total() const { return scratch_bytes + held_bytes; }
 };
-TrainingScratch training_scratch(const ModelOperators& operators, const OptConfig& config, const TrainingShape& shape);
+TrainingScratch training_scratch(const ModelOperators& operators, const ModelSpec& spec, const TrainingShape& shape);
 
 }  // namespace cbtm

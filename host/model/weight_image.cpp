@@ -9,6 +9,7 @@
 #include "cbtm/device/device.h"
 #include "cbtm/device/model_operators.h"
 #include "cbtm/device/quantise.h"
+#include "cbtm/model/families.h"
 
 namespace cbtm {
 namespace {
@@ -32,8 +33,8 @@ int64_t value_bytes_a_row(WeightFormat format, int64_t columns) {
 
 }  // namespace
 
-WeightImage::WeightImage(const OptConfig& config, const ParameterLayout& layout, WeightFormat format)
-    : config_(config), layout_(layout), format_(format) {
+WeightImage::WeightImage(const ModelSpec& spec, const ParameterLayout& layout, WeightFormat format)
+    : spec_(spec), layout_(layout), format_(format) {
   if (quantised())
     lay_out();
   else
@@ -43,14 +44,15 @@ WeightImage::WeightImage(const OptConfig& config, const ParameterLayout& layout,
 void WeightImage::lay_out() {
   for (const Parameter& parameter : layout_.parameters()) {
     if (!parameter.is_matrix) continue;
-    if (parameter.name.ends_with("k_proj.weight") || parameter.name.ends_with("v_proj.weight")) {
-      matrices_.back().parameters.push_back(&parameter);  // they follow q
+    if (parameter.role == ParameterRole::key || parameter.role == ParameterRole::value) {
+      matrices_.back().parameters.push_back(&parameter);  // they follow the queries
       matrices_.back().rows += parameter.rows;
       continue;
     }
     WeightFormat format = format_;
-    if (parameter.name == "embed_tokens.weight") format = WeightFormat::int8;
-    if (parameter.name == "embed_positions.weight") format = WeightFormat::f32;
+    if (parameter.role == ParameterRole::token_embedding || parameter.role == ParameterRole::output_matrix)
+      format = WeightFormat::int8;
+    if (parameter.role == ParameterRole::position_embedding) format = WeightFormat::f32;
     matrices_.push_back({.parameters = {&parameter},
                          .format = format,
                          .rows = parameter.rows,
@@ -69,13 +71,13 @@ void WeightImage::lay_out() {
   }
 }
 
-void WeightImage::write(const OptCheckpoint& checkpoint, void* image) const {
+void WeightImage::write(const ModelCheckpoint& checkpoint, void* image) const {
   if (!quantised()) return checkpoint.read_parameters(flat_type(), image);
   std::memset(image, 0, static_cast<size_t>(bytes_));
   for (const Matrix& matrix : matrices_) write_matrix(matrix, checkpoint, static_cast<char*>(image));
 }
 
-void WeightImage::write_matrix(const Matrix& matrix, const OptCheckpoint& checkpoint, char* image) const {
+void WeightImage::write_matrix(const Matrix& matrix, const ModelCheckpoint& checkpoint, char* image) const {
   const int64_t value_bytes = value_bytes_a_row(matrix.format, matrix.columns);
   const int64_t scale_bytes = scale_bytes_a_row(matrix.format, matrix.columns);
   char* values = image + matrix.values;
@@ -104,23 +106,23 @@ void WeightImage::write_matrix(const Matrix& matrix, const OptCheckpoint& checkp
     });
     if (bad_row >= 0)
       fail("{}: tensor '{}', row {}: a value that is not finite, or too large, cannot be quantised; use --weights bf16",
-           checkpoint.path().string(), parameter->name, bad_row.load());
+           checkpoint.path().string(), tensor_name(spec_, *parameter), bad_row.load());
     values += parameter->rows * value_bytes;
     scales += parameter->rows * scale_bytes;
   }
 }
 
-const void* WeightImage::mapped(const OptCheckpoint& checkpoint) const {
+const void* WeightImage::mapped(const ModelCheckpoint& checkpoint) const {
   return quantised() ? nullptr : checkpoint.mapped_flat(flat_type());
 }
 
 ModelTensors WeightImage::tensors(void* image, void* vectors) const {
-  if (!quantised()) return {config_, layout_, image, flat_type(), vectors};
-  return {config_, layout_, vectors, [&](const std::string& name) -> MatrixTensors {
+  if (!quantised()) return {spec_, layout_, image, flat_type(), vectors};
+  return {spec_, layout_, vectors, [&](const Parameter& parameter) -> MatrixTensors {
             const auto found = std::find_if(matrices_.begin(), matrices_.end(), [&](const Matrix& matrix) {
-              return matrix.parameters.front()->name == name;
+              return matrix.parameters.front()->offset == parameter.offset;
             });
-            if (found == matrices_.end()) return {};
+            CBTM_ASSERT(found != matrices_.end(), "every matrix but keys and values begins one of the image");
             char* values = static_cast<char*>(image) + found->values;
             char* scales = static_cast<char*>(image) + found->scales;
             switch (found->format) {

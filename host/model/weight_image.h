@@ -15,16 +15,16 @@ namespace cbtm {
 /// int4: each matrix's values, then its scales, at multiples of 64 bytes.
 class WeightImage {
  public:
-  WeightImage(const OptConfig& config, const ParameterLayout& layout, WeightFormat format);
+  WeightImage(const ModelSpec& spec, const ParameterLayout& layout, WeightFormat format);
   WeightImage(const WeightImage&) = delete;
   WeightImage& operator=(const WeightImage&) = delete;
 
   int64_t bytes() const { return bytes_; }
   /// Writes the image into memory of the host. Throws Error if a matrix to be quantised holds a value that is not
   /// finite, or one too large for its scale.
-  void write(const OptCheckpoint& checkpoint, void* image) const;
+  void write(const ModelCheckpoint& checkpoint, void* image) const;
   /// The image within the checkpoint's mapped file, or null.
-  const void* mapped(const OptCheckpoint& checkpoint) const;
+  const void* mapped(const ModelCheckpoint& checkpoint) const;
   /// Views into an image; `vectors` as ModelTensors takes them.
   ModelTensors tensors(void* image, void* vectors) const;
 
@@ -38,9 +38,9 @@ class WeightImage {
   bool quantised() const { return format_ == WeightFormat::int8 || format_ == WeightFormat::int4; }
   DType flat_type() const { return format_ == WeightFormat::bf16 ? DType::bf16 : DType::f32; }
   void lay_out();
-  void write_matrix(const Matrix& matrix, const OptCheckpoint& checkpoint, char* image) const;
+  void write_matrix(const Matrix& matrix, const ModelCheckpoint& checkpoint, char* image) const;
 
-  OptConfig config_;
+  ModelSpec spec_;
   ParameterLayout layout_;
   WeightFormat format_;
   std::vector<Matrix> matrices_;  ///< if quantised; by the name of the first parameter

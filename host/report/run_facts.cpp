@@ -8,8 +8,9 @@
 #include <map>
 
 #include "cbtm/base/error.h"
-#include "cbtm/model/opt_config.h"
+#include "cbtm/model/families.h"
 #include "cbtm/model/parameter_layout.h"
+#include "cbtm/model/spec.h"
 #include "report/json_lookup.h"
 
 namespace cbtm::report {
@@ -86,12 +87,11 @@ class Reader {
 
   void read_model_shape() {
     facts_.parameters = NAN;
-    const std::filesystem::path path = run_.seed() / "config.json";
+    const std::filesystem::path path = model_config_file(run_.seed());
     if (!std::filesystem::exists(path)) return;  // the missing seed is named already
     try {
-      facts_.model_config = read_json_file(path);
-      facts_.parameters =
-          static_cast<double>(ParameterLayout(parse_opt_config(facts_.model_config, path.string())).parameter_count());
+      facts_.model = parse_model_spec(read_json_file(path), path.string());
+      facts_.parameters = static_cast<double>(ParameterLayout(*facts_.model).parameter_count());
     } catch (const std::exception& error) {
       facts_.missing.push_back(std::string("the model's shape cannot be read: ") + error.what());
     }

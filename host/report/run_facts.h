@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cbtm/base/json.h"
+#include "cbtm/model/spec.h"
 #include "cbtm/run/run_directory.h"
 
 namespace cbtm::report {
@@ -36,7 +38,8 @@ struct SweepEntry {
 /// All that the report is made from. JSON that is missing is null.
 struct RunFacts {
   std::string name;  ///< of the run directory
-  Json run, clusters, model_config;
+  Json run, clusters;
+  std::optional<ModelSpec> model;  ///< of the seed
   Json seed_evaluation, baseline_evaluation, ensemble_evaluation, curve;
   double parameters = 0;  ///< of each model; NaN if that is not known
   int64_t k = 0;          ///< 0 if nothing says it

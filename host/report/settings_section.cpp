@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cbtm/base/progress.h"
+#include "cbtm/model/families.h"
 #include "report/json_lookup.h"
 #include "report/markup.h"
 #include "report/sections.h"
@@ -117,15 +118,15 @@ std::string models_table(const RunFacts& facts) {
 }
 
 std::string model_shape(const RunFacts& facts) {
-  const Json& config = facts.model_config;
-  if (config.is_null()) return "";
+  if (!facts.model) return "";
+  const ModelSpec& model = *facts.model;
+  const auto whole = [](int64_t value) { return format_whole(static_cast<double>(value)); };
   return fmt::format(
-      "<p>Every model: OPT, {} parameters ({} layers, hidden size {}, {} heads, feed-forward {}, vocabulary {}, {} "
+      "<p>Every model: {}, {} parameters ({} layers, hidden size {}, {} heads, feed-forward {}, vocabulary {}, {} "
       "positions).</p>\n",
-      format_short(facts.parameters), format_whole(number(config, {"num_hidden_layers"})),
-      format_whole(number(config, {"hidden_size"})), format_whole(number(config, {"num_attention_heads"})),
-      format_whole(number(config, {"ffn_dim"})), format_whole(number(config, {"vocab_size"})),
-      format_whole(number(config, {"max_position_embeddings"})));
+      family_title(model), format_short(facts.parameters), whole(model.layers()), whole(model.hidden_size),
+      whole(model.block(0).attention.heads), whole(model.block(0).feed_forward.width),
+      whole(model.embedding.vocab_size), whole(model.embedding.max_length));
 }
 
 /// A JSON object as rows of names and values; what holds more than a handful of values is left out.

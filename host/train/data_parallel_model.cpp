@@ -21,10 +21,10 @@ class GroupCopy final : public HostCopy {
 
 }  // namespace
 
-DataParallelModel::DataParallelModel(std::span<Device* const> devices, const OptConfig& config,
-                                     std::span<const float> parameters, int64_t rows, Recompute recompute, DType dtype,
+DataParallelModel::DataParallelModel(std::span<Device* const> devices, const ModelSpec& spec,
+                                     std::span<const float> parameters, int64_t rows, Keep keep, DType dtype,
                                      bool record_passes)
-    : devices_(devices.begin(), devices.end()), layout_(config), models_(devices.size()) {
+    : devices_(devices.begin(), devices.end()), layout_(spec), models_(devices.size()) {
   if (devices.size() > 1) {
     group_ = devices.front()->connect(devices);
     threads_ = std::make_unique<DeviceThreads>(devices, [this] {
@@ -32,7 +32,7 @@ DataParallelModel::DataParallelModel(std::span<Device* const> devices, const Opt
     });
   }
   post_to_all([&](size_t number) {
-    models_[number] = std::make_unique<TrainingModel>(*devices_[number], config, parameters, rows, recompute, dtype,
+    models_[number] = std::make_unique<TrainingModel>(*devices_[number], spec, parameters, rows, keep, dtype,
                                                       group_.empty() ? nullptr : group_[number].get());
     models_[number]->record_passes(record_passes);
   });
@@ -102,7 +102,7 @@ double DataParallelModel::loss_sum(const std::vector<MicroBatch>& batches) {
   return sum;
 }
 
-void DataParallelModel::start_from(const WeightSource& source) {
+void DataParallelModel::start_from(const ParameterSource& source) {
   if (const std::span<float> weights = models_.front()->weights_on_host(); !weights.empty()) {
     source(weights);
     models_.front()->weights_changed();

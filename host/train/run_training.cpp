@@ -10,6 +10,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/expert_card.h"
+#include "cbtm/model/families.h"
 #include "cbtm/model/training_model.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
@@ -71,12 +72,12 @@ void copy_one_file(const std::filesystem::path& from, const std::filesystem::pat
 }
 
 /// A trained model with everything that belongs beside it, whole or not at all. The card gets the weights' hashes.
-void write_model(const std::filesystem::path& directory, const OptConfig& config, std::span<const float> parameters,
+void write_model(const std::filesystem::path& directory, const ModelSpec& spec, std::span<const float> parameters,
                  const RunDirectory& run, const TrainingJob& job, ExpertCard& card) {
   AtomicDirectory output(directory);
-  write_opt_checkpoint(output.path(), config, parameters);
+  write_model_checkpoint(output.path(), spec, parameters);
   Tokenizer::load(run.tokenizer()).save(output.path());
-  card.weights_hash = weights_hash(config, parameters);
+  card.weights_hash = weights_hash(spec, parameters);
   write_expert_card(output.path(), card);
   if (std::filesystem::exists(job.work_directory / "metrics.jsonl"))
     copy_one_file(job.work_directory / "metrics.jsonl", output.path() / "metrics.jsonl");
@@ -99,7 +100,7 @@ std::vector<std::filesystem::path> shard_prefixes(const RunDirectory& run, int64
   return prefixes;
 }
 
-std::vector<float> parameters_of(const OptCheckpoint& checkpoint) {
+std::vector<float> parameters_of(const ModelCheckpoint& checkpoint) {
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   return flat;
@@ -110,9 +111,9 @@ std::string hash_of(std::span<const float> parameters) {
 }
 
 /// Reads the checkpoint whose parameters have this hash straight to where a training wants its weights.
-WeightSource weights_of(const std::filesystem::path& directory, const std::string& hash) {
+ParameterSource weights_of(const std::filesystem::path& directory, const std::string& hash) {
   return [directory, hash](std::span<float> weights) {
-    OptCheckpoint::open(directory).read_parameters(DType::f32, weights.data());
+    ModelCheckpoint::open(directory).read_parameters(DType::f32, weights.data());
     if (hash_of(weights) != hash)
       fail("{}: the model changed while it was read; run the same command again", directory.string());
   };
@@ -194,31 +195,31 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
                      .settings = training_settings_json(settings),
                      .inputs = {{"tokenizer", tokenizer.content_hash()}},
                      .command = command};
-  OptConfig config;
-  WeightSource start;
+  ModelSpec spec;
+  ParameterSource start;
   if (source.init.empty()) {
-    config = *source.config;
-    start = initial_weights(config, settings.seed);
-    record.settings["config"] = opt_config_json(config, "float32");
+    spec = *source.spec;
+    start = initial_weights(spec, settings.seed);
+    record.settings["config"] = model_config_json(spec, "float32");
   } else {
-    const OptCheckpoint checkpoint = OptCheckpoint::open(source.init);
-    config = checkpoint.config();
+    const ModelCheckpoint checkpoint = ModelCheckpoint::open(source.init);
+    spec = checkpoint.spec();
     const std::string hash = hash_of(parameters_of(checkpoint));
     record.inputs["init"] = hash;
     start = weights_of(source.init, hash);
   }
-  if (config.vocab_size < tokenizer.vocab_size())
+  if (spec.embedding.vocab_size < tokenizer.vocab_size())
     fail(
         "the model's vocabulary of {} is smaller than the tokenizer's {}; give the tokenizer that belongs to it "
         "(--tokenizer)",
-        config.vocab_size, tokenizer.vocab_size());
+        spec.embedding.vocab_size, tokenizer.vocab_size());
   if (settings.steps > 0)
     record.inputs["shards"] = clusters["router_hash"].get<std::string>() + "/" + std::to_string(train_tokens(clusters));
   const std::filesystem::path work = run.root() / "training" / "seed";
   if (!due(run, record, run.seed(), work, redo)) return;
 
   TrainingJob job{.name = "seed",
-                  .config = config,
+                  .spec = spec,
                   .train_prefixes = shard_prefixes(run, 0, count, "train"),
                   .held_out_prefixes = shard_prefixes(run, 0, count, "tune"),
                   .work_directory = work,
@@ -229,7 +230,7 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
   if (settings.steps > 0) {
     result = train_model(devices, job, settings, start);
   } else {
-    std::vector<float> parameters(static_cast<size_t>(ParameterLayout(config).flat_size()));
+    std::vector<float> parameters(static_cast<size_t>(ParameterLayout(spec).flat_size()));
     start(parameters);
     result.parameters = TrainedWeights(std::move(parameters));
   }
@@ -239,7 +240,7 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
                   .training = summary_of(result),
                   .command = command,
                   .tokenizer_hash = tokenizer.content_hash()};
-  write_model(run.seed(), config, result.parameters, run, job, card);
+  write_model(run.seed(), spec, result.parameters, run, job, card);
   record.seconds = result.seconds;
   record.summary = card.training;
   record.result = card.weights_hash;
@@ -266,10 +267,10 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
                      .settings = training_settings_json(settings),
                      .inputs = {{"tokenizer", clusters["tokenizer_hash"]}},
                      .command = command};
-  OptConfig config;
+  ModelSpec spec;
   {  // neither the file nor its copy is kept while the training runs
-    const OptCheckpoint seed = OptCheckpoint::open(run.seed());
-    config = seed.config();
+    const ModelCheckpoint seed = ModelCheckpoint::open(run.seed());
+    spec = seed.spec();
     record.inputs["seed"] = hash_of(parameters_of(seed));
   }
   if (baseline) {
@@ -286,7 +287,7 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
 
   TrainingJob job{
       .name = baseline ? "dense baseline" : "expert " + RunDirectory::cluster_name(cluster),
-      .config = config,
+      .spec = spec,
       .train_prefixes = baseline ? shard_prefixes(run, 0, count, "train") : shard_prefixes(run, cluster, 1, "train"),
       .held_out_prefixes = baseline ? shard_prefixes(run, 0, count, "tune") : shard_prefixes(run, cluster, 1, "tune"),
       .work_directory = work,
@@ -310,7 +311,7 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
     ExpertCard own = card;
     own.snapshot_step = number * settings.steps / (settings.snapshots + 1);
     own.snapshot_tokens = own.snapshot_step * settings.batch_sequences * settings.sequence_length;
-    write_model(baseline ? place.baseline() : place.expert(cluster), config, weights, run, job, own);
+    write_model(baseline ? place.baseline() : place.expert(cluster), spec, weights, run, job, own);
   };
   const TrainingResult result = train_model(devices, job, settings, weights_of(run.seed(), record.inputs["seed"]));
   card.training = summary_of(result);
@@ -319,7 +320,7 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
         "{}: the run was clustered again while {} was trained; the trained state stays in {}, and nothing was put in "
         "place of what is there: train it again on the new shards with --redo",
         run.root().string(), job.name, job.work_directory.string());
-  write_model(result_path, config, result.parameters, run, job, card);
+  write_model(result_path, spec, result.parameters, run, job, card);
   if (!baseline) put_router(run);
   record.seconds = result.seconds;
   record.summary = card.training;

@@ -64,12 +64,12 @@ DType resolve_precision(const std::string& precision, std::span<Device* const> d
   return first;
 }
 
-void check_training_settings(std::span<Device* const> devices, const OptConfig& config,
+void check_training_settings(std::span<Device* const> devices, const ModelSpec& spec,
                              const TrainingSettings& settings) {
   resolve_precision(settings.precision, devices);
-  if (settings.sequence_length > config.max_position_embeddings)
+  if (settings.sequence_length > spec.embedding.max_length)
     fail_usage("--sequence {} is longer than the model's {} positions", settings.sequence_length,
-               config.max_position_embeddings);
+               spec.embedding.max_length);
   choose_micro_batch(settings, static_cast<int64_t>(devices.size()));
 }
 
@@ -111,19 +111,19 @@ class Training {
         settings_(settings),
         dtype_(resolve_precision(settings.precision, devices)),
         identity_(identity_of(devices, job, settings)),
-        stream_(open_datasets(job.train_prefixes, job.config.vocab_size), settings.seed),
-        held_out_(
-            held_out_documents(open_datasets(job.held_out_prefixes, job.config.vocab_size), settings.sequence_length)) {
-    check_training_settings(devices, job.config, settings);
+        stream_(open_datasets(job.train_prefixes, job.spec.embedding.vocab_size), settings.seed),
+        held_out_(held_out_documents(open_datasets(job.held_out_prefixes, job.spec.embedding.vocab_size),
+                                     settings.sequence_length)) {
+    check_training_settings(devices, job.spec, settings);
     micro_ = choose_micro_batch(settings, device_count());
     plan_memory();
-    model_ = std::make_shared<DataParallelModel>(devices, job.config, std::span<const float>(),
-                                                 micro_ * settings.sequence_length, memory_.recompute, dtype_,
+    model_ = std::make_shared<DataParallelModel>(devices, job.spec, std::span<const float>(),
+                                                 micro_ * settings.sequence_length, memory_.keep, dtype_,
                                                  settings.record_passes);
     if (dtype_ == DType::f16) counters_.loss_scale = LossScale::start();
   }
 
-  TrainingResult run(const WeightSource& start) {
+  TrainingResult run(const ParameterSource& start) {
     const FileLock lock(job_.work_directory / ".lock", FileLock::Wait::no);
     if (!lock.held())
       fail("{}: another process is training it, in {}; wait for its end, or stop it", job_.name,
@@ -158,7 +158,7 @@ class Training {
     const auto start = std::chrono::steady_clock::now();
     const double seconds_before = counters_.seconds;
     const double step_flops =
-        3 * static_cast<double>(batch_tokens()) * job_.config.forward_flops_per_token(settings_.sequence_length);
+        3 * static_cast<double>(batch_tokens()) * job_.spec.forward_flops_per_token(settings_.sequence_length);
     while (counters_.step < settings_.steps) {
       const auto step_start = std::chrono::steady_clock::now();
       Json line = step();
@@ -226,12 +226,12 @@ class Training {
       shape.host_bytes_present = own_memory_bytes();
       shape.host_bytes = shape.host_bytes_present + stream_.order_bytes() + kSavingBytes;
     }
-    memory_ = plan_training_memory(devices_, job_.config, shape, settings_.memory_bytes);
+    memory_ = plan_training_memory(devices_, job_.spec, shape, settings_.memory_bytes);
     say(fmt::format("{}: {} parameters, {} tokens a step in {} micro-batches of {} x {} tokens{}", job_.name,
-                    format_count(ParameterLayout(job_.config).parameter_count()), format_count(batch_tokens()),
+                    format_count(ParameterLayout(job_.spec).parameter_count()), format_count(batch_tokens()),
                     micro_batches(), micro_, settings_.sequence_length,
                     device_count() > 1 ? fmt::format(" on {} devices", device_count()) : ""));
-    say(fmt::format("{}: {}{}", job_.name, device_count() > 1 ? "on each device, " : "", memory_.description()));
+    say(fmt::format("{}: {}memory\n{}", job_.name, device_count() > 1 ? "on each device, " : "", memory_.table()));
   }
 
   /// One optimizer step; its line for metrics.jsonl, or null if a stop was asked for before it was complete.
@@ -377,7 +377,7 @@ class Training {
 }  // namespace
 
 TrainingResult train_model(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings,
-                           const WeightSource& start) {
+                           const ParameterSource& start) {
   return Training(devices, job, settings).run(start);
 }
 

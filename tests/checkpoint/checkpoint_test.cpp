@@ -1,4 +1,5 @@
 #include "cbtm/model/checkpoint.h"
+#include "cbtm/model/families.h"
 
 #include <doctest/doctest.h>
 
@@ -14,7 +15,7 @@ namespace {
 
 const std::filesystem::path kModels = std::filesystem::path(CBTM_TEST_DATA) / "opt/models";
 
-std::vector<float> parameters_of(const OptCheckpoint& checkpoint) {
+std::vector<float> parameters_of(const ModelCheckpoint& checkpoint) {
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   return flat;
@@ -26,7 +27,7 @@ TEST_CASE("every layout of a model gives the same parameters") {
     for (const auto& kind : std::filesystem::directory_iterator(model.path())) {
       if (!kind.is_directory()) continue;
       CAPTURE(kind.path().string());
-      const OptCheckpoint checkpoint = OptCheckpoint::open(kind.path());
+      const ModelCheckpoint checkpoint = ModelCheckpoint::open(kind.path());
       if (checkpoint.stored_dtype() == DType::bf16) continue;  // rounded: compared by its logits
       const std::vector<float> parameters = parameters_of(checkpoint);
       if (reference.empty()) reference = parameters;
@@ -37,13 +38,13 @@ TEST_CASE("every layout of a model gives the same parameters") {
 }
 
 TEST_CASE("what is written is read back, mapped, in every dtype") {
-  const OptCheckpoint original = OptCheckpoint::open(kModels / "tiny-preln/safetensors-f32");
+  const ModelCheckpoint original = ModelCheckpoint::open(kModels / "tiny-preln/safetensors-f32");
   const std::vector<float> flat = parameters_of(original);
   for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
     const TemporaryDirectory directory;
-    write_opt_checkpoint(directory.path(), original.config(), flat, dtype);
-    const OptCheckpoint back = OptCheckpoint::open(directory.path());
-    CHECK(back.config() == original.config());
+    write_model_checkpoint(directory.path(), original.spec(), flat, dtype);
+    const ModelCheckpoint back = ModelCheckpoint::open(directory.path());
+    CHECK(back.spec() == original.spec());
     CHECK(back.stored_dtype() == dtype);
     if (dtype != DType::bf16) CHECK(parameters_of(back) == flat);
     const void* mapped = back.mapped_flat(dtype);
@@ -57,18 +58,18 @@ TEST_CASE("what is written is read back, mapped, in every dtype") {
 }
 
 TEST_CASE("values that float16 cannot hold are refused") {
-  const OptCheckpoint original = OptCheckpoint::open(kModels / "tiny-preln/safetensors-f32");
+  const ModelCheckpoint original = ModelCheckpoint::open(kModels / "tiny-preln/safetensors-f32");
   std::vector<float> flat = parameters_of(original);
   flat[5] = 70000.0f;
   const TemporaryDirectory directory;
-  CHECK_THROWS_AS(write_opt_checkpoint(directory.path(), original.config(), flat, DType::f16), Error);
+  CHECK_THROWS_AS(write_model_checkpoint(directory.path(), original.spec(), flat, DType::f16), Error);
 }
 
 TEST_CASE("both matrices of the tied pair with different values are refused") {
-  const OptCheckpoint original = OptCheckpoint::open(kModels / "tiny-preln/safetensors-f32");
+  const ModelCheckpoint original = ModelCheckpoint::open(kModels / "tiny-preln/safetensors-f32");
   const std::vector<float> flat = parameters_of(original);
   const TemporaryDirectory directory;
-  write_opt_checkpoint(directory.path(), original.config(), flat);
+  write_model_checkpoint(directory.path(), original.spec(), flat);
   const TensorFile file = TensorFile::open(directory.path() / "model.safetensors");
   std::vector<OutputTensor> tensors;
   for (const StoredTensor& tensor : file.tensors())
@@ -79,10 +80,10 @@ TEST_CASE("both matrices of the tied pair with different values are refused") {
   const TemporaryDirectory equal;
   std::filesystem::copy_file(directory.path() / "config.json", equal.path() / "config.json");
   write_safetensors(equal.path() / "model.safetensors", tensors);
-  CHECK_NOTHROW(OptCheckpoint::open(equal.path()));
+  CHECK_NOTHROW(ModelCheckpoint::open(equal.path()));
   other[3] += 1;
   write_safetensors(equal.path() / "model.safetensors", tensors);
-  CHECK_THROWS_AS(OptCheckpoint::open(equal.path()), Error);
+  CHECK_THROWS_AS(ModelCheckpoint::open(equal.path()), Error);
 }
 
 TEST_CASE("published sizes have the published numbers of parameters") {
@@ -92,9 +93,9 @@ TEST_CASE("published sizes have the published numbers of parameters") {
       {"30b", 29'974'540'288}, {"66b", 65'719'701'504}, {"175b", 174'604'468'224}};
   for (const auto& [name, count] : kPublished) {
     CAPTURE(name);
-    CHECK(ParameterLayout(opt_preset(name)).parameter_count() == count);
+    CHECK(ParameterLayout(model_preset(name)).parameter_count() == count);
   }
-  CHECK_THROWS_AS(opt_preset("126m"), Error);
+  CHECK_THROWS_AS(model_preset("126m"), Error);
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ const std::filesystem::path kFiles = std::filesystem::path(CBTM_TEST_DATA) / "op
 std::string refusal(const std::filesystem::path& path) {
   try {
     if (std::filesystem::is_directory(path)) {
-      const OptCheckpoint checkpoint = OptCheckpoint::open(path);
+      const ModelCheckpoint checkpoint = ModelCheckpoint::open(path);
       std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
       checkpoint.read_parameters(DType::f32, flat.data());
     } else {

@@ -22,7 +22,7 @@ namespace {
 namespace fs = std::filesystem;
 const fs::path kModel = fs::path(CBTM_TEST_DATA) / "opt/models/tiny-preln/safetensors-f32";
 
-std::vector<float> parameters_of(const OptCheckpoint& checkpoint) {
+std::vector<float> parameters_of(const ModelCheckpoint& checkpoint) {
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   return flat;
@@ -81,9 +81,9 @@ class ChangedModel {
   }
   const fs::path& path() const { return directory_.path(); }
   std::string refused() const {
-    return refusal([&] { OptCheckpoint::open(path()); });
+    return refusal([&] { ModelCheckpoint::open(path()); });
   }
-  std::vector<float> parameters() const { return parameters_of(OptCheckpoint::open(path())); }
+  std::vector<float> parameters() const { return parameters_of(ModelCheckpoint::open(path())); }
 
   std::vector<OutputTensor> tensors;
 
@@ -98,7 +98,7 @@ class ChangedModel {
 };
 
 const std::vector<float>& reference() {
-  static const std::vector<float> parameters = parameters_of(OptCheckpoint::open(kModel));
+  static const std::vector<float> parameters = parameters_of(ModelCheckpoint::open(kModel));
   return parameters;
 }
 
@@ -277,7 +277,7 @@ TEST_CASE("weights that are NaN or infinite are named, in every type") {
     model.write();
     CHECK(model.refused().find("tensor 'model.decoder.layers.1.fc2.weight' holds 2 NaN or infinite values, the first "
                                "at index 17;") != std::string::npos);
-    const OptCheckpoint unchecked = OptCheckpoint::open(model.path(), ValueCheck::none);
+    const ModelCheckpoint unchecked = ModelCheckpoint::open(model.path(), ValueCheck::none);
     const std::vector<BrokenTensor> broken = unchecked.broken_tensors();
     REQUIRE(broken.size() == 1);
     CHECK(broken[0].count == 2);
@@ -286,13 +286,13 @@ TEST_CASE("weights that are NaN or infinite are named, in every type") {
 }
 
 TEST_CASE("a model in shards is written, opened and hashed like the one in one file") {
-  const OptCheckpoint original = OptCheckpoint::open(kModel);
+  const ModelCheckpoint original = ModelCheckpoint::open(kModel);
   const TemporaryDirectory one, shards;
-  write_opt_checkpoint(one.path(), original.config(), reference());
-  write_opt_checkpoint(shards.path(), original.config(), reference(), DType::f32, 2000);
+  write_model_checkpoint(one.path(), original.spec(), reference());
+  write_model_checkpoint(shards.path(), original.spec(), reference(), DType::f32, 2000);
   CHECK_FALSE(fs::exists(shards / "model.safetensors"));
   CHECK(fs::exists(shards / "model.safetensors.index.json"));
-  const OptCheckpoint opened = OptCheckpoint::open(shards.path());
+  const ModelCheckpoint opened = ModelCheckpoint::open(shards.path());
   CHECK(parameters_of(opened) == reference());
   CHECK(opened.mapped_flat(DType::f32) == nullptr);
   CHECK(checkpoint_hash(one.path()) == hash_file_hex(one / "model.safetensors"));
@@ -301,12 +301,13 @@ TEST_CASE("a model in shards is written, opened and hashed like the one in one f
   CHECK(hash != checkpoint_hash(one.path()));
   std::vector<float> changed = reference();
   changed[3] += 1;
-  write_opt_checkpoint(shards.path(), original.config(), changed, DType::f32, 2000);
+  write_model_checkpoint(shards.path(), original.spec(), changed, DType::f32, 2000);
   CHECK(checkpoint_hash(shards.path()) != hash);
   for (const auto& entry : fs::directory_iterator(shards.path()))
     if (entry.path().filename().string().starts_with("model-00002-")) fs::remove(entry.path());
-  CHECK(refusal([&] { OptCheckpoint::open(shards.path()); }).find("is missing, though model.safetensors.index.json") !=
-        std::string::npos);
+  CHECK(refusal([&] {
+          ModelCheckpoint::open(shards.path());
+        }).find("is missing, though model.safetensors.index.json") != std::string::npos);
   CHECK(refusal([&] { checkpoint_hash(shards.path()); }).find("model-00002-") != std::string::npos);
 }
 

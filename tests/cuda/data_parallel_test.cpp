@@ -12,6 +12,7 @@
 #include "cuda_device.h"
 #include "tests/cuda/half_precision.h"
 #include "tests/largest_difference.h"
+#include "tests/opt_shape.h"
 #include "tests/train/tiny_training.h"
 #include "train/device_threads.h"
 
@@ -155,7 +156,7 @@ TEST_CASE("a GPU that does not come: the others wait until the group is ended, a
   CHECK(message == "the exchange between GPUs was ended, as another GPU failed");
 }
 
-OptConfig shape(bool pre_norm) {
+OptShape shape(bool pre_norm) {
   return {.vocab_size = 307,
           .hidden_size = 64,
           .num_hidden_layers = 2,

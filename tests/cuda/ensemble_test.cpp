@@ -80,7 +80,7 @@ TEST_CASE("one model: logits of whole sequences, and of the same sequences in th
     std::vector<int32_t> ids;
     for (int32_t i = 0; i < 23; ++i) ids.push_back(4 + i * i % 500);
     const std::vector<int32_t> offsets = {0, 1, 14, 23};
-    const auto vocab = static_cast<size_t>(on_cpu->config().vocab_size);
+    const auto vocab = static_cast<size_t>(on_cpu->vocab_size());
     std::vector<float> want(ids.size() * vocab), got(want.size());
     on_cpu->logits({ids, offsets}, want);
     on_cuda->logits({ids, offsets}, got);

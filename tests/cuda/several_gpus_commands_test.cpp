@@ -61,7 +61,7 @@ TEST_CASE("train_expert --all: an expert on each GPU, the bits of one GPU, and a
   succeed(run_cbtm(train_expert("one", {"--all"}) + Words{"--device", "cuda:1"}, place()));
   const Outcome outcome =
       succeed(run_cbtm(train_expert("several", {"--all"}) + Words{"--device", "cuda:all"}, place()));
-  CHECK(outcome.errors.find("dense baseline: on each device, memory: ") != std::string::npos);
+  CHECK(outcome.errors.find("dense baseline: on each device, memory") != std::string::npos);
   for (const std::string expert : {"000", "001", "002"}) {
     const std::string weights = "experts/" + expert + "/model.safetensors";
     CHECK(file_contents(place() / "several" / weights) == file_contents(place() / "one" / weights));

@@ -16,6 +16,7 @@
 #include "cbtm/model/training_model.h"
 #include "cuda_device.h"
 #include "tests/cuda/half_precision.h"
+#include "tests/opt_shape.h"
 
 namespace {
 
@@ -82,7 +83,7 @@ namespace {
 constexpr int64_t kLayers = 3;
 constexpr int64_t kRows = 48;
 
-OptConfig shape() {
+OptShape shape() {
   return {.vocab_size = 307,
           .hidden_size = 64,
           .num_hidden_layers = kLayers,
@@ -100,9 +101,9 @@ struct Trained {
 
 /// `steps` steps of two micro-batches of two sequences, and a smaller one. `first_row` is the dropout's.
 Trained train(Device& device, DType dtype, bool record, int steps) {
-  const OptConfig config = shape();
-  const std::vector<float> parameters = initial_parameters(config, 5);
-  TrainingModel model(device, config, parameters, kRows, Recompute::nothing, dtype);
+  const ModelSpec spec = shape();
+  const std::vector<float> parameters = initial_parameters(spec, 5);
+  TrainingModel model(device, spec, parameters, kRows, Keep::everything, dtype);
   model.record_passes(record);
   Trained trained;
   for (int step = 1; step <= steps; ++step) {
@@ -229,11 +230,11 @@ TEST_CASE("a training takes its memory in one piece, and gives it back") {
   const std::unique_ptr<Device> device = make_cuda_device(0);
   { train(*device, half_type(), true, 1); }  // what the device itself keeps is there
   const int64_t before = device->free_bytes();
-  const OptConfig config = shape();
-  const std::vector<float> parameters = initial_parameters(config, 5);
+  const ModelSpec spec = shape();
+  const std::vector<float> parameters = initial_parameters(spec, 5);
   for (int round = 0; round < 2; ++round) {
     calls.clear();
-    TrainingModel model(*device, config, parameters, kRows, Recompute::nothing, half_type());
+    TrainingModel model(*device, spec, parameters, kRows, Keep::everything, half_type());
     CHECK(calls["cudaMalloc"] == 1);
     CHECK(calls["cudaFree"] == 0);
     CHECK(device->free_bytes() < before);
@@ -243,9 +244,9 @@ TEST_CASE("a training takes its memory in one piece, and gives it back") {
 
 TEST_CASE("a snapshot holds what was there when it was started, whatever the next step does") {
   const std::unique_ptr<Device> device = make_cuda_device(0);
-  const OptConfig config = shape();
-  const std::vector<float> parameters = initial_parameters(config, 5);
-  TrainingModel model(*device, config, parameters, kRows, Recompute::nothing, DType::f32);
+  const ModelSpec spec = shape();
+  const std::vector<float> parameters = initial_parameters(spec, 5);
+  TrainingModel model(*device, spec, parameters, kRows, Keep::everything, DType::f32);
   std::vector<float> weights(parameters.size()), first(parameters.size()), second(parameters.size());
   const std::shared_ptr<HostCopy> snapshot = model.start_snapshot(weights, first, second);
   std::vector<int32_t> ids(kRows);

@@ -7,6 +7,7 @@
 
 #include "cuda_device.h"
 #include "tests/cuda/half_precision.h"
+#include "tests/opt_shape.h"
 #include "tests/train/failing_device.h"
 #include "tests/train/tiny_training.h"
 
@@ -21,7 +22,7 @@ Device& cuda_device() {
 constexpr int64_t kLayers = 2;
 
 /// Heads of 32, which tensor cores take; a vocabulary that no vector width divides.
-OptConfig pre_norm_shape() {
+OptShape pre_norm_shape() {
   return {.vocab_size = 307,
           .hidden_size = 64,
           .num_hidden_layers = kLayers,
@@ -31,8 +32,8 @@ OptConfig pre_norm_shape() {
           .word_embed_proj_dim = 64};
 }
 /// As OPT-350m: norms after the sums, embeddings narrower than the model.
-OptConfig post_norm_shape() {
-  OptConfig shape = pre_norm_shape();
+OptShape post_norm_shape() {
+  OptShape shape = pre_norm_shape();
   shape.word_embed_proj_dim = 32;
   shape.do_layer_norm_before = false;
   return shape;
@@ -40,7 +41,7 @@ OptConfig post_norm_shape() {
 
 /// Steps of two micro-batches with dropout, clipping (the first norms are above it), weight decay and a warm-up.
 struct Training : TinyTraining {
-  Training(const OptConfig& shape, const std::string& precision, int64_t steps)
+  Training(const ModelSpec& shape, const std::string& precision, int64_t steps)
       : TinyTraining({30, 5, 70, 11, 2, 44, 90, 8}, shape) {
     settings = {.steps = steps,
                 .sequence_length = 21,
@@ -86,7 +87,7 @@ constexpr double kTrajectoryBound = 1e-4;
 TEST_CASE("float32: losses equal the CPU's, step by step, pre-norm and post-norm") {
   for (const bool pre_norm : {true, false}) {
     CAPTURE(pre_norm);
-    const OptConfig shape = pre_norm ? pre_norm_shape() : post_norm_shape();
+    const ModelSpec shape = pre_norm ? pre_norm_shape() : post_norm_shape();
     const int64_t steps = pre_norm ? 50 : 10;
     Training cpu(shape, "float32", steps), cuda(shape, "float32", steps), without(shape, "float32", steps);
     const std::vector<Json> want = cpu.lines(test_device()), got = cuda.lines(cuda_device());
@@ -126,7 +127,7 @@ TEST_CASE("bf16 and fp16: losses are the CPU's in float32, as far as 16 bits all
       if (precision == "bf16" && half_precision() != "bf16") continue;
       CAPTURE(pre_norm);
       CAPTURE(precision);
-      const OptConfig shape = pre_norm ? pre_norm_shape() : post_norm_shape();
+      const ModelSpec shape = pre_norm ? pre_norm_shape() : post_norm_shape();
       const int64_t steps = pre_norm && precision == "bf16" ? 20 : 6;
       Training cpu(shape, "float32", steps), cuda(shape, precision, steps), without(shape, "float32", steps);
       const std::vector<Json> want = cpu.lines(test_device()), got = cuda.lines(cuda_device());
@@ -141,7 +142,7 @@ TEST_CASE("bf16 and fp16: losses are the CPU's in float32, as far as 16 bits all
 /// Its last norm is so steep that gradients times the first loss scales exceed what float16 holds.
 struct Overflowing : Training {
   Overflowing() : Training(pre_norm_shape(), "fp16", 10) {
-    const Parameter& gamma = *ParameterLayout(config).find("final_layer_norm.weight");
+    const Parameter& gamma = *ParameterLayout(spec).find(ParameterRole::final_norm);
     std::fill_n(parameters.begin() + gamma.offset, gamma.size(), 100.0f);
     settings.save_every = 5;
   }

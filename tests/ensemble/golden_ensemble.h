@@ -10,6 +10,7 @@
 #include "cbtm/base/json.h"
 #include "cbtm/ensemble/evaluate.h"
 #include "cbtm/ensemble/expert_set.h"
+#include "cbtm/model/families.h"
 #include "cbtm/model/parameter_layout.h"
 
 namespace cbtm {
@@ -35,7 +36,7 @@ inline std::vector<EvaluationDocument> golden_documents() {
 /// What one of the experts takes of a slot, and all four keep outside of slots, in bytes.
 struct GoldenBytes {
   explicit GoldenBytes(WeightFormat weights = WeightFormat::f32) {
-    const ParameterLayout layout(read_opt_config(kGolden / "experts/000/config.json"));
+    const ParameterLayout layout(read_model_spec(kGolden / "experts/000/config.json"));
     const int64_t vectors = (layout.flat_size() - layout.matrix_flat_size()) * 4;
     const std::unique_ptr<Device> device = make_cpu_device();
     slot = InferenceModel::load(*device, kGolden / "experts/000", weights)->weight_bytes() - vectors;

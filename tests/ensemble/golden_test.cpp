@@ -167,12 +167,12 @@ TEST_CASE("averaged parameters give the golden logits") {
   for (const std::string kind : {"uniform", "weighted"}) {
     const auto weights = golden.at(kind + ".weights").values<double>();
     const TemporaryDirectory directory;
-    const OptConfig config = read_opt_config(experts.expert_of(0).directory / "config.json");
-    write_opt_checkpoint(directory.path(), config, average_parameters(experts, weights));
+    const ModelSpec config = read_model_spec(experts.expert_of(0).directory / "config.json");
+    write_model_checkpoint(directory.path(), config, average_parameters(experts, weights));
     const auto model = InferenceModel::load(device(), directory.path());
     const auto ids = golden.at(kind + ".ids").values<int32_t>();
     const std::vector<int32_t> offsets = {0, static_cast<int32_t>(ids.size())};
-    std::vector<float> logits(ids.size() * static_cast<size_t>(config.vocab_size));
+    std::vector<float> logits(ids.size() * static_cast<size_t>(config.embedding.vocab_size));
     model->logits({ids, offsets}, logits);
     const auto want = golden.at(kind + ".logits").values<float>();
     REQUIRE(want.size() == logits.size());

@@ -16,20 +16,21 @@
 #include "tests/fuzz/input_files.h"
 #include "tests/fuzz/repair.h"
 #include "tests/fuzz/target.h"
+#include "tests/opt_shape.h"
 #include "train/metrics_log.h"
 
 namespace cbtm::fuzz {
 namespace {
 
-const OptConfig& shape() {
-  static const OptConfig config{.vocab_size = 4,
-                                .hidden_size = 4,
-                                .num_hidden_layers = 1,
-                                .num_attention_heads = 1,
-                                .ffn_dim = 4,
-                                .max_position_embeddings = 4,
-                                .word_embed_proj_dim = 4};
-  return config;
+const ModelSpec& shape() {
+  static const ModelSpec spec = OptShape{.vocab_size = 4,
+                                         .hidden_size = 4,
+                                         .num_hidden_layers = 1,
+                                         .num_attention_heads = 1,
+                                         .ffn_dim = 4,
+                                         .max_position_embeddings = 4,
+                                         .word_embed_proj_dim = 4};
+  return spec;
 }
 
 /// One model for all inputs: making it takes longer than reading a state.
@@ -37,7 +38,7 @@ DataParallelModel& model() {
   static const std::unique_ptr<Device> device = (set_thread_count(1), make_cpu_device());
   static Device* const devices[] = {device.get()};
   static const std::vector<float> parameters = initial_parameters(shape(), 1);
-  static DataParallelModel model(devices, shape(), parameters, 4, Recompute::nothing, DType::f32, false);
+  static DataParallelModel model(devices, shape(), parameters, 4, Keep::everything, DType::f32, false);
   return model;
 }
 

@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "cbtm/base/error.h"
-#include "cbtm/model/opt_config.h"
+#include "cbtm/model/families.h"
 #include "tests/temporary_directory.h"
 
 namespace cbtm {
@@ -14,7 +14,7 @@ namespace {
 TEST_CASE("end tokens of generation_config.json, one or a list") {
   const TemporaryDirectory directory;
   const auto write = [&](const char* name, const std::string& text) { std::ofstream(directory.path() / name) << text; };
-  const auto ends = [&] { return read_opt_config(directory.path() / "config.json").eos_token_ids; };
+  const auto ends = [&] { return read_model_spec(directory.path() / "config.json").eos_token_ids; };
   using Ids = std::vector<int64_t>;
   write("config.json", R"({"model_type": "opt", "eos_token_id": [2, 7]})");
   CHECK(ends() == Ids{2, 7});

@@ -3,25 +3,10 @@
 #include "cbtm/base/error.h"
 #include "cbtm/model/sampling.h"
 #include "tests/model/golden_model.h"
+#include "tests/model/sequences.h"
 
 namespace cbtm {
 namespace {
-
-struct Sequences {
-  std::vector<int32_t> ids;
-  std::vector<int32_t> offsets = {0};
-  PackedTokens packed() const { return {ids, offsets}; }
-  void add(std::span<const int32_t> sequence) {
-    ids.insert(ids.end(), sequence.begin(), sequence.end());
-    offsets.push_back(static_cast<int32_t>(ids.size()));
-  }
-};
-
-std::vector<float> logits_of(InferenceModel& model, const PackedTokens& tokens) {
-  std::vector<float> out(static_cast<size_t>(tokens.rows() * model.config().vocab_size));
-  model.logits(tokens, out);
-  return out;
-}
 
 TEST_CASE("logits of every golden model and layout") {
   for (const auto& folder : std::filesystem::directory_iterator(kGoldenModels)) {
@@ -71,37 +56,6 @@ TEST_CASE("bf16 weights give the logits of the rounded weights") {
   CHECK(largest_difference(logits_of(*model, sequences.packed()), golden.at("bf16.logits").values<float>()) <= 0.3);
 }
 
-/// Greedy continuation with the key-value cache; prompts fed in pieces of `piece` tokens.
-std::vector<std::vector<int32_t>> continue_greedily(InferenceModel& model,
-                                                    const std::vector<std::vector<int32_t>>& prompts, size_t length,
-                                                    size_t piece) {
-  std::vector<int64_t> handles;
-  std::vector<std::vector<int32_t>> out(prompts.size());
-  std::vector<std::vector<float>> next(prompts.size(),
-                                       std::vector<float>(static_cast<size_t>(model.config().vocab_size)));
-  for (size_t p = 0; p < prompts.size(); ++p) {
-    handles.push_back(model.open_sequence());
-    for (size_t begin = 0; begin < prompts[p].size(); begin += piece) {
-      Sequences part;
-      part.add(std::span(prompts[p]).subspan(begin, std::min(piece, prompts[p].size() - begin)));
-      model.extend(std::span(&handles.back(), 1), part.packed(), next[p]);
-    }
-  }
-  for (size_t step = 0; step < length; ++step) {
-    Sequences batch;
-    for (size_t p = 0; p < prompts.size(); ++p) {
-      out[p].push_back(static_cast<int32_t>(std::max_element(next[p].begin(), next[p].end()) - next[p].begin()));
-      batch.add(std::span(&out[p].back(), 1));
-    }
-    std::vector<float> logits(prompts.size() * static_cast<size_t>(model.config().vocab_size));
-    model.extend(handles, batch.packed(), logits);
-    for (size_t p = 0; p < prompts.size(); ++p)
-      std::copy_n(logits.begin() + static_cast<int64_t>(p * next[p].size()), next[p].size(), next[p].begin());
-  }
-  for (const int64_t handle : handles) model.close_sequence(handle);
-  return out;
-}
-
 TEST_CASE("greedy generation with the cache gives the golden tokens, alone, together and with prompts in pieces") {
   for (const char* name : {"tiny-preln", "tiny-postln-proj"}) {
     CAPTURE(name);
@@ -131,7 +85,7 @@ TEST_CASE("target log-probabilities are the log-softmax of the logits") {
   std::vector<float> got(5);
   model->target_log_probabilities(sequences.packed(), targets, got);
   const std::vector<float> logits = logits_of(*model, sequences.packed());
-  const auto vocab = static_cast<size_t>(model->config().vocab_size);
+  const auto vocab = static_cast<size_t>(model->vocab_size());
   for (size_t r = 0; r < 5; ++r) {
     if (targets[r] == -100) {
       CHECK(got[r] == 0);
@@ -147,13 +101,13 @@ TEST_CASE("target log-probabilities are the log-softmax of the logits") {
 
 TEST_CASE("ids outside the vocabulary and too long sequences are refused") {
   const auto model = InferenceModel::load(test_device(), kGoldenModels / "tiny-preln/bin-f16");
-  const int64_t vocab = model->config().vocab_size;
+  const int64_t vocab = model->vocab_size();
   Sequences bad;
   bad.add(std::vector<int32_t>{static_cast<int32_t>(vocab)});
   std::vector<float> out(static_cast<size_t>(vocab));
   CHECK_THROWS_AS(model->logits(bad.packed(), out), Error);
   Sequences longer;
-  longer.add(std::vector<int32_t>(static_cast<size_t>(model->config().max_position_embeddings) + 1, 3));
+  longer.add(std::vector<int32_t>(static_cast<size_t>(model->max_length()) + 1, 3));
   std::vector<float> many(longer.ids.size() * static_cast<size_t>(vocab));
   CHECK_THROWS_AS(model->logits(longer.packed(), many), Error);
 }

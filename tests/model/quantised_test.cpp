@@ -13,16 +13,16 @@ namespace cbtm {
 namespace {
 
 bool int4_by_rule(const Parameter& parameter, WeightFormat format) {
-  return format == WeightFormat::int4 && parameter.name != "embed_tokens.weight";
+  return format == WeightFormat::int4 && parameter.role != ParameterRole::token_embedding;
 }
 
 /// The checkpoint with every matrix but the positions rounded to what `format` can say.
 void write_rounded(const std::filesystem::path& from, const std::filesystem::path& to, WeightFormat format) {
-  const OptCheckpoint checkpoint = OptCheckpoint::open(from);
+  const ModelCheckpoint checkpoint = ModelCheckpoint::open(from);
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   for (const Parameter& parameter : checkpoint.layout().parameters()) {
-    if (!parameter.is_matrix || parameter.name == "embed_positions.weight") continue;
+    if (!parameter.is_matrix || parameter.role == ParameterRole::position_embedding) continue;
     const int64_t columns = parameter.columns;
     for (int64_t row = 0; row < parameter.rows; ++row) {
       float* values = flat.data() + parameter.offset + row * columns;
@@ -40,7 +40,7 @@ void write_rounded(const std::filesystem::path& from, const std::filesystem::pat
     }
   }
   std::filesystem::create_directories(to);
-  write_opt_checkpoint(to, checkpoint.config(), flat);
+  write_model_checkpoint(to, checkpoint.spec(), flat);
 }
 
 struct Outputs {
@@ -48,7 +48,7 @@ struct Outputs {
 };
 
 Outputs outputs_of(InferenceModel& model) {
-  const auto vocab = static_cast<int32_t>(model.config().vocab_size);
+  const auto vocab = static_cast<int32_t>(model.vocab_size());
   std::vector<int32_t> ids, targets;
   for (int32_t i = 0; i < 40; ++i) {
     ids.push_back((i * 37 + 5) % vocab);
@@ -92,13 +92,13 @@ TEST_CASE("int8 and int4 weights give what the values they stand for give") {
 
 TEST_CASE("a value that is not finite is not quantised") {
   const TemporaryDirectory directory;
-  const OptCheckpoint checkpoint = OptCheckpoint::open(kGoldenModels / "tiny-preln/safetensors-f32");
+  const ModelCheckpoint checkpoint = ModelCheckpoint::open(kGoldenModels / "tiny-preln/safetensors-f32");
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
-  const Parameter& parameter = *checkpoint.layout().find("layers.0.fc1.weight");
+  const Parameter& parameter = *checkpoint.layout().find(ParameterRole::feed_forward_in, ParameterPart::weight, 0);
   flat[static_cast<size_t>(parameter.offset + 3 * parameter.columns + 1)] = INFINITY;
   std::filesystem::create_directories(directory.path() / "model");
-  write_opt_checkpoint(directory.path() / "model", checkpoint.config(), flat);
+  write_model_checkpoint(directory.path() / "model", checkpoint.spec(), flat);
   for (const WeightFormat format : {WeightFormat::int8, WeightFormat::int4}) {
     std::string message;
     try {

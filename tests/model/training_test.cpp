@@ -1,15 +1,15 @@
 #include <algorithm>
 
-#include "cbtm/device/optimizer_operators.h"
+#include "cbtm/model/families.h"
 #include "cbtm/model/training_model.h"
 #include "tests/model/golden_model.h"
 
 namespace cbtm {
 namespace {
 
-std::vector<float> flat_parameters(const std::filesystem::path& directory, OptConfig& config) {
-  const OptCheckpoint checkpoint = OptCheckpoint::open(directory);
-  config = checkpoint.config();
+std::vector<float> flat_parameters(const std::filesystem::path& directory, ModelSpec& spec) {
+  const ModelCheckpoint checkpoint = ModelCheckpoint::open(directory);
+  spec = checkpoint.spec();
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   return flat;
@@ -47,17 +47,22 @@ struct GoldenTraining {
   }
 };
 
+/// Its gradient is zero up to noise, so its step is noise.
+bool is_key_bias(const Parameter& parameter) {
+  return parameter.role == ParameterRole::key && parameter.part == ParameterPart::bias;
+}
+
 void check_parameters(const TrainingModel& model, const TensorFile& golden) {
   int64_t compared = 0, off = 0;
   for (const Parameter& parameter : model.layout().parameters()) {
-    if (parameter.name.ends_with("k_proj.bias")) continue;  // its gradient is zero up to noise, so its step is noise
-    const StoredTensor* tensor = golden_tensor(golden, parameter.name);
+    if (is_key_bias(parameter)) continue;
+    const StoredTensor* tensor = golden_tensor(golden, tensor_name(model.spec(), parameter));
     REQUIRE(tensor != nullptr);
     const std::vector<float> want = tensor->values<float>();
     const float* got = model.weights().as<float>() + parameter.offset;
     for (size_t i = 0; i < want.size(); ++i) {
       const double difference = std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
-      CAPTURE(parameter.name);
+      CAPTURE(tensor_name(model.spec(), parameter));
       if (!(difference <= 5e-5)) FAIL_CHECK("a parameter is off by " << difference);
       off += difference > 2e-6 ? 1 : 0;
       ++compared;
@@ -73,14 +78,14 @@ TEST_CASE(
     const GoldenTraining golden(folder);
     const Json& optimizer = golden.manifest["goldens"]["train"]["optimizer"];
     const TensorFile gradients = TensorFile::open(folder / "grads_step1.safetensors");
-    for (const Recompute recompute : {Recompute::nothing, Recompute::ffn, Recompute::layers}) {
+    for (const Keep keep : {Keep::everything, Keep::all_but_feed_forward, Keep::block_inputs}) {
       for (const int64_t micro : {golden.batch, int64_t{1}}) {
         CAPTURE(name);
-        CAPTURE(static_cast<int>(recompute));
+        CAPTURE(static_cast<int>(keep));
         CAPTURE(micro);
-        OptConfig config;
-        const std::vector<float> flat = flat_parameters(folder / "safetensors-f32", config);
-        TrainingModel model(test_device(), config, flat, micro * golden.length, recompute);
+        ModelSpec spec;
+        const std::vector<float> flat = flat_parameters(folder / "safetensors-f32", spec);
+        TrainingModel model(test_device(), spec, flat, micro * golden.length, keep);
         for (int64_t step = 0; step < golden.steps; ++step) {
           const std::vector<int32_t> ids = golden.step_ids(step);
           const std::vector<int32_t> targets = shifted(ids, golden.length);
@@ -98,14 +103,14 @@ TEST_CASE(
           CHECK(std::abs(loss / scored - expected["loss"][static_cast<size_t>(step)].get<double>()) <= 1e-5);
           if (step == 0)
             for (const Parameter& parameter : model.layout().parameters()) {
-              const StoredTensor* tensor = golden_tensor(gradients, parameter.name);
+              const StoredTensor* tensor = golden_tensor(gradients, tensor_name(spec, parameter));
               REQUIRE(tensor != nullptr);
-              if (parameter.name.ends_with("k_proj.bias")) continue;
+              if (is_key_bias(parameter)) continue;
               const std::vector<float> want = tensor->values<float>();
               const float* got = model.gradients().as<float>() + parameter.offset;
               double largest = 0;
               for (const float value : want) largest = std::max(largest, std::abs(static_cast<double>(value)));
-              CAPTURE(parameter.name);
+              CAPTURE(tensor_name(model.spec(), parameter));
               CHECK(largest_difference({got, got + parameter.size()}, want) <= 1e-6 + 1e-4 * largest);
             }
           const double norm = model.optimizer_step({.step = step + 1,
@@ -128,16 +133,16 @@ TEST_CASE(
 TEST_CASE("gradients of every kind of model equal finite differences, dropout included") {
   for (const auto& folder : std::filesystem::directory_iterator(kGoldenModels)) {
     CAPTURE(folder.path().string());
-    OptConfig config;
+    ModelSpec spec;
     std::vector<float> flat = flat_parameters(
         folder.path() / (std::filesystem::exists(folder.path() / "safetensors-f32") ? "safetensors-f32" : "bin-f16"),
-        config);
+        spec);
     const std::vector<int32_t> ids = {5, 9, 3, 8, 7, 7, 2, 11, 4, 6};
     const std::vector<int32_t> targets = {9, 3, 8, -100, 7, 2, 11, 4, 6, 2};
     const std::vector<int32_t> offsets = {0, 4, 10};
     const BackwardOptions options{
         .gradient_scale = 0.1f, .dropout = 0.2f, .seed = 77, .step = 3, .first_row = 5, .dropout_columns = 8};
-    TrainingModel model(test_device(), config, flat, 10, Recompute::layers);
+    TrainingModel model(test_device(), spec, flat, 10, Keep::block_inputs);
     model.accumulate_gradients({ids, offsets}, targets, options);
     const float* first_gradient = model.gradients().as<float>();
     const std::vector<float> gradient(first_gradient, first_gradient + model.layout().flat_size());
@@ -160,44 +165,44 @@ TEST_CASE("gradients of every kind of model equal finite differences, dropout in
         return 0.1 * loss;
       };
       const double numeric = (loss_at(step) - loss_at(-step)) / (2 * step);
-      CAPTURE(parameter.name);
+      CAPTURE(tensor_name(model.spec(), parameter));
       CHECK(numeric == doctest::Approx(square).epsilon(0.02));
     }
   }
 }
 
 TEST_CASE("the plan recomputes only what it must and refuses what cannot fit") {
-  const OptConfig config = opt_preset("small");
+  const ModelSpec spec = model_preset("small");
   Device* const device = &test_device();
   const auto plan = [&](int64_t budget_bytes) {
-    return plan_training_memory({&device, 1}, config, {.rows = 2048, .sequence_length = 256}, budget_bytes);
+    return plan_training_memory({&device, 1}, spec, {.rows = 2048, .sequence_length = 256}, budget_bytes);
   };
   const TrainingMemory all = plan(0);
-  CHECK(all.recompute == Recompute::nothing);
+  CHECK(all.keep == Keep::everything);
   const TrainingMemory less = plan(all.total() - 1);
-  CHECK(less.recompute == Recompute::ffn);
+  CHECK(less.keep == Keep::all_but_feed_forward);
   const TrainingMemory least = plan(less.total() - 1);
-  CHECK(least.recompute == Recompute::layers);
+  CHECK(least.keep == Keep::block_inputs);
   CHECK_THROWS(plan(least.total() - 1));
 }
 
 TEST_CASE("a model from scratch has the documented distribution") {
-  const OptConfig config = opt_preset("mini");
-  const std::vector<float> flat = initial_parameters(config, 7);
-  CHECK(flat == initial_parameters(config, 7));
-  CHECK(flat != initial_parameters(config, 8));
-  const ParameterLayout layout(config);
-  const auto deviation = [&](const char* name) {
-    const Parameter& parameter = *layout.find(name);
+  const ModelSpec spec = model_preset("mini");
+  const std::vector<float> flat = initial_parameters(spec, 7);
+  CHECK(flat == initial_parameters(spec, 7));
+  CHECK(flat != initial_parameters(spec, 8));
+  const ParameterLayout layout(spec);
+  const auto deviation = [&](ParameterRole role) {
+    const Parameter& parameter = *layout.find(role, ParameterPart::weight, 0);
     double square = 0;
     for (int64_t i = 0; i < parameter.size(); ++i)
       square += std::pow(static_cast<double>(flat[static_cast<size_t>(parameter.offset + i)]), 2);
     return std::sqrt(square / static_cast<double>(parameter.size()));
   };
-  CHECK(deviation("layers.0.fc1.weight") == doctest::Approx(0.02).epsilon(0.02));
-  CHECK(deviation("layers.0.fc2.weight") == doctest::Approx(0.02 / std::sqrt(8.0)).epsilon(0.02));
-  CHECK(flat[static_cast<size_t>(layout.find("embed_tokens.weight")->offset + config.word_embed_proj_dim)] == 0);
-  CHECK(flat[static_cast<size_t>(layout.find("final_layer_norm.weight")->offset)] == 1);
+  CHECK(deviation(ParameterRole::feed_forward_in) == doctest::Approx(0.02).epsilon(0.02));
+  CHECK(deviation(ParameterRole::feed_forward_out) == doctest::Approx(0.02 / std::sqrt(8.0)).epsilon(0.02));
+  CHECK(flat[static_cast<size_t>(layout.find(ParameterRole::token_embedding)->offset + spec.embedding.width)] == 0);
+  CHECK(flat[static_cast<size_t>(layout.find(ParameterRole::final_norm)->offset)] == 1);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "cbtm/device/optimizer_operators.h"
 #include "model/training_parameters.h"
 #include "tests/largest_difference.h"
+#include "tests/opt_shape.h"
 #include "tests/train/failing_device.h"
 #include "tests/train/group_device.h"
 #include "tests/train/tiny_training.h"
@@ -16,7 +17,7 @@
 namespace cbtm {
 namespace {
 
-OptConfig shape(bool pre_norm) {
+OptShape shape(bool pre_norm) {
   return {.vocab_size = 61,
           .hidden_size = 12,  // of no alignment: buckets end with gaps
           .num_hidden_layers = 3,
@@ -45,8 +46,8 @@ struct Training : TinyTraining {
 };
 
 TEST_CASE("shares: every parameter has one owner, and the working weights on each device are the whole") {
-  const OptConfig config = shape(/*pre_norm=*/false);
-  const ParameterLayout host(config);
+  const ModelSpec spec = shape(/*pre_norm=*/false);
+  const ParameterLayout host(spec);
   std::vector<float> values(static_cast<size_t>(host.flat_size()));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i + 1);
   for (const size_t size : {size_t{1}, size_t{2}, size_t{3}, size_t{5}}) {
@@ -58,7 +59,7 @@ TEST_CASE("shares: every parameter has one owner, and the working weights on eac
     std::vector<std::unique_ptr<TrainingParameters>> shares(size);
     for (size_t rank = 0; rank < size; ++rank)
       threads.post(rank, [&, rank] {
-        shares[rank] = std::make_unique<TrainingParameters>(group.devices[rank], config, DType::f32,
+        shares[rank] = std::make_unique<TrainingParameters>(group.devices[rank], spec, DType::f32,
                                                             size == 1 ? nullptr : collectives[rank].get());
         shares[rank]->load(values.data(), nullptr, nullptr);
       });
@@ -71,14 +72,22 @@ TEST_CASE("shares: every parameter has one owner, and the working weights on eac
                 values[static_cast<size_t>(piece.host_offset + i)]);
         }
       const ModelTensors tensors = share->weight_tensors();
-      for (const auto& [name, view] : {std::pair{"embed_tokens.weight", tensors.tokens},
-                                       {"project_out.weight", tensors.project_out.weight},
-                                       {"layers.0.self_attn.q_proj.weight", tensors.layers[0].qkv.weight},
-                                       {"layers.2.fc2.weight", tensors.layers[2].fc2.weight},
-                                       {"layers.1.fc1.bias", tensors.layers[1].fc1.bias},
-                                       {"layers.2.final_layer_norm.weight", tensors.layers[2].ffn_norm.gamma}}) {
-        CAPTURE(name);
-        const float* want = values.data() + host.find(name)->offset;
+      struct Place {
+        ParameterRole role;
+        ParameterPart part;
+        int64_t layer;
+        TensorView view;
+      };
+      constexpr auto kWeight = ParameterPart::weight;
+      for (const auto& [role, part, layer, view] :
+           {Place{ParameterRole::token_embedding, kWeight, -1, tensors.tokens.weight},
+            Place{ParameterRole::output_projection, kWeight, -1, tensors.output_projection.weight},
+            Place{ParameterRole::query, kWeight, 0, tensors.layers[0].qkv.weight},
+            Place{ParameterRole::feed_forward_out, kWeight, 2, tensors.layers[2].feed_forward_out.weight},
+            Place{ParameterRole::feed_forward_in, ParameterPart::bias, 1, tensors.layers[1].feed_forward_in.bias},
+            Place{ParameterRole::feed_forward_norm, kWeight, 2, tensors.layers[2].feed_forward_norm.gamma}}) {
+        CAPTURE(static_cast<int>(role));
+        const float* want = values.data() + host.find(role, part, layer)->offset;
         CHECK(std::equal(want, want + view.size(), view.as<float>()));
       }
     }

@@ -12,13 +12,13 @@ namespace {
 /// Large enough for threads to share the work of every operator, with sizes that none of the counts divides.
 struct WideTraining : TinyTraining {
   WideTraining()
-      : TinyTraining({300, 50, 700, 110, 20, 440, 900, 80}, {.vocab_size = 203,
-                                                             .hidden_size = 44,
-                                                             .num_hidden_layers = 2,
-                                                             .num_attention_heads = 2,
-                                                             .ffn_dim = 90,
-                                                             .max_position_embeddings = 80,
-                                                             .word_embed_proj_dim = 44}) {
+      : TinyTraining({300, 50, 700, 110, 20, 440, 900, 80}, OptShape{.vocab_size = 203,
+                                                                     .hidden_size = 44,
+                                                                     .num_hidden_layers = 2,
+                                                                     .num_attention_heads = 2,
+                                                                     .ffn_dim = 90,
+                                                                     .max_position_embeddings = 80,
+                                                                     .word_embed_proj_dim = 44}) {
     settings = {.steps = 4,
                 .sequence_length = 61,
                 .batch_sequences = 9,
@@ -75,11 +75,11 @@ TEST_CASE("trainings with any numbers of threads, and resumed with others, are b
 TEST_CASE("what is recomputed, as memory allows, changes no bit of a training") {
   const WideTraining reference;
   Device* const device = &test_device();
-  const OptConfig& config = reference.config;
-  for (const Recompute recompute : {Recompute::ffn, Recompute::layers}) {
-    CAPTURE(static_cast<int>(recompute));
-    TrainingModel kept(*device, config, reference.parameters, 7 * 61, Recompute::nothing);
-    TrainingModel again(*device, config, reference.parameters, 7 * 61, recompute);
+  const ModelSpec& spec = reference.spec;
+  for (const Keep keep : {Keep::all_but_feed_forward, Keep::block_inputs}) {
+    CAPTURE(static_cast<int>(keep));
+    TrainingModel kept(*device, spec, reference.parameters, 7 * 61, Keep::everything);
+    TrainingModel again(*device, spec, reference.parameters, 7 * 61, keep);
     PhiloxStream random(4, 4);
     for (int64_t step = 1; step <= 2; ++step) {
       std::vector<int32_t> ids, targets;

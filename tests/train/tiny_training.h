@@ -15,6 +15,7 @@
 #include "cbtm/device/device.h"
 #include "cbtm/model/training_model.h"
 #include "cbtm/train/trainer.h"
+#include "tests/opt_shape.h"
 #include "tests/temporary_directory.h"
 
 namespace cbtm {
@@ -28,7 +29,7 @@ inline Device& test_device() {
 /// A model of a few thousand parameters and a shard of random documents: a training that takes milliseconds.
 struct TinyTraining {
   TemporaryDirectory directory;
-  OptConfig config;
+  ModelSpec spec;
   TrainingSettings settings{.steps = 6,
                             .sequence_length = 24,
                             .batch_sequences = 4,
@@ -41,21 +42,15 @@ struct TinyTraining {
 
   /// `lengths`: of the training documents; the held-out ones have 20 tokens.
   explicit TinyTraining(const std::vector<int64_t>& lengths = {30, 5, 70, 11, 2, 44, 90, 8},
-                        const OptConfig& shape = {.vocab_size = 64,
-                                                  .hidden_size = 16,
-                                                  .num_hidden_layers = 2,
-                                                  .num_attention_heads = 2,
-                                                  .ffn_dim = 32,
-                                                  .max_position_embeddings = 48,
-                                                  .word_embed_proj_dim = 16})
-      : config(shape), parameters(initial_parameters(shape, 3)) {
+                        const ModelSpec& shape = OptShape())
+      : spec(shape), parameters(initial_parameters(shape, 3)) {
     PhiloxStream random(9, 0);
     const auto write = [&](const char* name, const std::vector<int64_t>& document_lengths) {
-      IndexedDatasetWriter writer(directory / name, config.vocab_size);
+      IndexedDatasetWriter writer(directory / name, spec.embedding.vocab_size);
       for (const int64_t length : document_lengths) {
         std::vector<int32_t> ids;
         for (int64_t i = 0; i < length; ++i)
-          ids.push_back(static_cast<int32_t>(random.next_below(static_cast<uint64_t>(config.vocab_size))));
+          ids.push_back(static_cast<int32_t>(random.next_below(static_cast<uint64_t>(spec.embedding.vocab_size))));
         writer.add(ids);
       }
       writer.commit();
@@ -63,7 +58,7 @@ struct TinyTraining {
     write("train", lengths);
     write("tune", {20, 20});
     job = {.name = "tiny",
-           .config = config,
+           .spec = spec,
            .train_prefixes = {directory / "train"},
            .held_out_prefixes = {directory / "tune"},
            .work_directory = directory / "work",

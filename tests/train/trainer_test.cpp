@@ -22,14 +22,14 @@ namespace {
 TEST_CASE("losses and gradient norms of a training equal those that PyTorch and transformers give") {
   const std::filesystem::path data = CBTM_TEST_DATA;
   const Json golden = read_json_file(data / "train/steps.json");
-  const OptCheckpoint checkpoint = OptCheckpoint::open(data / golden["model"].get<std::string>());
+  const ModelCheckpoint checkpoint = ModelCheckpoint::open(data / golden["model"].get<std::string>());
   std::vector<float> parameters(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, parameters.data());
   TinyTraining tiny;
-  IndexedDatasetWriter writer(tiny.directory / "golden", checkpoint.config().vocab_size);
+  IndexedDatasetWriter writer(tiny.directory / "golden", checkpoint.spec().embedding.vocab_size);
   writer.add(golden["document"].get<std::vector<int32_t>>());  // one document: there is but one order
   writer.commit();
-  tiny.job.config = checkpoint.config();
+  tiny.job.spec = checkpoint.spec();
   tiny.job.train_prefixes = {tiny.directory / "golden"};
   tiny.job.held_out_prefixes = {tiny.directory / "golden"};
   tiny.parameters = parameters;
@@ -101,7 +101,7 @@ TEST_CASE("attention within documents: a document reads as if it stood alone") {
   std::vector<IndexedDataset> datasets;
   datasets.emplace_back(tiny.directory / "train");
   TokenStream stream(std::move(datasets), tiny.settings.seed);
-  TrainingModel model(test_device(), tiny.config, tiny.parameters, 24, Recompute::nothing);
+  TrainingModel model(test_device(), tiny.spec, tiny.parameters, 24, Keep::everything);
   std::vector<int32_t> ids(25), starts;
   double sum = 0;
   int64_t pieces = 0;
@@ -137,7 +137,7 @@ TEST_CASE("steps whose gradient is not finite change nothing and are counted") {
   std::vector<IndexedDataset> datasets;
   datasets.emplace_back(tiny.directory / "train");
   TokenStream stream(std::move(datasets), tiny.settings.seed);
-  TrainingModel model(test_device(), tiny.config, tiny.parameters, 24 * 4, Recompute::nothing);
+  TrainingModel model(test_device(), tiny.spec, tiny.parameters, 24 * 4, Keep::everything);
   int64_t updates = 0;
   for (int64_t step = 1; step <= 6; ++step) {
     if (step == 2 || step == 4) continue;
@@ -165,8 +165,8 @@ TEST_CASE("steps whose loss is not finite change nothing and are counted") {
   tiny.settings.sequence_length = 48;
   tiny.settings.batch_sequences = 1;
   tiny.settings.attention_within_document = true;
-  const ParameterLayout layout(tiny.config);
-  const Parameter& positions = *layout.find("embed_positions.weight");
+  const ParameterLayout layout(tiny.spec);
+  const Parameter& positions = *layout.find(ParameterRole::position_embedding);
   tiny.parameters[static_cast<size_t>(positions.offset + (40 + 2) * positions.columns)] = NAN;
   tiny.settings.steps = 8;
   const TrainingResult result = tiny.train(test_device());
@@ -211,7 +211,7 @@ TEST_CASE("a sequence longer than the model's positions, or ids beyond its vocab
   tiny.settings.sequence_length = 49;
   CHECK_THROWS_WITH_AS(tiny.train(test_device()), doctest::Contains("--sequence 49"), Error);
   TinyTraining foreign;
-  foreign.job.config.vocab_size = 60;
+  foreign.job.spec.embedding.vocab_size = 60;
   CHECK_THROWS_WITH_AS(foreign.train(test_device()), doctest::Contains("vocabulary of 60"), Error);
 }
 

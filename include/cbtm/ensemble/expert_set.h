@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "cbtm/model/expert_card.h"
 #include "cbtm/device/device.h"
+#include "cbtm/model/expert_card.h"
 #include "cbtm/model/inference.h"
 #include "cbtm/route/router.h"
 #include "cbtm/tokenizer/tokenizer.h"
@@ -43,7 +43,7 @@ class ExpertSet {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const std::vector<Expert>& experts() const { return experts_; }
   int64_t vocab_size() const { return vocab_size_; }
-  int64_t max_position_embeddings() const { return max_position_embeddings_; }
+  int64_t max_length() const { return max_length_; }
   /// The longest sequence that the experts were trained on, or their positions if that is not known.
   int64_t trained_length() const { return trained_length_; }
   /// One entry per cluster: 1 if its expert is there.
@@ -59,7 +59,7 @@ class ExpertSet {
   std::vector<Expert> experts_;
   std::vector<uint8_t> present_;
   int64_t vocab_size_ = 0;
-  int64_t max_position_embeddings_ = 0;
+  int64_t max_length_ = 0;
   int64_t trained_length_ = 0;
   WeightFormat weights_ = WeightFormat::f32;
 };

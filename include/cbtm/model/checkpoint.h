@@ -8,10 +8,12 @@
 #include <vector>
 
 #include "cbtm/device/tensor.h"
-#include "cbtm/model/opt_config.h"
 #include "cbtm/model/parameter_layout.h"
+#include "cbtm/model/spec.h"
 
 namespace cbtm {
+
+struct StoredTensor;
 
 /// A tensor of a checkpoint with elements that are NaN or infinite.
 struct BrokenTensor {
@@ -30,16 +32,16 @@ enum class ValueCheck : uint8_t {
 /// legacy, sharded; metaseq's restored.pt names). Files stay memory-mapped; nothing in them is executed. Throws Error,
 /// in one line naming file and tensor: missing, wrong shape, wrong dtype, damaged, not finite, both matrices of a tied
 /// pair stored with different values.
-class OptCheckpoint {
+class ModelCheckpoint {
  public:
   /// `path` is a directory with config.json. Unknown tensors are named in a warning on stderr. Looking for values that
   /// are not finite reads all weights once, at the speed of memory or of the disk.
-  static OptCheckpoint open(const std::filesystem::path& path, ValueCheck check = ValueCheck::finite);
-  OptCheckpoint(OptCheckpoint&&) noexcept;
-  ~OptCheckpoint();
+  static ModelCheckpoint open(const std::filesystem::path& path, ValueCheck check = ValueCheck::finite);
+  ModelCheckpoint(ModelCheckpoint&&) noexcept;
+  ~ModelCheckpoint();
 
   const std::filesystem::path& path() const;
-  const OptConfig& config() const;
+  const ModelSpec& spec() const;
   const ParameterLayout& layout() const;
   /// Hash of the architecture and of the weights that the model needs: names, types and values in the layout's order,
   /// whatever files and whatever names of tensors they are stored under (docs/formats.md, 'Content hashes').
@@ -64,7 +66,8 @@ class OptCheckpoint {
 
  private:
   struct State;
-  explicit OptCheckpoint(std::unique_ptr<State> state);
+  explicit ModelCheckpoint(std::unique_ptr<State> state);
+  const StoredTensor& stored(const Parameter& parameter) const;
   std::unique_ptr<State> state_;
 };
 
@@ -73,13 +76,13 @@ inline constexpr int64_t kShardBytesMax = int64_t{5} << 30;
 /// Writes config.json, generation_config.json and model.safetensors into `directory`, which exists and which the caller
 /// renames into place. Weights above `shard_bytes_max` are written as shards of at most so many bytes (a single tensor
 /// may be larger) with an index. `flat` is float32, layout order; `stored_dtype` f32, bf16 or f16 (a finite value that
-/// f16 cannot hold is an Error). Tensors lie in the file as in the flat buffer, so that one that is not sharded can be
-/// mapped back whole.
-void write_opt_checkpoint(const std::filesystem::path& directory, const OptConfig& config, std::span<const float> flat,
-                          DType stored_dtype = DType::f32, int64_t shard_bytes_max = kShardBytesMax);
+/// f16 cannot hold is an Error). OPT's tensors lie in the file as in the flat buffer, so that one that is not sharded
+/// can be mapped back whole.
+void write_model_checkpoint(const std::filesystem::path& directory, const ModelSpec& spec, std::span<const float> flat,
+                            DType stored_dtype = DType::f32, int64_t shard_bytes_max = kShardBytesMax);
 
-/// OptCheckpoint::weights_hash of a float32 checkpoint with these weights, in the layout's order.
-std::string weights_hash(const OptConfig& config, std::span<const float> flat);
+/// ModelCheckpoint::weights_hash of a float32 checkpoint with these weights, in the layout's order.
+std::string weights_hash(const ModelSpec& spec, std::span<const float> flat);
 
 /// Content hash of a model's weights in whatever files they are: hash_file_hex of the one file, or a hash of the names
 /// and hashes of all shards. Throws Error if files are missing.

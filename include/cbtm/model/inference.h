@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "cbtm/device/device.h"
-#include "cbtm/model/opt_config.h"
 #include "cbtm/model/weight_format.h"
 
 namespace cbtm {
@@ -24,7 +23,7 @@ struct PackedTokens {
 struct ModelMemory;
 
 /// One model ready to run forward: weights on the device (mapped from the file where the file allows it).
-/// Not thread-safe. Ids outside the vocabulary, and sequences longer than max_position_embeddings, are Errors.
+/// Not thread-safe. Ids outside the vocabulary, and sequences longer than max_length(), are Errors.
 class InferenceModel {
  public:
   /// Loads a checkpoint directory; int8 and int4 weights are made from it while it is read. A model in shared
@@ -34,7 +33,12 @@ class InferenceModel {
                                               std::shared_ptr<ModelMemory> memory = nullptr);
   virtual ~InferenceModel() = default;
 
-  virtual const OptConfig& config() const = 0;
+  virtual int64_t vocab_size() const = 0;
+  virtual int64_t max_length() const = 0;  ///< tokens of the longest sequence
+  /// Generation ends at any of these.
+  virtual const std::vector<int64_t>& end_tokens() const = 0;
+  /// Bytes of keys and values that a cached token takes.
+  virtual int64_t key_value_bytes() const = 0;
   /// Bytes of memory the weights take (mapped ones included).
   virtual int64_t weight_bytes() const = 0;
   // For a model in shared memory. need_now(): its weights are needed now (calling it is optional). need_next(): they

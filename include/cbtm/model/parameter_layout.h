@@ -1,23 +1,53 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <string_view>
 #include <vector>
 
-#include "cbtm/model/opt_config.h"
+#include "cbtm/model/spec.h"
 
 namespace cbtm {
 
-/// One tensor of a model within the flat parameter buffer.
+/// What a parameter is for.
+enum class ParameterRole : uint8_t {
+  token_embedding,
+  position_embedding,
+  input_projection,   ///< from the token table's width to hidden_size
+  output_projection,  ///< back
+  output_matrix,      ///< where it is not the token table
+  query,
+  key,
+  value,
+  attention_output,
+  feed_forward_in,
+  feed_forward_out,
+  attention_norm,
+  feed_forward_norm,
+  final_norm,
+};
+enum class ParameterPart : uint8_t { weight, bias };
+
+/// One tensor of a model: a slot within the flat parameter buffer.
 struct Parameter {
-  std::string name;  ///< without prefix: "layers.3.self_attn.q_proj.weight"
-  int64_t rows = 1;  ///< 1 for vectors
+  ParameterRole role = ParameterRole::token_embedding;
+  ParameterPart part = ParameterPart::weight;
+  int64_t layer = -1;  ///< -1 outside of the blocks
+  int64_t rows = 1;    ///< 1 for vectors
   int64_t columns = 0;
   bool is_matrix = false;
-  int64_t offset = 0;  ///< in elements; a multiple of 16 (64 bytes of float32), but for k and v, which follow q at once
+  int64_t offset = 0;  ///< in elements; a multiple of 16 (64 bytes of float32), but for keys and values, which follow
+                       ///< the queries at once
 
   int64_t size() const { return rows * columns; }
+  /// The weight of a norm: 1 at first.
+  bool is_norm_weight() const {
+    return part == ParameterPart::weight &&
+           (role == ParameterRole::attention_norm || role == ParameterRole::feed_forward_norm ||
+            role == ParameterRole::final_norm);
+  }
+  /// A matrix whose product is added to the residual.
+  bool feeds_residual() const {
+    return is_matrix && (role == ParameterRole::attention_output || role == ParameterRole::feed_forward_out);
+  }
 };
 
 /// Matrices that get their gradients at the same time of a backward pass: a piece of the flat buffer.
@@ -28,13 +58,13 @@ struct ParameterBucket {
   int64_t size = 0;  ///< gaps included
 };
 
-/// Where every tensor of a model lies in one flat buffer (weights, gradients and moments share it). Matrices first
-/// (they are decayed), then biases and norms; the q, k, v weights of a layer lie one after another, and so do their
-/// biases, so that one product makes all three. Gaps left by alignment hold zeros.
+/// The parameters that follow from a spec, and where each lies in one flat buffer (weights, gradients and moments share
+/// it). Matrices first (they are decayed), then biases and norms; the query, key and value weights of a layer lie one
+/// after another, and so do their biases, so that one product makes all three. Gaps left by alignment hold zeros.
 class ParameterLayout {
  public:
   /// Buckets begin and end at multiples of `bucket_multiple`, itself a multiple of 16.
-  explicit ParameterLayout(const OptConfig& config, int64_t bucket_multiple = 16);
+  explicit ParameterLayout(const ModelSpec& spec, int64_t bucket_multiple = 16);
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
   /// All matrices: the embeddings, then a bucket a layer.
@@ -45,11 +75,15 @@ class ParameterLayout {
   int64_t matrix_flat_size() const { return matrix_flat_size_; }
   /// True parameters, without gaps.
   int64_t parameter_count() const { return parameter_count_; }
-  /// Null if the model has no such tensor.
-  const Parameter* find(std::string_view name) const;
+  /// Null if the model has no such parameter.
+  const Parameter* find(ParameterRole role, ParameterPart part = ParameterPart::weight, int64_t layer = -1) const;
 
  private:
-  void add(std::string name, int64_t rows, int64_t columns, bool is_matrix);
+  void add_matrices(const ModelSpec& spec, int64_t bucket_multiple);
+  void add_vectors(const ModelSpec& spec);
+  void add_matrix(ParameterRole role, int64_t layer, int64_t rows, int64_t columns);
+  void add_vector(ParameterRole role, ParameterPart part, int64_t layer, int64_t columns);
+  void add(Parameter parameter);
   void end_bucket(int64_t layer, int64_t multiple);
 
   std::vector<Parameter> parameters_;

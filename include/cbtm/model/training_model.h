@@ -10,19 +10,17 @@
 #include "cbtm/device/collectives.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/inference.h"
-#include "cbtm/model/opt_config.h"
+#include "cbtm/model/keep.h"
 #include "cbtm/model/parameter_layout.h"
+#include "cbtm/model/spec.h"
 
 namespace cbtm {
-
-/// What of a layer is computed again in the backward pass instead of being kept.
-enum class Recompute : uint8_t { nothing, ffn, layers };
 
 /// Bytes that training takes on a device, by use. On the processor this is all that the process takes while it trains,
 /// saves states and writes the model, to within 5 percent. Files that are mapped into memory (shards, a checkpoint
 /// that is read, the state that is gone on from) are not counted: the system takes their pages back when it needs room.
 struct TrainingMemory {
-  Recompute recompute = Recompute::nothing;
+  Keep keep = Keep::everything;
   int64_t weights = 0;  ///< float32, and the working copy of another type
   int64_t gradients = 0;
   int64_t moments = 0;
@@ -32,8 +30,8 @@ struct TrainingMemory {
   int64_t host = 0;
 
   int64_t total() const { return weights + gradients + moments + activations + workspace + host; }
-  /// One line for people.
-  std::string description() const;
+  /// For people: a line for each use, without a newline at the end.
+  std::string table() const;
 };
 
 /// What a training plans with.
@@ -48,17 +46,18 @@ struct TrainingShape {
 /// The plan for each of `devices`, which train together, that recomputes least and still fits what is free on the
 /// fullest of them, or `budget_bytes` if that is less and not 0. Recomputing changes memory and speed, not a bit of the
 /// result. Throws Error that says what is missing and which flags to turn if even recomputing all does not fit.
-TrainingMemory plan_training_memory(std::span<Device* const> devices, const OptConfig& config,
-                                    const TrainingShape& shape, int64_t budget_bytes);
+TrainingMemory plan_training_memory(std::span<Device* const> devices, const ModelSpec& spec, const TrainingShape& shape,
+                                    int64_t budget_bytes);
 
-/// Fills `weights` (ParameterLayout(config), flat_size, zeros so far) with what a training starts from.
-using WeightSource = std::function<void(std::span<float> weights)>;
+/// Fills `weights` (ParameterLayout(spec), flat_size, zeros so far) with what a training starts from.
+using ParameterSource = std::function<void(std::span<float> weights)>;
 
-/// Weights for training from scratch, layout order: N(0, init_std²); out_proj and fc2 scaled by 1 / sqrt(2 layers); row
-/// 1 (pad) of embed_tokens, biases 0; norms 1 and 0 (docs/opt-format.md, 'Initialisation').
-std::vector<float> initial_parameters(const OptConfig& config, uint64_t seed);
+/// Weights for training from scratch, layout order: N(0, initial_deviation²); those that feed the residual scaled by
+/// 1 / sqrt(2 layers); the token table's row of the pad token, biases 0; norms 1 and 0 (docs/opt-format.md,
+/// 'Initialisation').
+std::vector<float> initial_parameters(const ModelSpec& spec, uint64_t seed);
 /// The same, into memory that is there.
-WeightSource initial_weights(const OptConfig& config, uint64_t seed);
+ParameterSource initial_weights(const ModelSpec& spec, uint64_t seed);
 
 struct BackwardOptions {
   float gradient_scale = 1;     ///< gradients of gradient_scale * Σ loss are added: 1 / targets of the global batch
@@ -89,7 +88,7 @@ struct OptimizerOptions {
   float loss_scale = 1;  ///< what the step's gradient_scale holds beyond 1 / targets; divided out again
 };
 
-/// An OPT model in training: weights, gradients and moments in flat float32 buffers on the device, forward and backward
+/// A model in training: weights, gradients and moments in flat float32 buffers on the device, forward and backward
 /// (docs/opt-format.md, 'Forward pass'). With another dtype than float32, activations and a working copy of the weights
 /// are of that type, and the optimizer rounds the working copy anew with every step. Not thread-safe.
 ///
@@ -101,11 +100,11 @@ class TrainingModel {
  public:
   /// `parameters` in layout order; or none: all weights are 0, until weights_on_host() or restore() has given others.
   /// Micro-batches have at most `rows` tokens. `group`: null for one device alone.
-  TrainingModel(Device& device, const OptConfig& config, std::span<const float> parameters, int64_t rows,
-                Recompute recompute, DType dtype = DType::f32, Collectives* group = nullptr);
+  TrainingModel(Device& device, const ModelSpec& spec, std::span<const float> parameters, int64_t rows, Keep keep,
+                DType dtype = DType::f32, Collectives* group = nullptr);
   ~TrainingModel();
 
-  const OptConfig& config() const;
+  const ModelSpec& spec() const;
   const ParameterLayout& layout() const;
   /// Adds the gradients of a micro-batch; returns Σ loss (nats) over its targets. targets[r] follows the tokens up to
   /// row r of its sequence; -100 is not scored. Ids are checked by the caller.

@@ -23,8 +23,8 @@ class DataParallelModel {
  public:
   /// `parameters` are in layout order, or empty: then all weights are 0 until start_from() or restore(). Micro-batches
   /// have at most `rows` tokens.
-  DataParallelModel(std::span<Device* const> devices, const OptConfig& config, std::span<const float> parameters,
-                    int64_t rows, Recompute recompute, DType dtype, bool record_passes);
+  DataParallelModel(std::span<Device* const> devices, const ModelSpec& spec, std::span<const float> parameters,
+                    int64_t rows, Keep keep, DType dtype, bool record_passes);
   DataParallelModel(const DataParallelModel&) = delete;
   DataParallelModel& operator=(const DataParallelModel&) = delete;
   ~DataParallelModel();
@@ -53,7 +53,7 @@ class DataParallelModel {
   double loss_sum(const std::vector<MicroBatch>& batches);
 
   /// Takes the weights from `source`. If the host can reach the device's memory, `source` writes them there directly.
-  void start_from(const WeightSource& source);
+  void start_from(const ParameterSource& source);
   /// The weights in layout order. If the host can read the device's memory this is a view of it, valid until the next
   /// step; otherwise the weights are copied into `copy`.
   std::span<const float> weights_on_host(std::vector<float>& copy);

@@ -9,7 +9,7 @@
 #include "cbtm/base/file_lock.h"
 #include "cbtm/base/json.h"
 #include "cbtm/device/device.h"
-#include "cbtm/model/opt_config.h"
+#include "cbtm/model/spec.h"
 #include "cbtm/run/cluster_manifest.h"
 #include "cbtm/run/run_directory.h"
 #include "cbtm/train/trainer.h"
@@ -25,7 +25,7 @@ FileLock lock_shards_for_reading(const RunDirectory& run);
 
 /// The model that experts branch from: a new model of this shape, or a checkpoint.
 struct SeedSource {
-  std::optional<OptConfig> config;
+  std::optional<ModelSpec> spec;
   std::filesystem::path init;  ///< a checkpoint directory; trained further only if there are steps
 };
 

@@ -11,7 +11,7 @@
 
 #include "cbtm/base/json.h"
 #include "cbtm/device/device.h"
-#include "cbtm/model/opt_config.h"
+#include "cbtm/model/spec.h"
 #include "cbtm/model/training_model.h"
 
 namespace cbtm {
@@ -49,8 +49,7 @@ DType resolve_precision(const std::string& precision, std::span<Device* const> d
 
 /// Throws a usage Error if these devices cannot train such a model with these settings: a precision that they lack,
 /// more devices than sequences in a batch, or sequences longer than the model's positions.
-void check_training_settings(std::span<Device* const> devices, const OptConfig& config,
-                             const TrainingSettings& settings);
+void check_training_settings(std::span<Device* const> devices, const ModelSpec& spec, const TrainingSettings& settings);
 
 /// The learning rate of step 1..steps: optional linear warm-up, then linear decay to the last step (docs/method.md,
 /// 'Training').
@@ -59,7 +58,7 @@ double learning_rate_at(const TrainingSettings& settings, int64_t step);
 /// The data, the start and the working directory of one training.
 struct TrainingJob {
   std::string name;  ///< for people: "expert 003"
-  OptConfig config;
+  ModelSpec spec;
   std::vector<std::filesystem::path> train_prefixes;     ///< indexed datasets
   std::vector<std::filesystem::path> held_out_prefixes;  ///< documents for the running validation loss
   std::filesystem::path work_directory;                  ///< states and metrics.jsonl while it runs
@@ -115,7 +114,7 @@ struct TrainingResult {
 /// micro-batches of each step. Their number may change between two attempts; it changes the result only by the rounding
 /// of sums.
 TrainingResult train_model(std::span<Device* const> devices, const TrainingJob& job, const TrainingSettings& settings,
-                           const WeightSource& start);
+                           const ParameterSource& start);
 
 /// Removes the work directory of a finished training, and its parent if that is then empty.
 void forget_training_state(const std::filesystem::path& work_directory);

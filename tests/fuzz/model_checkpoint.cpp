@@ -15,13 +15,13 @@ void read(std::string_view input) {
       input, {"config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json",
               "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "pytorch_model.bin",
               "pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin"});
-  const OptCheckpoint checkpoint = OptCheckpoint::open(files.path());
+  const ModelCheckpoint checkpoint = ModelCheckpoint::open(files.path());
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   checkpoint.mapped_flat(checkpoint.stored_dtype());
 }
 
-const Registration kRegistration{{"opt_checkpoint", read, repair_parts}};
+const Registration kRegistration{{"model_checkpoint", read, repair_parts}};
 
 }  // namespace
 }  // namespace cbtm::fuzz
