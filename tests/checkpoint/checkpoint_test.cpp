@@ -1,5 +1,4 @@
 #include "cbtm/model/checkpoint.h"
-#include "cbtm/model/families.h"
 
 #include <doctest/doctest.h>
 
@@ -7,6 +6,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/json.h"
+#include "cbtm/model/families.h"
 #include "cbtm/tensor_file/tensor_file.h"
 #include "tests/temporary_directory.h"
 
