@@ -151,9 +151,9 @@ bool CommandLine::parse(int argc, char** argv) {
                                   "N")("seed", "seed of everything random", seed_flag(1234), "N")(
       "json", "write the result here, machine-readable", text_flag(), "FILE")(
       "quiet", "print results, warnings and errors only", switch_flag())(
-      "no-verify", "use weights and shards without comparing them with their recorded content hashes", switch_flag())(
-      "device", "auto, cpu, cuda or cuda:N; trainings: several GPUs, cuda:0,1 or cuda:0-3 or cuda:all",
-      text_flag("auto"), "NAME")(
+      "no-verify", "use weights, shards and expert.json without comparing them with their recorded content hashes",
+      switch_flag())("device", "auto, cpu, cuda or cuda:N; trainings: several GPUs, cuda:0,1 or cuda:0-3 or cuda:all",
+                     text_flag("auto"), "NAME")(
       "profile",
       "a profiler captures these phases only: step, layer, checkpoint, validation, prompt, token (see scripts/profile)",
       text_flag(""), "PHASE[:FIRST[:COUNT]]")("help", "show this", switch_flag());
@@ -250,7 +250,7 @@ bool CommandLine::parse(int argc, char** argv) {
   set_quiet(common_.quiet);
   if (get<bool>("no-verify")) {
     set_content_verification(false);
-    say("content hashes of weights and shards are not verified (--no-verify)");
+    say("content hashes of weights, shards and expert.json are not verified (--no-verify)");
   }
   return true;
 }

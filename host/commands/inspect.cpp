@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/foreign_file.h"
 #include "cbtm/base/json.h"
@@ -10,6 +11,7 @@
 #include "cbtm/cluster/tfidf_router.h"
 #include "cbtm/dataset/indexed_dataset.h"
 #include "cbtm/model/checkpoint.h"
+#include "cbtm/model/expert_card.h"
 #include "cbtm/model/families.h"
 #include "cbtm/run/run_directory.h"
 #include "cbtm/tensor_file/tensor_file.h"
@@ -52,6 +54,11 @@ int64_t print_health(const std::vector<BrokenTensor>& broken) {
   return count;
 }
 
+/// What is said of something that was not verified, if it holds no hash.
+std::string unverified(const char* without_hash) {
+  return content_verification() ? without_hash : "not compared (--no-verify)";
+}
+
 std::string card_line(const JsonReader& card) {
   const Json none = Json::object();
   const JsonReader training = card.has("training") ? card.object("training") : JsonReader(none, "");
@@ -66,10 +73,11 @@ Json inspect_checkpoint(const std::filesystem::path& path) {
   const ModelCheckpoint checkpoint = ModelCheckpoint::open(path, ValueCheck::none);
   Json card;
   std::string line;
-  if (is_there(path / "expert.json")) {
-    card = read_json_file(path / "expert.json");
-    line = card_line(
-        JsonReader(card, (path / "expert.json").string(), "the model can be used without this file, or trained again"));
+  bool card_verified = false;
+  if (const std::filesystem::path file = path / "expert.json"; is_there(file)) {
+    card = read_json_file(file);
+    card_verified = verify_expert_card(card, file);
+    line = card_line(JsonReader(card, file.string(), "the model can be used without this file, or trained again"));
   }
   const ModelSpec& c = checkpoint.spec();
   fmt::print(
@@ -91,7 +99,12 @@ Json inspect_checkpoint(const std::filesystem::path& path) {
   if (!card.is_null()) json["expert"] = card;
   const bool verified = checkpoint.verify();
   json["verified"] = verified;
-  fmt::print("content hashes: {}\n", verified ? "verified" : "none recorded, so the weights are not verified");
+  fmt::print("content hashes: {}\n",
+             verified ? "verified" : unverified("none recorded, so the weights are not verified"));
+  if (!card.is_null()) {
+    json["card_verified"] = card_verified;
+    if (!card_verified) fmt::print("expert.json: {}\n", unverified("holds no hash of itself, so it is not verified"));
+  }
   fmt::print("{}", line);
   return json;
 }

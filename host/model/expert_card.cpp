@@ -2,12 +2,21 @@
 
 #include <algorithm>
 
+#include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/hash.h"
 
 namespace cbtm {
 namespace {
 
 constexpr const char* kFileName = "expert.json";
+constexpr const char* kHashKey = "card_hash";
+
+/// Hash of the card without the key that holds it.
+std::string hash_of_card(Json card) {
+  card.erase(kHashKey);
+  return hash_hex(card.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
 
 }  // namespace
 
@@ -18,12 +27,23 @@ int64_t ExpertCard::sequence_length(int64_t otherwise) const {
   return found->get<int64_t>();
 }
 
+bool verify_expert_card(const Json& card, const std::filesystem::path& file) {
+  if (!content_verification() || !card.is_object() || !card.contains(kHashKey)) return false;
+  if (card[kHashKey] != hash_of_card(card))
+    fail(
+        "{}: was changed after cbtm wrote it (its contents do not match its card_hash); restore it, train the model "
+        "again with --redo, or pass --no-verify to use it as it is",
+        file.string());
+  return true;
+}
+
 std::optional<ExpertCard> read_expert_card(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / kFileName;
   if (!std::filesystem::exists(path)) return std::nullopt;
   const Json json = read_json_file(path);
   const JsonReader read(json, path.string(), "restore the file, or train the model again with --redo");
   read.as_object();
+  verify_expert_card(json, path);
   const auto object = [&](const char* key) { return read.has(key) ? read.object(key).json() : Json(); };
   ExpertCard card{.kind = read.text_or("kind", ""),
                   .settings = object("settings"),
@@ -66,6 +86,7 @@ void write_expert_card(const std::filesystem::path& directory, const ExpertCard&
     json["snapshot_step"] = card.snapshot_step;
     json["snapshot_tokens"] = card.snapshot_tokens;
   }
+  json[kHashKey] = hash_of_card(json);
   write_json_file(directory / kFileName, json);
 }
 

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "cbtm/base/error.h"
+#include "cbtm/model/expert_card.h"
 #include "cbtm/model/families.h"
 #include "cbtm/model/parameter_layout.h"
 #include "cbtm/model/spec.h"
@@ -67,6 +68,18 @@ class Reader {
     return nullptr;
   }
 
+  /// A model's card, if it is as cbtm wrote it.
+  Json card(const std::filesystem::path& path, const std::string& name) {
+    Json value = json(path, name + ": its expert.json is missing");
+    try {
+      verify_expert_card(value, path);
+      return value;
+    } catch (const Error& error) {
+      facts_.missing.push_back(std::string("cannot be used: ") + error.what());
+    }
+    return nullptr;
+  }
+
   ModelFacts model(const std::filesystem::path& directory, const std::string& name, int64_t cluster,
                    const std::string& missing) {
     ModelFacts facts{.name = name, .cluster = cluster};
@@ -74,7 +87,7 @@ class Reader {
       facts_.missing.push_back(missing);
       return facts;
     }
-    facts.card = json(directory / "expert.json", name + ": its expert.json is missing");
+    facts.card = card(directory / "expert.json", name);
     std::ifstream file(directory / "metrics.jsonl");
     for (std::string line; std::getline(file, line);) {
       const Json entry = Json::parse(line, nullptr, /*allow_exceptions=*/false);

@@ -2,6 +2,11 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
+#include <utility>
+
+#include "cbtm/base/atomic_output.h"
+#include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
 #include "tests/temporary_directory.h"
 
@@ -27,7 +32,8 @@ TEST_CASE("an expert's card says what is wrong with it") {
   CHECK(read->top_terms == card.top_terms);
   CHECK(read->sequence_length(7) == 64);
   CHECK(read->training.is_null());
-  const Json good = read_json_file(directory / "expert.json");
+  Json good = read_json_file(directory / "expert.json");
+  good.erase("card_hash");  // a card of an older version: its keys are judged one by one
   for (const char* key : {"kind", "settings", "inputs", "tokenizer_hash", "cluster", "top_terms"}) {
     CAPTURE(key);
     Json bad = good;
@@ -35,6 +41,55 @@ TEST_CASE("an expert's card says what is wrong with it") {
     write_json_file(directory / "expert.json", bad);
     CHECK_THROWS_WITH_AS(read_expert_card(directory.path()), doctest::Contains(key), Error);
   }
+}
+
+TEST_CASE("a card that was changed after it was written is refused") {
+  const TemporaryDirectory directory;
+  const std::filesystem::path file = directory / "expert.json";
+  write_expert_card(directory.path(),
+                    {.kind = "expert",
+                     .settings = {{"sequence_length", 64}, {"learning_rate", 1e-5}, {"dropout", -0.0}},
+                     .inputs = {{"seed", "abc"}},
+                     .training = {{"loss", std::nan("")}, {"held_out_loss", 1.0 / 3}},
+                     .command = "caf\xe9 \n\x7f caf\xc3\xa9",
+                     .cluster = 2,
+                     .clusters = 4,
+                     .weights_hash = "012"});
+  const Json good = read_json_file(file);
+  CHECK(verify_expert_card(good, file));
+  CHECK(read_expert_card(directory.path())->weights_hash == "012");
+
+  const auto refused = [&](const Json& card) {
+    write_json_file(file, card);
+    CHECK_THROWS_WITH_AS(read_expert_card(directory.path()),
+                         doctest::Contains("expert.json: was changed after cbtm wrote it"), Error);
+    set_content_verification(false);
+    CHECK(read_expert_card(directory.path()).has_value());
+    CHECK_FALSE(verify_expert_card(card, file));
+    set_content_verification(true);
+  };
+  for (const auto& [path, value] : std::vector<std::pair<std::string, Json>>{{"/settings/sequence_length", 65},
+                                                                             {"/settings/dropout", 0.0},
+                                                                             {"/clusters", 5},
+                                                                             {"/kind", "seed"},
+                                                                             {"/added", 1},
+                                                                             {"/card_hash", nullptr},
+                                                                             {"/card_hash", 5}}) {
+    CAPTURE(path);
+    Json changed = good;
+    changed[Json::json_pointer(path)] = value;
+    refused(changed);
+  }
+  Json shorter = good;
+  shorter.erase("weights_hash");
+  refused(shorter);
+
+  shorter.erase("card_hash");  // of an older version
+  write_json_file(file, shorter);
+  CHECK_FALSE(verify_expert_card(shorter, file));
+  CHECK(read_expert_card(directory.path())->clusters == 4);
+  write_file_atomically(file, good.dump());  // other spaces are no change
+  CHECK(read_expert_card(directory.path())->clusters == 4);
 }
 
 }  // namespace

@@ -197,6 +197,51 @@ TEST_CASE("damaged or exchanged weights and shards are named, not used") {
                 "shards/001/train.bin: damaged or replaced");
 }
 
+TEST_CASE("an expert.json that was changed after it was written is named, not believed") {
+  const TinyRunCopy run;
+  succeed(run_cbtm(kAll, run.path()));
+  const std::vector<std::string> evaluate = {"ensemble", "evaluate",  "--experts", "run/experts", "--topk",
+                                             "2",        "--threads", "1",         "--quiet"};
+  const std::vector<std::vector<std::string>> readers = {
+      evaluate,
+      {"ensemble", "average", "--experts", "run/experts", "--out", "average", "--quiet"},
+      {"generate", "--model", "run/experts/001", "--prompt", "oven", "--threads", "1", "--quiet"},
+      {"evaluate", "--model", "run/experts/001", "--corpus", "corpus.jsonl", "--threads", "1", "--quiet"},
+      {"inspect", "run/experts/001"},
+      {"inspect", "run/experts"},
+      with(kExpert, {"--quiet"})};
+  const fs::path file = run / "run/experts/001/expert.json";
+  const Json whole = read_json_file(file);
+  REQUIRE(whole.contains("card_hash"));
+  for (const auto& [place, value] : std::vector<std::pair<std::string, Json>>{
+           {"/settings/sequence_length", 8}, {"/clusters", 9}, {"/kind", "seed"}, {"/weights_hash", nullptr}}) {
+    CAPTURE(place);
+    Json changed = whole;
+    changed[Json::json_pointer(place)] = value;
+    write(file, changed.dump());
+    for (const std::vector<std::string>& reader : readers) {
+      CAPTURE(reader);
+      const Outcome outcome = run_cbtm(reader, run.path());
+      check_refused(outcome, 1, "run/experts/001/expert.json: was changed after cbtm wrote it");
+      CHECK(std::count(outcome.errors.begin(), outcome.errors.end(), '\n') == 1);
+    }
+  }
+  const std::vector<std::string> inspect = {"inspect", "run/experts/001"};
+  const Outcome unverified = succeed(run_cbtm(with(inspect, {"--no-verify"}), run.path()));
+  CHECK(unverified.errors.find("expert.json are not verified (--no-verify)") != std::string::npos);
+  CHECK(unverified.output.find("expert.json: not compared (--no-verify)") != std::string::npos);
+  succeed(run_cbtm(with(evaluate, {"--no-verify"}), run.path()));
+  succeed(run_cbtm(with(kExpert, {"--redo", "--quiet"}), run.path()));
+  CHECK(read_json_file(file)["weights_hash"] == whole["weights_hash"]);
+
+  Json older = whole;  // as versions before this hash wrote it
+  older.erase("card_hash");
+  write(file, older.dump());
+  for (const std::vector<std::string>& reader : readers) succeed(run_cbtm(reader, run.path()));
+  CHECK(succeed(run_cbtm(inspect, run.path())).output.find("expert.json: holds no hash of itself") !=
+        std::string::npos);
+}
+
 TEST_CASE("a damaged copy of the router beside the experts is made again from the run's") {
   const TinyRunCopy run;
   succeed(run_cbtm(kAll, run.path()));

@@ -223,6 +223,14 @@ TEST_CASE("a run that is not finished is shown as far as it goes") {
     CHECK(has(page, "it is not a JSON object"));
     CHECK(has(page, "id=\"sweep\""));
   }
+  SUBCASE("with a model's card that was changed") {
+    Json card = read_json_file(example.run.baseline() / "expert.json");
+    card["card_hash"] = "0";
+    write_json_file(example.run.baseline() / "expert.json", card);
+    const std::string page = example.page();
+    CHECK(markup_fault(page) == "");
+    CHECK(has(page, "baseline/expert.json: was changed after cbtm wrote it"));
+  }
   SUBCASE("with values of other types") {
     write_json_file(example.run.clusters_json(),
                     {{"clusters", "two"}, {"sizes", 3}, {"top_terms", {1}}, {"map", {{"x", 1, 2}}}});

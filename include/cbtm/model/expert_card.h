@@ -32,11 +32,16 @@ struct ExpertCard {
   int64_t sequence_length(int64_t otherwise) const;
 };
 
-/// Reads DIRECTORY/expert.json; nothing if there is none. Throws Error naming the file and the key if a value has the
-/// wrong type.
+/// Compares the contents of an expert.json with the hash that it holds of itself (docs/formats.md, 'expert.json').
+/// `file` is its name for messages. Throws Error if it was changed after it was written. False if it holds no hash, as
+/// in older versions, or if verification is off (set_content_verification).
+bool verify_expert_card(const Json& card, const std::filesystem::path& file);
+
+/// Reads DIRECTORY/expert.json; nothing if there is none. Throws Error naming the file if it was changed after it was
+/// written (verify_expert_card), or naming the key if a value has the wrong type.
 std::optional<ExpertCard> read_expert_card(const std::filesystem::path& directory);
 
-/// Writes DIRECTORY/expert.json.
+/// Writes DIRECTORY/expert.json, with its hash.
 void write_expert_card(const std::filesystem::path& directory, const ExpertCard& card);
 
 }  // namespace cbtm
