@@ -123,8 +123,7 @@ int run_run(int argc, char** argv) {
     clusters = run_cluster_stage(devices.front(), run, line, options, redo);
   }
   const FileLock lock = lock_shards_for_reading(run);
-  if (const std::string empty = empty_shards(clusters["sizes"]); !empty.empty())
-    fail("{}: {}", run.clusters_json().string(), empty);  // of an earlier `cluster`
+  refuse_empty_shards(run, clusters);  // of an earlier `cluster`
   const auto count = clusters["clusters"].get<int64_t>();
   print_clusters(clusters);
   std::fflush(stdout);

@@ -137,6 +137,11 @@ Json run_cluster_stage(Device& device, const RunDirectory& run, const CommandLin
   return clusters;
 }
 
+void refuse_empty_shards(const RunDirectory& run, const Json& clusters) {
+  if (const std::string empty = empty_shards(clusters["sizes"]); !empty.empty())
+    fail("{}: {}", run.clusters_json().string(), empty);
+}
+
 void print_clusters(const Json& clusters) {
   fmt::print("{:>7} {:>10} {:>12} {:>7} {:>6}  top terms\n", "cluster", "documents", "tokens", "valid", "tune");
   for (size_t j = 0; j < clusters["sizes"].size(); ++j) {

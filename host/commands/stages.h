@@ -24,6 +24,10 @@ void run_tokenizer_stage(const RunDirectory& run, const CommandLine& line, const
 Json run_cluster_stage(Device& device, const RunDirectory& run, const CommandLine& line, const ClusterOptions& options,
                        bool redo);
 
+/// Throws Error if a shard holds nothing to train on (empty_shards). For commands that train an expert on every shard:
+/// `cluster` alone only warns of it.
+void refuse_empty_shards(const RunDirectory& run, const Json& clusters);
+
 /// Clusters with sizes and top terms, for people.
 void print_clusters(const Json& clusters);
 

@@ -3,6 +3,7 @@
 #include "cbtm/device/open_device.h"
 #include "cbtm/model/checkpoint.h"
 #include "commands/commands.h"
+#include "commands/stages.h"
 #include "commands/training_flags.h"
 
 namespace cbtm {
@@ -28,6 +29,7 @@ int run_train_expert(int argc, char** argv) {
     fail_usage("train_expert: give one of --shard N, --baseline and --all");
   const RunDirectory run(line.path("run"));
   const Json clusters = read_clusters(run);
+  if (all) refuse_empty_shards(run, clusters);
   prepare_run_directory(run);
   const FileLock lock = lock_shards_for_reading(run);
   const auto count = clusters["clusters"].get<int64_t>();

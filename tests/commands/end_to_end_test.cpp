@@ -220,6 +220,30 @@ TEST_CASE("the commands refuse a training that makes no sense, before they start
   refuse({"--shard", "0", "--learning-rate", "2e-3"}, "learning_rate was 0.01, is 0.002", kExitFailure);
 }
 
+TEST_CASE("shards without training documents: clustering warns, training all experts refuses before it begins") {
+  const TinyRunCopy run;
+  const std::string often[] = {"flour oven butter knead dough", "yeast bake crust sugar whisk",
+                               "simmer garlic pepper roast"};
+  std::ofstream corpus(run / "same.jsonl");  // mostly three texts, to each of which several equal centres belong
+  for (int i = 0; i < 200; ++i)
+    corpus << Json{{"text", i % 10 != 0 ? often[i % 3] : "comet orbit planet star" + std::to_string(i)}} << "\n";
+  corpus.close();
+  const Outcome clustered =
+      succeed(run_cbtm({"cluster", "--corpus", "same.jsonl", "--keep-duplicates", "--k", "6", "--dimensions", "4",
+                        "--min-df", "1", "--tokenizer", "run/tokenizer", "--threads", "1", "--out", "empty"},
+                       run.path()));
+  CHECK(clustered.errors.find("would hold nothing to train on") != std::string::npos);
+  const auto train = [&](std::vector<std::string> words) {
+    const std::vector<std::string> flags = {"--run",   "empty", "--sequence", "32", "--batch-tokens", "384",
+                                            "--steps", "3",     "--threads",  "1",  "--quiet"};
+    words.insert(words.end(), flags.begin(), flags.end());
+    return run_cbtm(words, run.path());
+  };
+  succeed(train({"train_seed", "--config", "model.json"}));
+  check_error(train({"train_expert", "--all"}), kExitFailure, "would hold nothing to train on");
+  CHECK_FALSE(fs::exists(run / "empty/baseline"));
+}
+
 TEST_CASE("generation streams text, shows its experts, and repeats itself for a seed") {
   const fs::path& directory = trained_run().path();
   const auto generate = [&](const std::vector<std::string>& more, const std::string& input = "") {
