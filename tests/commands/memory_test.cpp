@@ -18,10 +18,10 @@ namespace {
 
 /// Bytes of "..., 255 MiB in all" of the line that tells of the plan.
 double planned_bytes(const std::string& errors) {
-  const size_t end = errors.find(" in all");
-  REQUIRE(end != std::string::npos);
-  const size_t begin = errors.rfind("; ", end) + 2;
-  std::string size = errors.substr(begin, end - begin);
+  const size_t name = errors.find("  in all ");
+  REQUIRE(name != std::string::npos);
+  const size_t begin = errors.find_first_not_of(' ', name + std::string("  in all ").size());
+  std::string size = errors.substr(begin, errors.find('\n', begin) - begin);
   size.erase(size.find(' '), 1);
   return static_cast<double>(parse_bytes(size, "the plan"));
 }

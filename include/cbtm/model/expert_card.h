@@ -26,7 +26,7 @@ struct ExpertCard {
   std::vector<std::string> top_terms;
   int64_t snapshot_step = -1;   ///< of a snapshot: the step after which it was kept; else -1
   int64_t snapshot_tokens = 0;  ///< of a snapshot: tokens trained on until then
-  std::string weights_hash;     ///< OptCheckpoint::weights_hash, or empty
+  std::string weights_hash;     ///< ModelCheckpoint::weights_hash, or empty
 
   /// Tokens of the sequences it was trained on, or `otherwise` if the card does not say.
   int64_t sequence_length(int64_t otherwise) const;

@@ -1,0 +1,190 @@
+// Products of a few rows with a matrix of any type of weights, and widening such weights: a part of kernels.cpp,
+// compiled once per instruction set with it.
+
+HWY_INLINE Floats load_weight(const float* w) { return hn::LoadU(kFloats, w); }
+HWY_INLINE Floats load_weight(const bf16* w) {
+  const hn::Rebind<uint16_t, decltype(kFloats)> halves;
+  const auto bits = hn::PromoteTo(kWords, hn::LoadU(halves, reinterpret_cast<const uint16_t*>(w)));
+  return hn::BitCast(kFloats, hn::ShiftLeft<16>(bits));
+}
+HWY_INLINE Floats load_weight(const int8_t* w) {
+  const hn::Rebind<int8_t, decltype(kFloats)> bytes;
+  return hn::ConvertTo(kFloats, hn::PromoteTo(kIntegers, hn::LoadU(bytes, w)));
+}
+HWY_INLINE float weight_value(float w) { return w; }
+HWY_INLINE float weight_value(int8_t w) { return static_cast<float>(w); }
+HWY_INLINE float weight_value(bf16 w) {
+  float value;
+  const uint32_t bits = static_cast<uint32_t>(w.bits) << 16;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+
+template <int kRows, int kOutputs, typename Weight>
+HWY_INLINE void few_rows_tile(const float* input, int64_t input_stride, int64_t in, const Weight* weight, int64_t first,
+                              float* out, int64_t out_stride) {
+  Floats sums[kRows][kOutputs];
+  for (int r = 0; r < kRows; ++r)
+    for (int o = 0; o < kOutputs; ++o) sums[r][o] = hn::Zero(kFloats);
+  int64_t i = 0;
+  for (; i + kLanes <= in; i += kLanes) {
+    Floats w[kOutputs];
+    for (int o = 0; o < kOutputs; ++o) w[o] = load_weight(weight + (first + o) * in + i);
+    for (int r = 0; r < kRows; ++r) {
+      const Floats x = hn::LoadU(kFloats, input + r * input_stride + i);
+      for (int o = 0; o < kOutputs; ++o) sums[r][o] = hn::MulAdd(x, w[o], sums[r][o]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int o = 0; o < kOutputs; ++o) {
+      float sum = total(sums[r][o]);
+      for (int64_t j = i; j < in; ++j) sum += input[r * input_stride + j] * weight_value(weight[(first + o) * in + j]);
+      out[r * out_stride + first + o] = sum;
+    }
+}
+
+template <int kRows, typename Weight>
+void few_rows_fixed(const float* input, int64_t input_stride, int64_t in, const Weight* weight, int64_t begin,
+                    int64_t end, float* out, int64_t out_stride) {
+  constexpr int kOutputs = kRows <= 2 ? 4 : 2;
+  int64_t o = begin;
+  for (; o + kOutputs <= end; o += kOutputs)
+    few_rows_tile<kRows, kOutputs>(input, input_stride, in, weight, o, out, out_stride);
+  for (; o < end; ++o) few_rows_tile<kRows, 1>(input, input_stride, in, weight, o, out, out_stride);
+}
+
+template <typename Weight>
+void few_rows(const float* input, int64_t input_stride, int64_t rows, int64_t in, const Weight* weight, int64_t begin,
+              int64_t end, float* out, int64_t out_stride) {
+  switch (rows) {
+    case 1: return few_rows_fixed<1>(input, input_stride, in, weight, begin, end, out, out_stride);
+    case 2: return few_rows_fixed<2>(input, input_stride, in, weight, begin, end, out, out_stride);
+    case 3: return few_rows_fixed<3>(input, input_stride, in, weight, begin, end, out, out_stride);
+    case 4: return few_rows_fixed<4>(input, input_stride, in, weight, begin, end, out, out_stride);
+    case 5: return few_rows_fixed<5>(input, input_stride, in, weight, begin, end, out, out_stride);
+    case 6: return few_rows_fixed<6>(input, input_stride, in, weight, begin, end, out, out_stride);
+    case 7: return few_rows_fixed<7>(input, input_stride, in, weight, begin, end, out, out_stride);
+    case 8: return few_rows_fixed<8>(input, input_stride, in, weight, begin, end, out, out_stride);
+    default: return;
+  }
+}
+
+// int4 weights: groups of 32, 16 bytes each; byte b holds value b + 8 in its low half and value 16 + b in its high
+// half.
+constexpr int64_t kGroup = 32;
+constexpr int64_t kGroupBytes = kGroup / 2;
+constexpr int64_t kHalfVectors = kGroupBytes / kLanes;
+static_assert(kLanes <= kGroupBytes, "a vector of floats lies within half a group");
+
+HWY_INLINE float scale_value(f16 scale) {
+  const uint32_t sign = static_cast<uint32_t>(scale.bits & 0x8000u) << 16;
+  const uint32_t exponent = (scale.bits >> 10) & 0x1fu, mantissa = scale.bits & 0x3ffu;
+  const uint32_t bits = sign | ((exponent + 112u) << 23) | (mantissa << 13);
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  if (exponent != 0) return value;
+  value = static_cast<float>(mantissa) * 0x1p-24f;
+  return sign != 0 ? -value : value;
+}
+
+/// The kLanes values that the low (high) halves of the bytes from `codes` on hold.
+struct Int4Values {
+  Floats low, high;
+  explicit HWY_INLINE Int4Values(const uint8_t* codes) {
+    const hn::Rebind<uint8_t, decltype(kFloats)> bytes;
+    const hn::Rebind<int8_t, decltype(kFloats)> signed_bytes;
+    const auto both = hn::LoadU(bytes, codes);
+    const auto zero = hn::Set(signed_bytes, 8);
+    const auto low_codes = hn::BitCast(signed_bytes, hn::And(both, hn::Set(bytes, 15)));
+    const auto high_codes = hn::BitCast(signed_bytes, hn::ShiftRight<4>(both));
+    low = hn::ConvertTo(kFloats, hn::PromoteTo(kIntegers, hn::Sub(low_codes, zero)));
+    high = hn::ConvertTo(kFloats, hn::PromoteTo(kIntegers, hn::Sub(high_codes, zero)));
+  }
+};
+
+template <int kRows, int kOutputs>
+HWY_INLINE void few_rows_i4_tile(const float* input, int64_t input_stride, int64_t in, const uint8_t* weight,
+                                 const f16* scales, int64_t first, float* out, int64_t out_stride) {
+  const int64_t groups = (in + kGroup - 1) / kGroup;
+  Floats sums[kRows][kOutputs];
+  for (int r = 0; r < kRows; ++r)
+    for (int o = 0; o < kOutputs; ++o) sums[r][o] = hn::Zero(kFloats);
+  const auto add_group = [&](int64_t group, const float* x, int64_t x_stride) HWY_ATTR {
+    for (int o = 0; o < kOutputs; ++o) {
+      const uint8_t* codes = weight + ((first + o) * groups + group) * kGroupBytes;
+      const Floats scale = hn::Set(kFloats, scale_value(scales[(first + o) * groups + group]));
+      Floats group_sums[kRows];
+      for (int r = 0; r < kRows; ++r) group_sums[r] = hn::Zero(kFloats);
+      for (int64_t v = 0; v < kHalfVectors; ++v) {
+        const Int4Values values(codes + v * kLanes);
+        for (int r = 0; r < kRows; ++r) {
+          const float* place = x + r * x_stride + v * kLanes;
+          group_sums[r] = hn::MulAdd(values.low, hn::LoadU(kFloats, place), group_sums[r]);
+          group_sums[r] = hn::MulAdd(values.high, hn::LoadU(kFloats, place + kGroupBytes), group_sums[r]);
+        }
+      }
+      for (int r = 0; r < kRows; ++r) sums[r][o] = hn::MulAdd(scale, group_sums[r], sums[r][o]);
+    }
+  };
+  const int64_t whole = in / kGroup;
+  for (int64_t group = 0; group < whole; ++group) add_group(group, input + group * kGroup, input_stride);
+  if (whole < groups) {  // the values beyond `in` are zero, but the inputs there do not exist
+    float rest[kRows][kGroup] = {};
+    for (int r = 0; r < kRows; ++r)
+      for (int64_t i = whole * kGroup; i < in; ++i) rest[r][i - whole * kGroup] = input[r * input_stride + i];
+    add_group(whole, rest[0], kGroup);
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int o = 0; o < kOutputs; ++o) out[r * out_stride + first + o] = total(sums[r][o]);
+}
+
+template <int kRows>
+void few_rows_i4_fixed(const float* input, int64_t input_stride, int64_t in, const uint8_t* weight, const f16* scales,
+                       int64_t begin, int64_t end, float* out, int64_t out_stride) {
+  constexpr int kOutputs = kRows <= 2 ? 4 : 2;
+  int64_t o = begin;
+  for (; o + kOutputs <= end; o += kOutputs)
+    few_rows_i4_tile<kRows, kOutputs>(input, input_stride, in, weight, scales, o, out, out_stride);
+  for (; o < end; ++o) few_rows_i4_tile<kRows, 1>(input, input_stride, in, weight, scales, o, out, out_stride);
+}
+
+void few_rows_i4(const float* input, int64_t input_stride, int64_t rows, int64_t in, const uint8_t* weight,
+                 const f16* scales, int64_t begin, int64_t end, float* out, int64_t out_stride) {
+  switch (rows) {
+    case 1: return few_rows_i4_fixed<1>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
+    case 2: return few_rows_i4_fixed<2>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
+    case 3: return few_rows_i4_fixed<3>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
+    case 4: return few_rows_i4_fixed<4>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
+    case 5: return few_rows_i4_fixed<5>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
+    case 6: return few_rows_i4_fixed<6>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
+    case 7: return few_rows_i4_fixed<7>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
+    case 8: return few_rows_i4_fixed<8>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
+    default: return;
+  }
+}
+
+template <typename Weight>
+void widen(const Weight* x, int64_t count, float* out) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) hn::StoreU(load_weight(x + i), kFloats, out + i);
+  for (; i < count; ++i) out[i] = weight_value(x[i]);
+}
+
+void widen_i4(const uint8_t* x, const f16* scales, int64_t count, float* out) {
+  for (int64_t group = 0; group * kGroup < count; ++group) {
+    const float scale = scale_value(scales[group]);
+    const uint8_t* codes = x + group * kGroupBytes;
+    float* target = out + group * kGroup;
+    const int64_t left = count - group * kGroup;
+    if (left >= kGroup) {
+      for (int64_t v = 0; v < kHalfVectors; ++v) {
+        const Int4Values values(codes + v * kLanes);
+        hn::StoreU(hn::Mul(hn::Set(kFloats, scale), values.low), kFloats, target + v * kLanes);
+        hn::StoreU(hn::Mul(hn::Set(kFloats, scale), values.high), kFloats, target + kGroupBytes + v * kLanes);
+      }
+      continue;
+    }
+    for (int64_t i = 0; i < left; ++i)
+      target[i] = scale * static_cast<float>((i < kGroupBytes ? codes[i] & 15 : codes[i - kGroupBytes] >> 4) - 8);
+  }
+}
