@@ -14,13 +14,13 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// What holds times, paths or the command line itself.
+/// What holds times, paths or the command line itself, or is a hash over them.
 void forget_times(Json& json) {
   if (json.is_array())
     for (Json& entry : json) forget_times(entry);
   if (!json.is_object()) return;
   for (const char* key : {"seconds", "training_seconds", "tokens_per_second", "fraction_of_peak", "command", "commands",
-                          "threads", "date", "finished", "started", "peak_bytes", "device", "memory"})
+                          "card_hash", "threads", "date", "finished", "started", "peak_bytes", "device", "memory"})
     json.erase(key);
   for (Json& entry : json) forget_times(entry);
 }
