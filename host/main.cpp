@@ -1,15 +1,18 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <new>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "cbtm/base/error.h"
-#include "commands/command_line.h"
 #include "commands/commands.h"
+#include "commands/nearest_word.h"
 
 namespace {
 
@@ -24,7 +27,7 @@ void print_overview(std::FILE* stream) {
   for (const Command& command : commands()) fmt::print(stream, "  {:<13} {}\n", command.name, command.purpose);
   fmt::print(stream,
              "\nFrom a folder of text to an ensemble:\n"
-             "  cbtm run --corpus data/ --k 8 --out run/\n"
+             "  cbtm run --corpus data/ --k 8 --run run/\n"
              "  cbtm ensemble generate --experts run/experts --prompt \"Once upon a time\"\n");
 }
 
@@ -42,12 +45,14 @@ int dispatch(int argc, char** argv) {
     print_overview(stderr);
     return kExitUsage;
   }
+  std::string underscored(name);  // train-expert is train_expert
+  std::replace(underscored.begin(), underscored.end(), '-', '_');
   std::vector<std::string> names;
   for (const Command& command : commands()) {
-    if (name == command.name) return command.run(argc - 1, argv + 1);
+    if (underscored == command.name) return command.run(argc - 1, argv + 1);
     names.emplace_back(command.name);
   }
-  const std::string near = nearest_word(name, names);
+  const std::string near = nearest_word(underscored, names);
   fail_usage("unknown command '{}'{}; cbtm --help lists all", name,
              near.empty() ? "" : fmt::format(", did you mean '{}'?", near));
 }

@@ -14,7 +14,7 @@
 #include "cbtm/train/trainer.h"
 #include "commands/command_line.h"
 #include "commands/commands.h"
-#include "commands/weights_flag.h"
+#include "commands/type_flags.h"
 
 namespace cbtm {
 namespace {
@@ -51,9 +51,9 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
   Device& device = *devices.front();
   const auto device_count = static_cast<int64_t>(devices.size());
   const int64_t batch_rows = device_count * rows;
-  const DType dtype = resolve_precision(line.text("precision"), devices);
+  const DType dtype = resolve_precision(precision_flag(line), devices);
   const TrainingMemory memory = plan_training_memory(
-      devices, config, {.rows = rows, .sequence_length = sequence, .dtype = dtype}, /*budget_bytes=*/0);
+      devices, config, {.rows = rows, .sequence_length = sequence, .dtype = dtype}, memory_flag(line));
   DataParallelModel model(devices, config, flat, rows, memory.keep, dtype, !line.get<bool>("no-cuda-graph"));
   flat = {};
 
@@ -147,18 +147,8 @@ int run_bench(int argc, char** argv) {
                    {"cbtm bench train --model run/seed --sequence 256 --micro-batch 8 --steps 20",
                     "cbtm bench train --model run/seed --device cuda:all      (a micro-batch on each GPU)",
                     "cbtm bench decode --model run/seed --sequence 128 --steps 64 --weights int8"});
-  line.group("What")("what", "train or decode", text_flag(), "train|decode")("model", "a checkpoint directory",
-                                                                             text_flag(), "DIR");
-  line.group("Size")("sequence", "tokens of a sequence (decode: of the prompt)", integer_flag(256), "N")(
-      "micro-batch", "sequences at a time", integer_flag(8), "N")(
-      "steps", "steps to time, after one to warm up", integer_flag(10), "N")("dropout", "train: dropout probability",
-                                                                             number_flag("0.1"), "P")(
-      "precision", "train: float32, bf16, fp16 or auto (bf16 on a GPU that has it)", text_flag("auto"), "TYPE")(
-      "no-cuda-graph", "train: launch kernels one by one", switch_flag());
-  add_weights_flag(line);
-  line.positional({"what"}, "train|decode");
   if (!line.parse(argc, argv)) return kExitSuccess;
-  const std::string what = line.text("what");
+  const std::string what = line.action();
   if (what != "train" && what != "decode") fail_usage("bench: '{}' cannot be measured; use train or decode", what);
   const DeviceList devices = open_devices(line.common().device, line.common().profile);
   if (what == "decode" && devices.all().size() > 1)

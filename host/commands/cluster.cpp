@@ -10,15 +10,10 @@ namespace cbtm {
 
 int run_cluster(int argc, char** argv) {
   CommandLine line("cluster", "find the domains of a corpus; write router and shards",
-                   {"cbtm cluster --corpus data/ --k 8 --out run/",
-                    "cbtm cluster --corpus part-*.jsonl.zst --k 32 --tokenizer opt-tokenizer/ --out run/"});
-  add_corpus_flags(line);
-  add_cluster_flags(line);
-  add_tokenizer_flags(line);
-  line.group("Output")("out", "the run directory", text_flag("run"), "DIR")(
-      "redo", "make again what was made from other settings", switch_flag());
+                   {"cbtm cluster --corpus data/ --k 8 --run run/",
+                    "cbtm cluster --corpus part-*.jsonl.zst --k 32 --tokenizer opt-tokenizer/ --run run/"});
   if (!line.parse(argc, argv)) return kExitSuccess;
-  const RunDirectory run(line.path("out"));
+  const RunDirectory run(line.path("run"));
   prepare_run_directory(run);
   install_stop_signals();
   const FileLock lock = lock_clusters(run);

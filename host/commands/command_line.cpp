@@ -3,75 +3,20 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <numeric>
-#include <set>
 #include <utility>
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
-#include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/base/utf8.h"
+#include "commands/command_help.h"
+#include "commands/flag_values.h"
+#include "commands/nearest_word.h"
 
 namespace cbtm {
 namespace {
-
-/// A list flag's values are joined with this while they pass through cxxopts.
-constexpr char kListDelimiter = '\x1f';
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, substituted});
-    }
-  }
-  return row.back();
-}
-
-/// A list, told apart from a single text by its type.
-class ListValue : public cxxopts::values::standard_value<std::vector<std::string>> {
- public:
-  std::shared_ptr<cxxopts::Value> clone() const override { return std::make_shared<ListValue>(*this); }
-  void parse(const std::string& joined) const override {
-    std::vector<std::string>& values = *m_store;
-    for (size_t begin = 0; begin <= joined.size();) {
-      const size_t end = std::min(joined.find(kListDelimiter, begin), joined.size());
-      values.push_back(joined.substr(begin, end - begin));
-      begin = end + 1;
-    }
-  }
-  bool is_container() const override { return true; }
-};
-
-/// What a number flag throws: cxxopts does not tell a value its flag's name, so parse() looks for it.
-struct WrongNumber {
-  std::string text;
-  const char* wanted;
-};
-
-template <typename Number, auto parse_text>
-class StrictValue : public cxxopts::values::standard_value<Number> {
- public:
-  explicit StrictValue(const char* wanted) : wanted_(wanted) {}
-  std::shared_ptr<cxxopts::Value> clone() const override { return std::make_shared<StrictValue>(*this); }
-  void parse() const override { parse(this->m_default_value); }
-  void parse(const std::string& text) const override {
-    const std::optional<Number> value = parse_text(text);
-    if (!value) throw WrongNumber{text, wanted_};
-    *this->m_store = *value;
-  }
-
- private:
-  const char* wanted_;
-};
 
 /// True of a word that is a flag and not a value: "--name", "--name=value", "-k". "---" and "-5" are values.
 bool is_flag(std::string_view word) {
@@ -83,112 +28,98 @@ bool is_flag(std::string_view word) {
   return word.starts_with("-") && word.size() == 2 && letter(1);
 }
 
-/// Names of a flag. cxxopts takes one-letter names as short options only; here --k is as good as --topk.
-std::vector<std::string> names_of(const cxxopts::HelpOptionDetails& option) {
-  std::vector<std::string> names(option.l.begin(), option.l.end());
-  if (!option.s.empty()) names.push_back(option.s);
-  return names;
+/// "name" of "--name=value" and of "-n".
+std::string bare_name(const std::string& word) {
+  const size_t begin = std::min(word.find_first_not_of('-'), word.size());
+  return word.substr(begin, word.find('=', begin) - begin);
+}
+
+bool has_name(const Flag& flag, std::string_view name) {
+  return flag.name == name || (!flag.alias.empty() && flag.alias == name);
+}
+
+const Flag* find_flag(const std::vector<Flag>& flags, std::string_view name) {
+  const auto found = std::find_if(flags.begin(), flags.end(), [&](const Flag& flag) { return has_name(flag, name); });
+  return found == flags.end() ? nullptr : &*found;
+}
+
+/// All commands that have a flag of this name.
+CommandSet commands_with(std::string_view name) {
+  CommandSet set = 0;
+  for (const Flag& flag : flag_table())
+    if (has_name(flag, name)) set |= flag.commands;
+  return set;
+}
+
+/// The flag whose value the wrong number is: cxxopts does not say.
+std::string flag_before(const std::vector<std::string>& words, const std::string& value) {
+  for (size_t i = 1; i < words.size(); ++i) {
+    const std::string& word = words[i];
+    const std::string name = word.substr(0, word.find('='));
+    if (!word.starts_with("-")) continue;
+    if (word == name + "=" + value || (word == name && i + 1 < words.size() && words[i + 1] == value))
+      return name.size() == 2 ? "-" + name : name;
+  }
+  return "";
 }
 
 }  // namespace
 
-std::shared_ptr<cxxopts::Value> text_flag() { return cxxopts::value<std::string>(); }
-std::shared_ptr<cxxopts::Value> text_flag(const std::string& default_value) {
-  return text_flag()->default_value(default_value);
-}
-std::shared_ptr<cxxopts::Value> list_flag() { return std::make_shared<ListValue>(); }
-std::shared_ptr<cxxopts::Value> integer_flag() {
-  return std::make_shared<StrictValue<int64_t, parse_integer>>("a whole number, for example 20000, 1e6 or 1.5M");
-}
-std::shared_ptr<cxxopts::Value> integer_flag(int64_t default_value) {
-  return integer_flag()->default_value(std::to_string(default_value));
-}
-std::shared_ptr<cxxopts::Value> seed_flag(uint64_t default_value) {
-  return std::make_shared<StrictValue<uint64_t, parse_unsigned>>("a whole number from 0 to 18446744073709551615")
-      ->default_value(std::to_string(default_value));
-}
-std::shared_ptr<cxxopts::Value> number_flag() {
-  return std::make_shared<StrictValue<double, parse_number>>("a number, for example 0.006 or 6e-3");
-}
-std::shared_ptr<cxxopts::Value> number_flag(const std::string& default_value) {
-  return number_flag()->default_value(default_value);
-}
-std::shared_ptr<cxxopts::Value> switch_flag() { return cxxopts::value<bool>()->default_value("false"); }
-
-std::string nearest_word(std::string_view word, const std::vector<std::string>& candidates) {
-  std::string best;
-  size_t best_distance = std::max<size_t>(2, word.size() / 3) + 1;
-  for (const std::string& candidate : candidates) {
-    const bool extends = word.size() >= 3 && candidate.starts_with(word);
-    const size_t distance = extends ? 1 : edit_distance(word, candidate);
-    if (distance < best_distance) {
-      best = candidate;
-      best_distance = distance;
-    }
-  }
-  return best;
-}
-
 CommandLine::CommandLine(std::string name, std::string purpose, std::vector<std::string> examples)
-    : name_(std::move(name)), purpose_(std::move(purpose)), examples_(std::move(examples)), options_("cbtm " + name_) {}
-
-void CommandLine::positional(std::vector<std::string> flags, const std::string& help) {
-  options_.parse_positional(flags);
-  positional_ = std::move(flags);
-  positional_help_ = help;
-}
-
-std::vector<std::string> CommandLine::flag_names() const {
-  std::vector<std::string> names;
-  for (const std::string& group : options_.groups())
-    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
-      for (const std::string& name : names_of(option)) names.push_back(name);
-  return names;
+    : name_(std::move(name)),
+      purpose_(std::move(purpose)),
+      examples_(std::move(examples)),
+      flags_(flags_of(name_)),
+      options_("cbtm " + name_) {
+  std::vector<std::string> positional;
+  for (const Flag& flag : flags_) {
+    std::string names(flag.name);
+    if (!flag.alias.empty()) names += fmt::format(",{}", flag.alias);
+    options_.add_options()(names, "", value_of(flag));
+    if (flag.group.empty()) positional.emplace_back(flag.name);
+  }
+  options_.parse_positional(std::move(positional));
 }
 
 bool CommandLine::parse(int argc, char** argv) {
-  options_.add_options("General")("threads", "threads to use (default: the cores this process may use)", integer_flag(),
-                                  "N")("seed", "seed of everything random", seed_flag(1234), "N")(
-      "json", "write the result here, machine-readable", text_flag(), "FILE")(
-      "quiet", "print results, warnings and errors only", switch_flag())(
-      "no-verify", "use weights, shards and expert.json without comparing them with their recorded content hashes",
-      switch_flag())("device", "auto, cpu, cuda or cuda:N; trainings: several GPUs, cuda:0,1 or cuda:0-3 or cuda:all",
-                     text_flag("auto"), "NAME")(
-      "profile",
-      "a profiler captures these phases only: step, layer, checkpoint, validation, prompt, token (see scripts/profile)",
-      text_flag(""), "PHASE[:FIRST[:COUNT]]")("help", "show this", switch_flag());
-
-  // Lists: --corpus A B C becomes --corpus=A<delimiter>B<delimiter>C.
-  std::set<std::string> lists, singles;
-  for (const std::string& group : options_.groups())
-    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options) {
-      if (option.is_boolean) continue;
-      std::set<std::string>& names = option.is_container ? lists : singles;
-      names.insert(option.l.begin(), option.l.end());
-    }
-  const std::vector<std::string> known = flag_names();
-  std::vector<std::string> words = {argv[0]};
   as_typed_ = "cbtm " + name_;
   for (int place = 1; place < argc; ++place) as_typed_ += " " + replace_invalid_utf8(argv[place]);
+  const std::vector<std::string> words = prepared_words(argc, argv);
+  std::vector<const char*> pointers;
+  for (const std::string& word : words) pointers.push_back(word.c_str());
+  try {
+    result_ = options_.parse(static_cast<int>(pointers.size()), pointers.data());
+  } catch (const WrongNumber& wrong) {
+    fail_usage("{}: {} '{}': must be {}", name_, flag_before(words, wrong.text), wrong.text, wrong.wanted);
+  } catch (const cxxopts::exceptions::no_such_option& error) {
+    refuse_unknown(words, error.what());
+  } catch (const cxxopts::exceptions::exception& error) {
+    fail_usage("{}: {}; cbtm {} --help lists all flags", name_, error.what(), name_);
+  }
+  if (get<bool>("help")) {
+    const bool one_action = takes("what") && given("what");
+    fmt::print("{}", help_text(name_, purpose_, examples_, one_action ? action_set() : uses_of(name_)));
+    return false;
+  }
+  if (!result_->unmatched().empty())
+    fail_usage("{}: unexpected argument '{}'; cbtm {} --help shows the usage", name_, result_->unmatched().front(),
+               name_);
+  check_flags_apply();
+  apply_common();
+  return true;
+}
+
+std::vector<std::string> CommandLine::prepared_words(int argc, char** argv) const {
+  std::vector<std::string> words = {argv[0]};
   for (int place = 1; place < argc; ++place) {
     std::string word = argv[place];
     const std::string name = word.starts_with("--") ? word.substr(2) : "";
-    if (lists.contains(name)) {
-      std::string joined;
-      while (place + 1 < argc && !is_flag(argv[place + 1])) {
-        if (!joined.empty()) joined += kListDelimiter;
-        joined += argv[++place];
-      }
-      if (joined.empty()) fail_usage("{}: --{} needs at least one value", name_, name);
-      word = fmt::format("--{}={}", name, joined);
-    } else if (singles.contains(name) && place + 1 < argc && is_flag(argv[place + 1])) {
-      // A value that was forgotten: cxxopts would take the next flag for it, and write a file of that name.
-      const std::string_view next = argv[place + 1];
-      const std::string_view bare = next.substr(2, next.find('=') - 2);
-      if (next.starts_with("--") && std::find(known.begin(), known.end(), bare) != known.end())
-        fail_usage("{}: --{} needs a value, but {} follows, which is a flag; if it is the value, write --{}={}", name_,
-                   name, next, name, next);
-    }
+    const Flag* flag = find_flag(flags_, name);
+    if (flag != nullptr && flag->kind == FlagKind::list)
+      word = joined_list(name, argc, argv, place);
+    else if (flag != nullptr && flag->kind != FlagKind::toggle && place + 1 < argc)
+      check_value_follows(name, argv[place + 1]);
+    // cxxopts takes one-letter names as short options only; here --k is as good as --topk.
     if (word.size() >= 3 && word.starts_with("--") && (word.size() == 3 || word[3] == '=')) {
       words.push_back(word.substr(1, 2));
       if (word.size() > 3) words.push_back(word.substr(4));
@@ -196,83 +127,103 @@ bool CommandLine::parse(int argc, char** argv) {
     }
     words.push_back(std::move(word));
   }
-  std::vector<const char*> pointers;
-  for (const std::string& word : words) pointers.push_back(word.c_str());
+  return words;
+}
 
-  try {
-    result_ = options_.parse(static_cast<int>(pointers.size()), pointers.data());
-  } catch (const WrongNumber& wrong) {
-    std::string flag;
-    for (size_t i = 1; i < words.size() && flag.empty(); ++i) {
-      const std::string& word = words[i];
-      const std::string name = word.substr(0, word.find('='));
-      if (word.starts_with("-") &&
-          (word == name + "=" + wrong.text || (word == name && i + 1 < words.size() && words[i + 1] == wrong.text)))
-        flag = name.size() == 2 ? "-" + name : name;
-    }
-    fail_usage("{}: {} '{}': must be {}", name_, flag, wrong.text, wrong.wanted);
-  } catch (const cxxopts::exceptions::no_such_option& error) {
-    const std::string message = error.what();
-    for (const std::string& word : words) {
-      if (!is_flag(word)) continue;
-      const std::string name =
-          word.substr(word.find_first_not_of('-') == std::string::npos ? 0 : word.find_first_not_of('-'));
-      const std::string bare = name.substr(0, name.find('='));
-      const std::vector<std::string> names = flag_names();
-      if (std::find(names.begin(), names.end(), bare) != names.end()) continue;
-      const std::string near = nearest_word(bare, names);
-      fail_usage("{}: unknown flag {}{}; cbtm {} --help lists all", name_, word.substr(0, word.find('=')),
-                 near.empty() ? "" : fmt::format(", did you mean --{}?", near), name_);
-    }
-    fail_usage("{}: {}", name_, message);
-  } catch (const cxxopts::exceptions::exception& error) {
-    fail_usage("{}: {}; cbtm {} --help lists all flags", name_, error.what(), name_);
+/// --corpus A B C becomes --corpus=A<delimiter>B<delimiter>C. `place` goes on to the last value.
+std::string CommandLine::joined_list(const std::string& name, int argc, char** argv, int& place) const {
+  std::string joined;
+  while (place + 1 < argc && !is_flag(argv[place + 1])) {
+    if (!joined.empty()) joined += kListDelimiter;
+    joined += argv[++place];
   }
-  if (get<bool>("help")) {
-    print_help();
-    return false;
-  }
-  if (!result_->unmatched().empty())
-    fail_usage("{}: unexpected argument '{}'; cbtm {} --help shows the usage", name_, result_->unmatched().front(),
-               name_);
+  if (joined.empty()) fail_usage("{}: --{} needs at least one value", name_, name);
+  return fmt::format("--{}={}", name, joined);
+}
 
-  common_.threads = given("threads") ? static_cast<int>(integer("threads", 1, 4096)) : available_threads();
-  common_.seed = get<uint64_t>("seed");
-  if (given("json")) {
+/// A value that was forgotten: cxxopts would take the next flag for it, and write a file of that name.
+void CommandLine::check_value_follows(const std::string& name, std::string_view next) const {
+  if (!is_flag(next) || !next.starts_with("--")) return;
+  if (find_flag(flags_, bare_name(std::string(next))) != nullptr)
+    fail_usage("{}: --{} needs a value, but {} follows, which is a flag; if it is the value, write --{}={}", name_,
+               name, next, name, next);
+}
+
+void CommandLine::refuse_unknown(const std::vector<std::string>& words, const std::string& message) const {
+  std::vector<std::string> names;
+  for (const Flag& flag : flags_) names.emplace_back(flag.name);
+  for (const std::string& word : words) {
+    if (!is_flag(word)) continue;
+    const std::string name = bare_name(word);
+    if (find_flag(flags_, name) != nullptr) continue;
+    if (const CommandSet others = commands_with(name); others != 0)
+      fail_usage("{}: --{} does nothing here, it is a flag of {}; cbtm {} --help lists all", name_, name,
+                 set_name(others), name_);
+    const std::string near = nearest_word(name, names);
+    fail_usage("{}: unknown flag {}{}; cbtm {} --help lists all", name_, word.substr(0, word.find('=')),
+               near.empty() ? "" : fmt::format(", did you mean --{}?", near), name_);
+  }
+  fail_usage("{}: {}", name_, message);
+}
+
+/// The bit of the action that was asked for, or those of all if there is no such action: the command then says so.
+CommandSet CommandLine::action_set() const {
+  if (find_flag(flags_, "what") == nullptr) return uses_of(name_);
+  for (const CommandUse& use : command_uses())
+    if (use.command == name_ && has("what") && use.action == action()) return use.bit;
+  return uses_of(name_);
+}
+
+bool CommandLine::takes(std::string_view flag) const {
+  const Flag* const found = find_flag(flags_, flag);
+  return found != nullptr && (!result_ || (found->commands & action_set()) != 0);
+}
+
+void CommandLine::check_flags_apply() const {
+  for (const Flag& flag : flags_) {
+    if (!given(std::string(flag.name)) || takes(flag.name)) continue;
+    fail_usage("{} {}: --{} does nothing here, it is a flag of {}; cbtm {} {} --help lists all", name_, action(),
+               flag.name, set_name(commands_with(flag.name)), name_, action());
+  }
+}
+
+void CommandLine::apply_common() {
+  common_.threads =
+      takes("threads") && given("threads") ? static_cast<int>(integer("threads", 1, 4096)) : available_threads();
+  if (takes("seed")) common_.seed = get<uint64_t>("seed");
+  if (takes("json") && given("json")) {
     common_.json = text("json");
     check_writable(*common_.json, OutputKind::json_result);
     check_no_input(*common_.json, "json");
   }
   common_.quiet = get<bool>("quiet");
-  common_.device = text("device");
-  common_.profile = text("profile");
+  if (takes("device")) common_.device = text("device");
+  if (takes("profile")) common_.profile = text("profile");
   set_thread_count(common_.threads);
   set_quiet(common_.quiet);
-  if (get<bool>("no-verify")) {
+  if (takes("no-verify") && get<bool>("no-verify")) {
     set_content_verification(false);
     say("content hashes of weights, shards and expert.json are not verified (--no-verify)");
   }
-  return true;
 }
 
 void CommandLine::check_no_input(const std::filesystem::path& output, const std::string& flag) const {
   std::error_code error;
   const std::filesystem::file_status status = std::filesystem::status(output, error);
   if (!std::filesystem::is_regular_file(status)) return;
-  for (const std::string& group : options_.groups())
-    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
-      for (const std::string& other : names_of(option)) {
-        if (other == flag || !given(other) || option.is_boolean) continue;
-        std::vector<std::string> values;
-        if (option.is_container)
-          values = parsed()[other].as<std::vector<std::string>>();
-        else
-          values = {raw_value(other)};
-        for (const std::string& value : values)
-          if (!value.empty() && std::filesystem::equivalent(value, output, error))
-            fail_usage("{}: --{} {} is also what --{} names; name another file for the result", name_, flag,
-                       output.string(), other);
-      }
+  for (const Flag& other : flags_) {
+    const std::string name(other.name);
+    if (name == flag || other.kind == FlagKind::toggle || !given(name)) continue;
+    std::vector<std::string> values;
+    if (other.kind == FlagKind::list)
+      values = parsed()[name].as<std::vector<std::string>>();
+    else
+      values = {raw_value(name)};
+    for (const std::string& value : values)
+      if (!value.empty() && std::filesystem::equivalent(value, output, error))
+        fail_usage("{}: --{} {} is also what --{} names; name another file for the result", name_, flag,
+                   output.string(), name);
+  }
 }
 
 std::string CommandLine::raw_value(const std::string& flag) const {
@@ -287,13 +238,9 @@ const cxxopts::ParseResult& CommandLine::parsed() const {
 }
 
 bool CommandLine::has(const std::string& flag) const {
-  if (given(flag)) return true;
-  for (const std::string& group : options_.groups())
-    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options)
-      for (const std::string& name : names_of(option))
-        if (name == flag) return option.has_default;
-  CBTM_ASSERT(false, "a flag is declared before it is asked for");
-  return false;
+  const Flag* const found = find_flag(flags_, flag);
+  CBTM_ASSERT(found != nullptr, "a command asks for the flags of its own rows only");
+  return given(flag) || found->default_value != nullptr || found->kind == FlagKind::toggle;
 }
 
 void CommandLine::missing(const std::string& flag) const {
@@ -321,26 +268,6 @@ void CommandLine::write_json(const Json& result) const {
   Json marked = result;
   if (marked.is_object()) marked["_made_by"] = fmt::format("cbtm {}", CBTM_VERSION);  // the first key: see OutputKind
   write_json_file(*common_.json, marked);
-}
-
-void CommandLine::print_help() const {
-  fmt::print("cbtm {}: {}\n\nusage: cbtm {} {}[flags]\n", name_, purpose_, name_,
-             positional_help_.empty() ? "" : positional_help_ + " ");
-  std::vector<std::string> titles = groups_;
-  titles.emplace_back("General");
-  for (const std::string& group : titles) {
-    fmt::print("\n{}\n", group);
-    for (const cxxopts::HelpOptionDetails& option : options_.group_help(group).options) {
-      const std::string name = names_of(option).front();
-      if (std::find(positional_.begin(), positional_.end(), name) != positional_.end()) continue;
-      const std::string left = fmt::format("--{} {}", name, option.is_boolean ? "" : option.arg_help);
-      const bool show_default = option.has_default && !option.is_boolean && !option.default_value.empty();
-      fmt::print("  {:<34} {}{}\n", left, option.desc,
-                 show_default ? fmt::format(" (default {})", option.default_value) : "");
-    }
-  }
-  if (!examples_.empty()) fmt::print("\nexamples\n");
-  for (const std::string& example : examples_) fmt::print("  {}\n", example);
 }
 
 }  // namespace cbtm

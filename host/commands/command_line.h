@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cxxopts.hpp>
 #include <filesystem>
@@ -10,10 +9,11 @@
 #include <vector>
 
 #include "cbtm/base/json.h"
+#include "commands/flag_table.h"
 
 namespace cbtm {
 
-/// The flags every command has: --threads, --seed, --json FILE, --quiet, --no-verify, --device, --profile, --help.
+/// The flags that most commands have: --threads, --seed, --json FILE, --quiet, --device, --profile.
 struct CommonFlags {
   int threads = 1;
   uint64_t seed = 1234;
@@ -23,28 +23,24 @@ struct CommonFlags {
   std::string profile;  ///< phases for a profiler, or empty
 };
 
-/// One command's flags over cxxopts, with what cxxopts lacks: lists of values after one flag (--corpus A B C),
-/// "did you mean", examples in the help, a usage Error instead of its own exceptions.
+/// The flags of one command: the rows of the flag table that apply to it, read with cxxopts, and what cxxopts lacks:
+/// lists of values after one flag (--corpus A B C), "did you mean", examples in the help, a usage Error instead of its
+/// own exceptions, and a usage Error for a flag that does nothing for the command.
 ///
 ///   CommandLine line("cluster", "find the domains of a corpus", {"cbtm cluster --corpus data/ --k 8"});
-///   line.group("Input")("corpus", "files or directories", list_flag(), "PATH...");
-///   line.group("Input")("text-field", "the field that holds the text", text_flag("text"));
 ///   if (!line.parse(argc, argv)) return kExitSuccess;  // --help was printed
 ///   const auto paths = line.get<std::vector<std::string>>("corpus");
 class CommandLine {
  public:
   CommandLine(std::string name, std::string purpose, std::vector<std::string> examples);
 
-  cxxopts::OptionAdder group(const std::string& title) {
-    if (std::find(groups_.begin(), groups_.end(), title) == groups_.end()) groups_.push_back(title);
-    return options_.add_options(title);
-  }
-  /// Names flags that take values as positional arguments too, in order ("inspect PATH").
-  void positional(std::vector<std::string> flags, const std::string& help);
-
-  /// False if --help was asked for and printed. Applies --threads and --quiet. Throws a usage Error.
+  /// False if --help was asked for and printed. Applies --threads, --quiet and --no-verify. Throws a usage Error.
   bool parse(int argc, char** argv);
 
+  /// The first argument of a command that has several actions, as typed or by default: "encode".
+  std::string action() const { return text("what"); }
+  /// True if the command, or the action that was asked for, has this flag.
+  bool takes(std::string_view flag) const;
   /// True if the flag was given on the command line (not just defaulted).
   bool given(const std::string& flag) const { return parsed().count(flag) != 0; }
   /// True if it was given or has a default.
@@ -59,6 +55,8 @@ class CommandLine {
   double number(const std::string& flag, double low, double high) const;
   std::string text(const std::string& flag) const { return get<std::string>(flag); }
   std::filesystem::path path(const std::string& flag) const { return get<std::string>(flag); }
+  /// The path if the flag was given, else "".
+  std::filesystem::path path_or_none(const std::string& flag) const { return given(flag) ? path(flag) : ""; }
 
   const CommonFlags& common() const { return common_; }
   /// The command line as typed, for run.json.
@@ -71,37 +69,25 @@ class CommandLine {
 
  private:
   const cxxopts::ParseResult& parsed() const;
+  /// The words for cxxopts, lists joined and one-letter flags made short ones. Throws a usage Error.
+  std::vector<std::string> prepared_words(int argc, char** argv) const;
+  void check_value_follows(const std::string& name, std::string_view next) const;
+  std::string joined_list(const std::string& name, int argc, char** argv, int& place) const;
+  [[noreturn]] void refuse_unknown(const std::vector<std::string>& words, const std::string& message) const;
+  void check_flags_apply() const;
+  void apply_common();
+  CommandSet action_set() const;
   std::string raw_value(const std::string& flag) const;
   [[noreturn]] void missing(const std::string& flag) const;
-  void print_help() const;
-  std::vector<std::string> flag_names() const;
 
   std::string name_;
   std::string purpose_;
   std::vector<std::string> examples_;
-  std::vector<std::string> groups_;  ///< titles in the order of their declaration
-  std::string positional_help_;
-  std::vector<std::string> positional_;
+  std::vector<Flag> flags_;
   mutable cxxopts::Options options_;
   std::optional<cxxopts::ParseResult> result_;
   CommonFlags common_;
   std::string as_typed_;
 };
-
-/// Shorthands for cxxopts values: required or optional without default, or with one. Numbers are read whole: "0,5",
-/// "5%" and "1e-3x" are usage Errors that name the flag. Whole numbers may be written 20000, 1e6, 1.5M or 2G (K, M, G,
-/// T are powers of 1000), as long as the value is whole.
-std::shared_ptr<cxxopts::Value> text_flag();
-std::shared_ptr<cxxopts::Value> text_flag(const std::string& default_value);
-std::shared_ptr<cxxopts::Value> list_flag();
-std::shared_ptr<cxxopts::Value> integer_flag();
-std::shared_ptr<cxxopts::Value> integer_flag(int64_t default_value);
-std::shared_ptr<cxxopts::Value> seed_flag(uint64_t default_value);
-std::shared_ptr<cxxopts::Value> number_flag();
-std::shared_ptr<cxxopts::Value> number_flag(const std::string& default_value);
-std::shared_ptr<cxxopts::Value> switch_flag();
-
-/// The candidate nearest to `word` by edit distance, or "" if none is near.
-std::string nearest_word(std::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace cbtm

@@ -20,18 +20,6 @@ bool made_from_a_corpus(const RunDirectory& run) {
 
 }  // namespace
 
-void add_corpus_flags(CommandLine& line) {
-  line.group("Corpus")(
-      "corpus",
-      "files, directories and pipes: JSON lines, JSON arrays, text, source; each also as gzip or zstd; "
-      "- is stdin",
-      list_flag(), "PATH...")("text-field", "field of a JSON line that holds the text", text_flag("text"), "NAME")(
-      "on-bad-document", "skip (and count) or fail", text_flag("skip"), "WHAT")(
-      "max-bad-fraction", "of documents that are bad, or of bytes in files that cannot be read: more is an error",
-      number_flag("0.01"), "P")("max-document-bytes", "longer documents are bad ones", text_flag("64M"), "SIZE")(
-      "keep-duplicates", "keep exact duplicates", switch_flag());
-}
-
 CorpusOptions corpus_options(const CommandLine& line) {
   CorpusOptions options;
   options.paths = line.get<std::vector<std::string>>("corpus");
@@ -57,19 +45,6 @@ CorpusOptions corpus_options_of_run(const CommandLine& line, const RunDirectory&
   return options;
 }
 
-void add_cluster_flags(CommandLine& line) {
-  line.group("Clusters")("k", "number of clusters, and so of experts", integer_flag(8), "N")(
-      "dimensions", "of the SVD that documents are compared in", integer_flag(100), "N")(
-      "min-df", "leave out terms of fewer documents", integer_flag(1), "N")(
-      "fit-documents", "fit on at most this many documents (all are labelled)", integer_flag(200'000), "N")(
-      "unbalanced", "plain k-means instead of balanced", switch_flag())(
-      "balance-shards", "equal shards, instead of each document to its nearest centre", switch_flag())(
-      "kmeans-init", "start of k-means: k-means++ or random", text_flag("k-means++"), "WHAT")(
-      "restarts", "starts of k-means; the best is kept", integer_flag(3), "N")(
-      "valid-fraction", "of the documents held out for valid, and as many for tune; at least 50 each",
-      number_flag("0.01"), "P");
-}
-
 ClusterOptions cluster_options(const CommandLine& line, const CorpusOptions& corpus) {
   ClusterOptions options;
   options.corpus = corpus;
@@ -86,12 +61,6 @@ ClusterOptions cluster_options(const CommandLine& line, const CorpusOptions& cor
   options.valid_fraction = line.number("valid-fraction", 0, 0.25);
   options.seed = line.common().seed;
   return options;
-}
-
-void add_tokenizer_flags(CommandLine& line) {
-  line.group("Tokenizer")("tokenizer", "take this one (vocab.json, merges.txt) instead of learning one", text_flag(),
-                          "DIR")("vocab-size", "tokens to learn", integer_flag(32'768), "N")(
-      "min-frequency", "do not join pairs seen less often", integer_flag(2), "N");
 }
 
 }  // namespace cbtm

@@ -6,7 +6,6 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
-#include "cbtm/base/memory.h"
 #include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
@@ -17,7 +16,7 @@
 #include "commands/commands.h"
 #include "commands/evaluation_flags.h"
 #include "commands/generation_flags.h"
-#include "commands/weights_flag.h"
+#include "commands/type_flags.h"
 
 namespace cbtm {
 namespace {
@@ -43,10 +42,10 @@ std::vector<int64_t> parse_top_k(const std::string& text, int64_t clusters) {
 
 ExpertSet open_experts(const CommandLine& line) {
   return ExpertSet::open({.experts = line.path("experts"),
-                          .router = line.given("router") ? line.path("router") : "",
-                          .tokenizer = line.given("tokenizer") ? line.path("tokenizer") : "",
-                          .run = line.given("run") ? line.path("run") : "",
-                          .weights = weights_flag(line)});
+                          .router = line.path_or_none("router"),
+                          .tokenizer = line.path_or_none("tokenizer"),
+                          .run = line.path_or_none("run"),
+                          .weights = line.takes("weights") ? weights_flag(line) : WeightFormat::f32});
 }
 
 /// The run that the experts lie in, or "" if they stand alone.
@@ -87,11 +86,6 @@ double temperature_flag(Device& device, const CommandLine& line, const ExpertSet
     }
   }
   return best;
-}
-
-/// 0 if it is not given.
-int64_t memory_flag(const CommandLine& line) {
-  return line.given("memory") ? parse_bytes(line.text("memory"), "--memory") : 0;
 }
 
 int evaluate(const CommandLine& line) {
@@ -146,7 +140,7 @@ int evaluate(const CommandLine& line) {
                          {"distance_power", options.mixtures.front().distance_power},
                          {"routing", line.text("routing")},
                          {"max_tokens", options.length_max > 0 ? options.length_max : experts.trained_length()},
-                         {"weights", line.text("weights")},
+                         {"weights", weight_format_name(weights_flag(line))},
                          {"router_hash", experts.router().content_hash()},
                          {"experts_present", experts.present()},
                          {"command", line.as_typed()}};
@@ -248,27 +242,8 @@ int run_ensemble(int argc, char** argv) {
        "cbtm ensemble evaluate --experts run/experts --topk 1,2,4,all --router-temperature tune --json result.json",
        "cbtm ensemble evaluate --experts run/experts --corpus held-out.jsonl --matrix",
        "cbtm ensemble average --experts run/experts --out averaged/      (one model of their mean weights)"});
-  line.group("What")("what", "generate (default), evaluate or average", text_flag("generate"), "WHAT")(
-      "experts", "directory of expert directories", text_flag(), "DIR")(
-      "router", "default: the experts' own, else the run's", text_flag(), "DIR")(
-      "tokenizer", "default: the experts' own", text_flag(), "DIR");
-  add_routing_flags(line, "experts that are mixed for a token; evaluate: several, as 1,2,4,all, in one pass");
-  add_generation_flags(line);
-  line.group("Prompt")("show-routing", "say which experts wrote what, on stderr", switch_flag());
-  add_document_flags(line);
-  line.group("Evaluation")("matrix", "perplexity of every expert on every cluster's documents", switch_flag())(
-      "token-log-probs", "write every target's log-probability and weights here, a line a document", text_flag(),
-      "FILE");
-  line.group("Average")("out", "where the averaged model goes", text_flag(), "DIR");
-  add_weights_flag(line);
-  line.group("Inference")("memory",
-                          "of the device, for experts' weights and caches, for example 8G; experts that do not fit "
-                          "take turns (default: most "
-                          "of what is free)",
-                          text_flag(), "SIZE");
-  line.positional({"what"}, "[generate|evaluate|average]");
   if (!line.parse(argc, argv)) return kExitSuccess;
-  const std::string what = line.text("what");
+  const std::string what = line.action();
   if (what == "evaluate") return evaluate(line);
   if (what == "generate") return generate_text(line);
   if (what == "average") return average(line);

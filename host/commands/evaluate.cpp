@@ -8,7 +8,7 @@
 #include "commands/commands.h"
 #include "commands/evaluation_flags.h"
 #include "commands/model_tokenizer.h"
-#include "commands/weights_flag.h"
+#include "commands/type_flags.h"
 
 namespace cbtm {
 
@@ -16,16 +16,13 @@ int run_evaluate(int argc, char** argv) {
   CommandLine line("evaluate", "perplexity of one model",
                    {"cbtm evaluate --model run/baseline --run run/ --split valid",
                     "cbtm evaluate --model opt-125m/ --corpus held-out.jsonl --json result.json"});
-  line.group("Model")("model", "a checkpoint directory", text_flag(), "DIR")(
-      "tokenizer", "its tokenizer (default: files beside the model)", text_flag(), "DIR");
-  add_document_flags(line);
-  add_weights_flag(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
   install_stop_signals();
   const std::filesystem::path directory = line.path("model");
   ModelCheckpoint::open(directory);  // what is wrong with the files is said first
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
-  const auto model = InferenceModel::load(*device, directory, weights_flag(line));
+  const WeightFormat weights = weights_flag(line);
+  const auto model = InferenceModel::load(*device, directory, weights);
   const Tokenizer tokenizer = Tokenizer::load(line.given("tokenizer") ? line.path("tokenizer") : directory);
   const std::optional<ExpertCard> card = read_expert_card(directory);
   check_tokenizer(directory, card, tokenizer);
@@ -40,7 +37,7 @@ int run_evaluate(int argc, char** argv) {
              format_count(score.tokens), format_count(static_cast<int64_t>(documents.size())), evaluation.seconds);
   warn_of_lost_files(described.value("read", Json()));
   line.write_json(evaluation_json(
-      evaluation, {{"model", directory.string()}, {"max_tokens", length}, {"weights", line.text("weights")}},
+      evaluation, {{"model", directory.string()}, {"max_tokens", length}, {"weights", weight_format_name(weights)}},
       described));
   return kExitSuccess;
 }

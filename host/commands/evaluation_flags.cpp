@@ -7,17 +7,6 @@
 
 namespace cbtm {
 
-void add_document_flags(CommandLine& line) {
-  line.group("Documents")(
-      "run",
-      "a run whose held-out documents to use; no </s> is put in front of a document, its first token is context only",
-      text_flag(),
-      "DIR")("split", "which of them: valid (what results are reported on), tune or train", text_flag("valid"), "NAME")(
-      "max-tokens", "read at most this many tokens of a document (default: what the model was trained on)",
-      integer_flag(), "N");
-  add_corpus_flags(line);
-}
-
 std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Tokenizer& tokenizer,
                                              const std::filesystem::path& default_run, Json& described) {
   if (line.given("corpus")) {
@@ -40,18 +29,6 @@ std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Toke
          root.string());
   described = {{"run", root.string()}, {"split", line.text("split")}};
   return run_documents(run, line.text("split"));
-}
-
-void add_routing_flags(CommandLine& line, const std::string& topk_help) {
-  line.group("Routing")("topk", topk_help, text_flag("2"), "N")(
-      "router-temperature",
-      "T of the weights exp(-distance^power / T); a number, or tune: the best on the run's tune documents (default: "
-      "the router's own)",
-      text_flag(), "T")("distance-power", "2, or 4 as the published code had it (default: the router's own)",
-                        integer_flag(), "2|4")("routing",
-                                               "weights for each token, every:N tokens, fraction:R (of the text, then "
-                                               "frozen), lagged (one token late) or prompt",
-                                               text_flag("token"), "WHAT");
 }
 
 const std::vector<double>& temperature_candidates() {

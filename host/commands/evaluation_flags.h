@@ -5,14 +5,11 @@
 
 namespace cbtm {
 
-/// --run, --split and the corpus flags: what to evaluate on.
-void add_document_flags(CommandLine& line);
-/// The documents. `default_run`: taken where neither --run nor --corpus is given, if it is a run.
+/// The documents that --run and --split, or the corpus flags, name. `default_run`: taken where neither --run nor
+/// --corpus is given, if it is a run.
 std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Tokenizer& tokenizer,
                                              const std::filesystem::path& default_run, Json& described);
 
-/// Flags of routing: --topk, --router-temperature, --distance-power, --routing, in the group "Routing".
-void add_routing_flags(CommandLine& line, const std::string& topk_help);
 /// Candidates that --router-temperature tune tries.
 const std::vector<double>& temperature_candidates();
 

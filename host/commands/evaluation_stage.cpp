@@ -95,7 +95,7 @@ void remove_snapshots(const RunDirectory& run) {
 
 /// Perplexities of the models kept on the way, at the steps that their cards say, and of the finished ones.
 Json gain_curve(Device& device, const RunDirectory& run, const std::vector<EvaluationDocument>& documents,
-                int64_t length, double temperature, const Json& last) {
+                int64_t length, int64_t memory_bytes, double temperature, const Json& last) {
   Json points = Json::array();
   const std::optional<ExpertCard> baseline = read_expert_card(run.baseline());
   const std::string card = (run.baseline() / "expert.json").string();
@@ -112,7 +112,7 @@ Json gain_curve(Device& device, const RunDirectory& run, const std::vector<Evalu
       warn(fmt::format("{}: left out of the curve: {}", directory.string(), problem));
       continue;
     }
-    EvaluationOptions options{.length_max = length};
+    EvaluationOptions options{.length_max = length, .memory_bytes = memory_bytes};
     const double power = experts->router().defaults().distance_power;
     for (const int64_t top_k :
          {int64_t{1}, std::min<int64_t>(2, experts->router().clusters()), experts->router().clusters()})
@@ -150,7 +150,8 @@ void check_summary(const Json& summary, const std::string& file) {
 
 }  // namespace
 
-Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, const std::string& command) {
+Json run_evaluation_stage(Device& device, const RunDirectory& run, int64_t memory_bytes, bool redo,
+                          const std::string& command) {
   const ExpertSet experts = ExpertSet::open({.experts = run.experts()});
   const std::vector<int64_t> sweep = top_k_sweep(experts.router().clusters());
   StageRecord record{.name = "evaluate",
@@ -183,7 +184,9 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
   const std::vector<EvaluationDocument> documents = run_documents(run, "valid");
   const int64_t length = experts.trained_length();
   const double power = experts.router().defaults().distance_power;
-  EvaluationOptions options{.mixtures = {{std::min<int64_t>(2, sweep.back()), 0.1, power}}, .length_max = length};
+  EvaluationOptions options{.mixtures = {{std::min<int64_t>(2, sweep.back()), 0.1, power}},
+                            .length_max = length,
+                            .memory_bytes = memory_bytes};
   const double temperature = tune_temperature(device, experts, tuning, options, temperature_candidates());
   say(fmt::format("router temperature {} is best for top-2 on {} tune documents", temperature, tuning.size()));
   record_temperature(experts.router(), temperature, power, run.experts_router());
@@ -219,7 +222,8 @@ Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, co
                     {"top_1", ensemble.scores[0].perplexity()},
                     {"top_2", ensemble.scores[std::min<size_t>(1, sweep.size() - 1)].perplexity()},
                     {"all", ensemble.scores.back().perplexity()}};
-  write_json_file(run.evaluation() / "curve.json", gain_curve(device, run, documents, length, temperature, end));
+  write_json_file(run.evaluation() / "curve.json",
+                  gain_curve(device, run, documents, length, memory_bytes, temperature, end));
   write_json_file(run.evaluation() / "ensemble.json", evaluation_json(ensemble, settings, described));
   record.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   record.summary = summary;

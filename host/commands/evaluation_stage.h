@@ -11,7 +11,9 @@ namespace cbtm {
 /// 2, 4, ... and all experts and its expert x cluster matrix, each at the router temperature that is best on the tune
 /// documents, which is then recorded in the experts' router. Models kept along the way (snapshots) are evaluated for
 /// the curve of gain against budget, and removed. Writes RUN/evaluation/*.json; returns what print_evaluation needs.
-Json run_evaluation_stage(Device& device, const RunDirectory& run, bool redo, const std::string& command);
+/// `memory_bytes`: of the device, for the experts together; 0: what is free.
+Json run_evaluation_stage(Device& device, const RunDirectory& run, int64_t memory_bytes, bool redo,
+                          const std::string& command);
 
 /// The summary for people: perplexities beside the dense baseline's.
 void print_evaluation(const Json& evaluation);

@@ -11,7 +11,7 @@
 #include "commands/commands.h"
 #include "commands/generation_flags.h"
 #include "commands/model_tokenizer.h"
-#include "commands/weights_flag.h"
+#include "commands/type_flags.h"
 
 namespace cbtm {
 
@@ -20,10 +20,6 @@ int run_generate(int argc, char** argv) {
       "generate", "generate with one model",
       {"cbtm generate --model run/baseline --prompt \"The state is\" --max-new-tokens 50 --temperature 0.8",
        "cbtm generate --model opt-125m/ --prompt-ids prompts.json --greedy --json out.json"});
-  line.group("Model")("model", "a checkpoint directory", text_flag(), "DIR")(
-      "tokenizer", "its tokenizer (default: files beside the model)", text_flag(), "DIR");
-  add_generation_flags(line);
-  add_weights_flag(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
   const std::filesystem::path directory = line.path("model");
   const WeightFormat weights = weights_flag(line);

@@ -11,21 +11,6 @@
 
 namespace cbtm {
 
-void add_generation_flags(CommandLine& line) {
-  line.group("Prompt")("prompt", "text to go on from (default: standard input, or ask at a terminal)", text_flag(),
-                       "TEXT")("prompt-ids", "token ids instead: a JSON file [[...], ...]", text_flag(), "FILE")(
-      "no-bos",
-      "do not put </s> in front of a text prompt (evaluating never does: a document's first token is context only)",
-      switch_flag())("max-new-tokens", "tokens to generate at most", integer_flag(128), "N");
-  line.group("Sampling")("greedy", "always the most likely token", switch_flag())(
-      "temperature", "of sampling: below 1 is more cautious; 0 is --greedy", number_flag("1"), "R")(
-      "sampling-top-k", "draw from the N most likely tokens; 0 is all", integer_flag(0), "N")(
-      "sampling-top-p", "draw from the smallest set of tokens with this probability", number_flag("1"), "P")(
-      "repetition-penalty", "of tokens seen before; 1 is none", number_flag("1"), "R")(
-      "stop", "end before any of these strings", list_flag(), "TEXT...")("ignore-eos", "go on after </s>",
-                                                                         switch_flag());
-}
-
 GenerationOptions generation_options(const CommandLine& line, const std::vector<int64_t>& end_tokens) {
   GenerationOptions options;
   options.new_tokens_max = line.integer("max-new-tokens", 1, 1 << 24);

@@ -5,8 +5,7 @@
 
 namespace cbtm {
 
-/// --prompt, --max-new-tokens, sampling and stopping, in the groups "Prompt" and "Sampling".
-void add_generation_flags(CommandLine& line);
+/// --max-new-tokens, sampling and stopping.
 GenerationOptions generation_options(const CommandLine& line, const std::vector<int64_t>& end_tokens);
 
 /// Prompts as ids: --prompt-ids, --prompt, else standard input. At a terminal without a prompt: empty (then ask).

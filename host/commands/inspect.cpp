@@ -242,8 +242,6 @@ Json inspect(const std::filesystem::path& path) {
 int run_inspect(int argc, char** argv) {
   CommandLine line("inspect", "say what a run, router, shard, tokenizer or checkpoint holds",
                    {"cbtm inspect run/", "cbtm inspect run/router", "cbtm inspect pytorch_model.bin"});
-  line.group("What")("path", "a directory or file of any kind that cbtm reads or writes", text_flag(), "PATH");
-  line.positional({"path"}, "PATH");
   if (!line.parse(argc, argv)) return kExitSuccess;
   line.write_json(inspect(line.path("path")));
   return kExitSuccess;

@@ -8,17 +8,13 @@
 #include "cbtm/tensor_file/tensor_file.h"
 #include "commands/commands.h"
 #include "commands/generation_flags.h"
-#include "commands/weights_flag.h"
+#include "commands/type_flags.h"
 
 namespace cbtm {
 
 int run_logits(int argc, char** argv) {
   CommandLine line("logits", "write a model's logits for given ids",
                    {"cbtm logits --model opt-125m/ --ids ids.json --out logits.safetensors"});
-  line.group("What")("model", "a checkpoint directory", text_flag(), "DIR")(
-      "ids", "JSON: [[...], ...], rows of one length", text_flag(), "FILE")(
-      "out", "safetensors file: \"logits\" [batch, tokens, vocabulary] float32", text_flag(), "FILE");
-  add_weights_flag(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
   check_writable(line.path("out"), OutputKind::logits);
   line.check_no_input(line.path("out"), "out");

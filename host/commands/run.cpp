@@ -21,21 +21,6 @@ namespace cbtm {
 namespace {
 
 constexpr const char* kDefaultPreset = "micro";
-constexpr int64_t kDefaultSnapshots = 3;
-
-void add_run_flags(CommandLine& line) {
-  add_corpus_flags(line);
-  add_cluster_flags(line);
-  add_tokenizer_flags(line);
-  add_model_source_flags(line);
-  line.group("Seed")("seed-tokens", "tokens that a new seed is trained on (default: half the corpus; --init: none)",
-                     integer_flag(), "N")(
-      "seed-batch-tokens", "tokens of one of its steps (default: half --batch-tokens)", integer_flag(), "N")(
-      "seed-learning-rate", "its peak (default: by the model's width)", number_flag(), "R");
-  add_training_flags(line);
-  add_match_flag(line);
-  line.group("Output")("out", "the run directory", text_flag("run"), "DIR");
-}
 
 SeedSource source_of(const CommandLine& line, int64_t vocab_size) {
   if (line.given("preset") || line.given("config") || line.given("init")) return seed_source(line, vocab_size);
@@ -59,14 +44,6 @@ TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& 
   return seed;
 }
 
-/// The settings of the dense model that the experts are compared with.
-TrainingSettings branch_settings(const CommandLine& line, const SeedSource& source, int64_t corpus_tokens,
-                                 int64_t clusters) {
-  TrainingSettings dense = dense_settings(line, source_spec(source), corpus_tokens, clusters);
-  if (!line.given("snapshots")) dense.snapshots = kDefaultSnapshots;
-  return dense;
-}
-
 /// Everything that a flag can get wrong is said before the corpus is read: what depends on the corpus is tried with
 /// stand-ins. Opens the devices.
 DeviceList check_all_flags(const CommandLine& line) {
@@ -88,7 +65,7 @@ DeviceList check_all_flags(const CommandLine& line) {
         "the model's vocabulary of {} is smaller than the tokenizer's {}; give the tokenizer that belongs to it "
         "(--tokenizer)",
         config.embedding.vocab_size, vocab_size);
-  const TrainingSettings dense = branch_settings(line, source, kSomeTokens, clusters);
+  const TrainingSettings dense = dense_settings(line, source_spec(source), kSomeTokens, clusters);
   const TrainingSettings expert = expert_settings(dense, clusters, match_batch(line));
   const TrainingSettings seed = seed_settings(line, dense, source, kSomeTokens);
   DeviceList devices = open_devices(line.common().device, line.common().profile);
@@ -102,13 +79,12 @@ DeviceList check_all_flags(const CommandLine& line) {
 
 int run_run(int argc, char** argv) {
   CommandLine line("run", "everything in order: from a corpus to an evaluated ensemble and a report",
-                   {"cbtm run --corpus data/ --k 8 --out run/",
-                    "cbtm run --corpus data/ --k 4 --preset mini --tokens 100000000 --sequence 512 --out run/",
-                    "cbtm run --corpus data/ --init opt-125m/ --tokenizer opt-125m/ --k 8 --out run/",
+                   {"cbtm run --corpus data/ --k 8 --run run/",
+                    "cbtm run --corpus data/ --k 4 --preset mini --tokens 100000000 --sequence 512 --run run/",
+                    "cbtm run --corpus data/ --init opt-125m/ --tokenizer opt-125m/ --k 8 --run run/",
                     "(the same command goes on where it was stopped; finished stages are skipped)"});
-  add_run_flags(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
-  const RunDirectory run(line.path("out"));
+  const RunDirectory run(line.path("run"));
   prepare_run_directory(run);
   const DeviceList devices = check_all_flags(line);
   install_stop_signals();
@@ -129,14 +105,14 @@ int run_run(int argc, char** argv) {
   std::fflush(stdout);
 
   const SeedSource source = source_of(line, clusters["vocab_size"]);
-  const TrainingSettings dense = branch_settings(line, source, train_tokens(clusters), count);
+  const TrainingSettings dense = dense_settings(line, source_spec(source), train_tokens(clusters), count);
   const TrainingSettings expert = expert_settings(dense, count, match_batch(line));
   train_run_seed(devices.all(), run, source, seed_settings(line, dense, source, train_tokens(clusters)), redo,
                  line.as_typed());
   train_run_branch(devices.all(), run, kBaseline, dense, redo, line.as_typed());
   train_run_experts(devices.all(), run, expert, redo, line.as_typed());
 
-  const Json evaluation = run_evaluation_stage(devices.front(), run, redo, line.as_typed());
+  const Json evaluation = run_evaluation_stage(devices.front(), run, dense.memory_bytes, redo, line.as_typed());
   write_report(run);
   fmt::print("\n");
   print_evaluation(evaluation);

@@ -28,7 +28,7 @@ bool differs(const RunDirectory& run, const std::string& name, const std::string
     return false;
   }
   if (!redo)
-    fail("{}: the stage '{}' was made from something else ({}); pass --redo to make it again, or another --out",
+    fail("{}: the stage '{}' was made from something else ({}); pass --redo to make it again, or another --run",
          run.root().string(), name, difference);
   return true;
 }
@@ -46,7 +46,7 @@ bool stage_is_due(const RunDirectory& run, const StageRecord& wanted, const std:
 FileLock lock_clusters(const RunDirectory& run) {
   FileLock lock(run.clusters_lock(), FileLock::Wait::no);
   if (!lock.held())
-    fail("{}: another process is making or using its shards; wait for its end, or name another --out",
+    fail("{}: another process is making or using its shards; wait for its end, or name another --run",
          run.root().string());
   return lock;
 }

@@ -117,21 +117,8 @@ int run_tokenizer(int argc, char** argv) {
                    {"cbtm tokenizer train --corpus data/ --vocab-size 32768 --out tokenizer/",
                     "cbtm tokenizer encode --tokenizer tokenizer/ --input texts.jsonl --output ids.jsonl",
                     "cbtm tokenizer decode --tokenizer tokenizer/ --input ids.jsonl --output texts.jsonl"});
-  line.group("What")("what", "train, encode or decode", text_flag(), "train|encode|decode");
-  add_corpus_flags(line);
-  line.group("Train")("vocab-size", "tokens to learn: special ones, 256 bytes, joined pairs", integer_flag(32'768),
-                      "N")("min-frequency", "do not join pairs seen less often", integer_flag(2), "N")(
-      "out", "directory to write vocab.json and merges.txt to", text_flag(), "DIR");
-  line.group("Encode and decode")("tokenizer", "directory with tokenizer.json, or vocab.json and merges.txt",
-                                  text_flag(), "DIR")(
-      "input", "encode: JSON lines with a text field; decode: lists of ids, one a line; - is stdin", text_flag(),
-      "FILE")("output", "where the result goes", text_flag(), "FILE")(
-      "no-bos", "encode: put no </s> (or what else the tokenizer has) around", switch_flag())(
-      "no-special", "encode: special strings in the text are ordinary text", switch_flag())(
-      "skip-special", "decode: leave special tokens out", switch_flag());
-  line.positional({"what"}, "train|encode|decode");
   if (!line.parse(argc, argv)) return kExitSuccess;
-  const std::string what = line.text("what");
+  const std::string what = line.action();
   if (what == "encode") return encode(line);
   if (what == "decode") return decode(line);
   if (what != "train") fail_usage("tokenizer: '{}' is unknown; use train, encode or decode", what);

@@ -17,11 +17,6 @@ int run_train_expert(int argc, char** argv) {
        "cbtm train_expert --run run/ --all                 (one after another; on a cluster, one job a shard)",
        "cbtm train_expert --run run/ --all --device cuda:all     (an expert on each GPU, the baseline on all of them)",
        "cbtm train_expert --run run/ --shard 3 --device cuda:0,1 (one expert on two GPUs together)"});
-  line.group("Run")("run", "the run directory, with seed and shards", text_flag("run"), "DIR")(
-      "shard", "which shard, from 0", integer_flag(), "N")("baseline", "the dense model on all shards", switch_flag())(
-      "all", "the baseline and every shard", switch_flag());
-  add_training_flags(line);
-  add_match_flag(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
   const bool baseline = line.get<bool>("baseline");
   const bool all = line.get<bool>("all");

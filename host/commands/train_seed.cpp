@@ -11,9 +11,6 @@ int run_train_seed(int argc, char** argv) {
   CommandLine line("train_seed", "train (or take over) the model that all experts branch from",
                    {"cbtm train_seed --run run/ --preset mini --tokens 20000000",
                     "cbtm train_seed --run run/ --init opt-125m/      (taken over as it is)"});
-  line.group("Run")("run", "the run directory, with tokenizer and shards", text_flag("run"), "DIR");
-  add_model_source_flags(line);
-  add_training_flags(line);
   if (!line.parse(argc, argv)) return kExitSuccess;
   const RunDirectory run(line.path("run"));
   const Json clusters = read_clusters(run);

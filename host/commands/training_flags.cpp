@@ -4,55 +4,14 @@
 #include <cmath>
 
 #include "cbtm/base/error.h"
-#include "cbtm/base/memory.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
+#include "commands/type_flags.h"
 
 namespace cbtm {
 
 double default_learning_rate(int64_t hidden_size) {
   return 6e-4 * std::pow(768.0 / static_cast<double>(hidden_size), 0.67);
-}
-
-void add_training_flags(CommandLine& line) {
-  line.group("Training")("steps", "optimizer steps", integer_flag(), "N")(
-      "tokens", "of the dense model, instead of --steps (default: once over the corpus); experts share them",
-      integer_flag(),
-      "N")("batch-tokens", "tokens of one step of the dense model (default about 32768)", integer_flag(), "N")(
-      "micro-batch",
-      "sequences at a time; changes memory and speed, the result by the rounding of sums only (default: about 4096 "
-      "tokens)",
-      integer_flag(), "N")("sequence", "tokens of a training sequence", integer_flag(256), "N")(
-      "learning-rate", "peak (default: by the model's width)", number_flag(), "R")("warmup", "steps of linear warm-up",
-                                                                                   integer_flag(0), "N")(
-      "final-learning-rate", "fraction of the peak that the linear decay ends at", number_flag("0"), "P")(
-      "dropout", "of attention probabilities and residual branches", number_flag("0.1"), "P")(
-      "weight-decay", "of matrices", number_flag("0"), "R")(
-      "clip", "gradient norm above which gradients are scaled down; 0 is never", number_flag("1"), "R")(
-      "attention-within-document", "tokens see only their own document", switch_flag())(
-      "save-every", "steps between saved states", integer_flag(200), "N")("keep", "saved states to keep",
-                                                                          integer_flag(2), "N")(
-      "validate-every", "steps between held-out losses (default: ten times a run)", integer_flag(), "N")(
-      "snapshots", "models kept along the way, in RUN/snapshots: what the report draws gain against budget from",
-      integer_flag(0),
-      "N")("precision", "of activations and working weights: float32, bf16, fp16 or auto (bf16 on a GPU that has it)",
-           text_flag("auto"),
-           "TYPE")("memory", "memory that may be used, for example 8G (default: what is free)", text_flag(), "SIZE")(
-      "no-cuda-graph", "launch a step's kernels one by one (same results; on a GPU only, for debugging and profiling)",
-      switch_flag())("redo", "train again what was trained with other settings", switch_flag());
-}
-
-void add_match_flag(CommandLine& line) {
-  line.group("Training")(
-      "match",
-      "equal compute by: steps (an expert takes as many steps with 1/k of the batch) or batch (1/k of the steps)",
-      text_flag("steps"), "WHAT");
-}
-
-void add_model_source_flags(CommandLine& line) {
-  line.group("Model")("preset", "a new model: nano, micro, mini, small, 125m ... 175b", text_flag(), "NAME")(
-      "config", "a new model of this config.json's shape", text_flag(), "FILE")(
-      "init", "start from this OPT checkpoint", text_flag(), "DIR");
 }
 
 bool match_batch(const CommandLine& line) {
@@ -90,15 +49,15 @@ TrainingSettings dense_settings(const CommandLine& line, const ModelSpec& config
   s.weight_decay = line.number("weight-decay", 0, 10);
   s.clip_norm = line.number("clip", 0, 1e9);
   s.attention_within_document = line.get<bool>("attention-within-document");
-  s.precision = line.text("precision");
+  s.precision = precision_flag(line);
   s.seed = line.common().seed;
   if (line.given("micro-batch")) s.micro_batch_sequences = line.integer("micro-batch", 1);
   s.save_every = line.integer("save-every", 1);
   s.record_passes = !line.get<bool>("no-cuda-graph");
   s.keep = line.integer("keep", 1, 1000);
   if (line.given("validate-every")) s.validate_every = line.integer("validate-every", 1);
-  s.snapshots = line.integer("snapshots", 0, 1000);
-  if (line.given("memory")) s.memory_bytes = parse_bytes(line.text("memory"), "--memory");
+  if (line.takes("snapshots")) s.snapshots = line.integer("snapshots", 0, 1000);
+  s.memory_bytes = memory_flag(line);
   return s;
 }
 

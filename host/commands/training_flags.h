@@ -5,15 +5,8 @@
 
 namespace cbtm {
 
-/// --steps, --tokens, --batch-tokens and so on: what train_seed, train_expert and run share, in the group "Training".
-void add_training_flags(CommandLine& line);
-/// --match, in the group "Training".
-void add_match_flag(CommandLine& line);
-/// --preset, --config, --init, in the group "Model".
-void add_model_source_flags(CommandLine& line);
-
-/// The settings of a dense model by those flags. Without --steps and --tokens: one epoch over `corpus_tokens`.
-/// `batch_multiple`: the default batch is a multiple of this many sequences.
+/// The settings of a dense model by the flags of training. Without --steps and --tokens: one epoch over
+/// `corpus_tokens`. `batch_multiple`: the default batch is a multiple of this many sequences.
 TrainingSettings dense_settings(const CommandLine& line, const ModelSpec& config, int64_t corpus_tokens,
                                 int64_t batch_multiple);
 

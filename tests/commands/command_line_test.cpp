@@ -41,7 +41,7 @@ TEST_CASE("wrong names are met with the nearest right one") {
   check_error(run_cbtm({"qqqqqqqq"}), kExitUsage, "cbtm --help");
   check_error(run_cbtm({"cluster", "--corpsu", "x"}), kExitUsage, "did you mean --corpus?");
   // A forgotten value is not a file by the name of the next flag.
-  check_error(run_cbtm({"cluster", "--corpus", "x", "--out", "--k", "2"}), kExitUsage, "--out needs a value");
+  check_error(run_cbtm({"cluster", "--corpus", "x", "--run", "--k", "2"}), kExitUsage, "--run needs a value");
   check_error(run_cbtm({"cluster", "--corpus", "x", "--k", "2", "--json", "--quiet"}), kExitUsage,
               "--json needs a value");
   check_error(run_cbtm({"train_expert", "--learning-rat=1"}), kExitUsage, "did you mean --learning-rate?");
@@ -51,8 +51,8 @@ TEST_CASE("missing and malformed values name their flag") {
   const TemporaryDirectory empty;
   check_error(run_cbtm({"cluster", "--out", "run"}, empty.path()), kExitUsage, "--corpus");
   check_error(run_cbtm({"cluster", "--corpus", "--out", "run"}, empty.path()), kExitUsage, "--corpus");
-  check_error(run_cbtm({"devices", "--threads", "0"}), kExitUsage, "--threads");
-  check_error(run_cbtm({"devices", "--threads", "two"}), kExitUsage, "two");
+  check_error(run_cbtm({"logits", "--threads", "0"}), kExitUsage, "--threads");
+  check_error(run_cbtm({"logits", "--threads", "two"}), kExitUsage, "two");
   check_error(run_cbtm({"devices", "stray"}), kExitUsage, "stray");
 }
 

@@ -51,7 +51,7 @@ const std::filesystem::path& tiny_run() {
                 {"max_position_embeddings", 64}, {"word_embed_proj_dim", 16}, {"do_layer_norm_before", true},
                 {"activation_function", "relu"}};
     succeed(run_cbtm({"cluster", "--corpus", "corpus.jsonl", "--k", std::to_string(kTinyClusters), "--dimensions", "8",
-                      "--vocab-size", "384", "--threads", "1", "--out", "run", "--json", "cluster.json"},
+                      "--vocab-size", "384", "--threads", "1", "--run", "run", "--json", "cluster.json"},
                      directory.path()));
     succeed(run_cbtm(tiny_training({"train_seed", "--config", "model.json"}, {"--steps", "30", "--json", "seed.json"}),
                      directory.path()));
