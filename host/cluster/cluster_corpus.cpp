@@ -71,7 +71,7 @@ std::vector<int32_t> balanced_labels(Device& device, const TfidfRouter& router, 
 }
 
 struct Labelled {
-  Json sizes;
+  std::vector<ShardSize> sizes;
   int64_t empty = 0;
   double objective = 0;
 };
@@ -121,8 +121,8 @@ Labelled write_shards(Device& device, const TfidfRouter& router, const Tokenizer
   return result;
 }
 
-/// A sample of the fitted documents, laid out in the plane for the report: [x, y, cluster].
-Json map_sample(const Fit& fit) {
+/// A sample of the fitted documents, laid out in the plane for the report.
+std::vector<MapDocument> map_sample(const Fit& fit) {
   constexpr int64_t kSample = 1000;
   const int64_t dimensions = fit.router->dimensions();
   const int64_t rows = static_cast<int64_t>(fit.labels.size());
@@ -135,10 +135,22 @@ Json map_sample(const Fit& fit) {
     labels.push_back(fit.labels[static_cast<size_t>(row)]);
   }
   const auto places = document_map(embeddings, static_cast<int64_t>(labels.size()), dimensions);
-  Json points = Json::array();
+  std::vector<MapDocument> map;
   for (size_t i = 0; i < labels.size(); ++i)
-    points.push_back({std::round(places[i][0] * 1e2) / 1e2, std::round(places[i][1] * 1e2) / 1e2, labels[i]});
-  return points;
+    map.push_back({std::round(places[i][0] * 1e2) / 1e2, std::round(places[i][1] * 1e2) / 1e2, labels[i]});
+  return map;
+}
+
+/// The largest shard over the mean of all, in training tokens.
+double shard_balance(std::span<const ShardSize> sizes) {
+  int64_t largest = 0;
+  int64_t total = 0;
+  for (const ShardSize& size : sizes) {
+    largest = std::max(largest, size.train_tokens);
+    total += size.train_tokens;
+  }
+  return static_cast<double>(largest) * static_cast<double>(sizes.size()) /
+         static_cast<double>(std::max<int64_t>(1, total));
 }
 
 }  // namespace
@@ -157,8 +169,8 @@ Json cluster_settings(const ClusterOptions& options) {
           {"seed", options.seed}};
 }
 
-Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options, const RunDirectory& run,
-                    const Json& stage) {
+ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options,
+                               const RunDirectory& run, const ClusterOrigin& origin) {
   CorpusStatistics statistics;
   const CorpusDigest counted = count_documents(options.corpus, statistics);
   const int64_t documents = counted.documents;
@@ -174,34 +186,28 @@ Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOpt
   AtomicDirectory output(run.shards());
   const Labelled labelled = write_shards(device, *fit.router, tokenizer, options, split, counted, output.path());
 
-  int64_t largest = 0;
-  int64_t total = 0;
-  for (const Json& entry : labelled.sizes) {
-    largest = std::max(largest, entry["train_tokens"].get<int64_t>());
-    total += entry["train_tokens"].get<int64_t>();
-  }
-  Json clusters = fit.summary;
-  clusters["format"] = 1;
-  clusters["clusters"] = options.clusters;
-  clusters["documents"] = documents;
-  clusters["corpus"] = corpus_statistics_json(statistics);
-  clusters["documents_without_words"] = labelled.empty;
-  clusters["label_objective"] = labelled.objective;
-  clusters["balance"] = static_cast<double>(largest) * static_cast<double>(options.clusters) /
-                        static_cast<double>(std::max<int64_t>(1, total));
-  clusters["valid_fraction"] = split.valid_fraction;
-  clusters["tune_fraction"] = split.tune_fraction;
-  clusters["router_hash"] = fit.router->content_hash();
-  clusters["tokenizer_hash"] = tokenizer.content_hash();
-  clusters["vocab_size"] = tokenizer.vocab_size();
-  clusters["sizes"] = labelled.sizes;
-  clusters["top_terms"] = fit.router->parts().top_terms;
-  clusters["map"] = map_sample(fit);
-  clusters.update(stage);
+  ClusterManifest clusters = fit.summary;
+  clusters.clusters = options.clusters;
+  clusters.vocab_size = tokenizer.vocab_size();
+  clusters.router_hash = fit.router->content_hash();
+  clusters.tokenizer_hash = tokenizer.content_hash();
+  clusters.sizes = labelled.sizes;
+  clusters.top_terms = fit.router->parts().top_terms;
+  clusters.documents = documents;
+  clusters.documents_without_words = labelled.empty;
+  clusters.label_objective = labelled.objective;
+  clusters.balance = shard_balance(labelled.sizes);
+  clusters.valid_fraction = split.valid_fraction;
+  clusters.tune_fraction = split.tune_fraction;
+  clusters.map = map_sample(fit);
+  clusters.corpus = corpus_statistics_json(statistics);
+  clusters.settings = origin.settings;
+  clusters.inputs = origin.inputs;
+  clusters.command = origin.command;
   // Shards, router and clusters.json are one set, and appear in one rename; then their copies are brought up to date.
   fit.router->save(output.path() / run.shards_router().filename());
-  clusters["files"] = shard_hashes(output.path(), options.clusters);
-  write_json_file(output.path() / run.shards_clusters_json().filename(), clusters);
+  clusters.files = shard_hashes(output.path(), options.clusters);
+  write_json_file(output.path() / run.shards_clusters_json().filename(), cluster_manifest_json(clusters));
   output.commit();
   publish_clusters(run);
   return clusters;

@@ -154,10 +154,14 @@ Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit
   parts.stop_words = english_stop_words();
   parts.top_terms = top_terms(parts);
   fit.labels = std::move(result.labels);
-  fit.summary = {{"fit_documents", tfidf.rows()},    {"fit_documents_without_words", left_out},
-                 {"terms", tfidf.vocabulary.size()}, {"dimensions", svd.dimensions},
-                 {"svd_iterations", svd.iterations}, {"objective", result.objectives.back()},
-                 {"objectives", result.objectives},  {"duality_gap", result.relative_gap}};
+  fit.summary.fit_documents = tfidf.rows();
+  fit.summary.fit_documents_without_words = left_out;
+  fit.summary.terms = static_cast<int64_t>(tfidf.vocabulary.size());
+  fit.summary.dimensions = svd.dimensions;
+  fit.summary.svd_iterations = svd.iterations;
+  fit.summary.objective = result.objectives.back();
+  fit.summary.objectives = result.objectives;
+  fit.summary.duality_gap = result.relative_gap;
   fit.router = std::make_unique<TfidfRouter>(std::move(parts));
   return fit;
 }

@@ -13,7 +13,7 @@ struct Fit {
   std::unique_ptr<TfidfRouter> router;
   std::vector<float> embeddings;  ///< [documents that could be used, dimensions]
   std::vector<int32_t> labels;    ///< of those
-  Json summary;                   ///< documents, terms, objective, gap...
+  ClusterManifest summary;        ///< its numbers of the fit only
 };
 
 /// tf-idf, SVD and k-means on the train side of the corpus. `counted` is what an earlier pass over it gave out.

@@ -41,16 +41,19 @@ void ShardWriter::add(int32_t cluster, Split split, const std::string& document_
   part.tokens += static_cast<int64_t>(ids.size());
 }
 
-Json ShardWriter::sizes() const {
-  Json sizes = Json::array();
+std::vector<ShardSize> ShardWriter::sizes() const {
+  std::vector<ShardSize> sizes;
   for (int64_t cluster = 0; cluster < clusters_; ++cluster) {
-    Json entry;
-    for (const Split split : kSplits) {
-      const Part& part = parts_[static_cast<size_t>(cluster) * kSplits.size() + static_cast<size_t>(split)];
-      entry[std::string(split_name(split)) + "_documents"] = part.lengths.size();
-      entry[std::string(split_name(split)) + "_tokens"] = part.tokens;
-    }
-    sizes.push_back(std::move(entry));
+    const auto part = [&](Split split) -> const Part& {
+      return parts_[static_cast<size_t>(cluster) * kSplits.size() + static_cast<size_t>(split)];
+    };
+    const auto documents = [&](Split split) { return static_cast<int64_t>(part(split).lengths.size()); };
+    sizes.push_back({.train_documents = documents(Split::train),
+                     .train_tokens = part(Split::train).tokens,
+                     .valid_documents = documents(Split::valid),
+                     .valid_tokens = part(Split::valid).tokens,
+                     .tune_documents = documents(Split::tune),
+                     .tune_tokens = part(Split::tune).tokens});
   }
   return sizes;
 }
@@ -77,17 +80,17 @@ std::string name_shards(const std::vector<int64_t>& shards) {
 }
 
 /// Those whose number of training tokens is in [least, limit).
-std::vector<int64_t> shards_within(const Json& sizes, int64_t least, int64_t limit) {
+std::vector<int64_t> shards_within(std::span<const ShardSize> sizes, int64_t least, int64_t limit) {
   std::vector<int64_t> shards;
   for (size_t j = 0; j < sizes.size(); ++j)
-    if (const auto tokens = sizes[j].at("train_tokens").get<int64_t>(); least <= tokens && tokens < limit)
+    if (const int64_t tokens = sizes[j].train_tokens; least <= tokens && tokens < limit)
       shards.push_back(static_cast<int64_t>(j));
   return shards;
 }
 
 }  // namespace
 
-std::string empty_shards(const Json& sizes) {
+std::string empty_shards(std::span<const ShardSize> sizes) {
   const std::vector<int64_t> empty = shards_within(sizes, 0, 1);
   if (empty.empty()) return "";
   return fmt::format(
@@ -97,7 +100,7 @@ std::string empty_shards(const Json& sizes) {
       sizes.size() - empty.size());
 }
 
-void check_shards(const Json& sizes, bool allow_empty) {
+void check_shards(std::span<const ShardSize> sizes, bool allow_empty) {
   // Less than a batch of the smallest models.
   constexpr int64_t kFewTokens = 512;
   if (const std::string empty = empty_shards(sizes); !empty.empty()) {
@@ -107,8 +110,7 @@ void check_shards(const Json& sizes, bool allow_empty) {
   const std::vector<int64_t> few = shards_within(sizes, 1, kFewTokens);
   if (few.empty()) return;
   int64_t least = kFewTokens;
-  for (const int64_t shard : few)
-    least = std::min(least, sizes[static_cast<size_t>(shard)].at("train_tokens").get<int64_t>());
+  for (const int64_t shard : few) least = std::min(least, sizes[static_cast<size_t>(shard)].train_tokens);
   warn(
       fmt::format("{} of {} hold{} fewer than {} training tokens (the smallest {}): an expert reads the same few "
                   "documents over and over; a smaller --k or a larger corpus gives more",

@@ -2,10 +2,11 @@
 
 #include <array>
 #include <filesystem>
+#include <span>
 #include <vector>
 
-#include "cbtm/base/json.h"
 #include "cbtm/corpus/corpus.h"
+#include "cbtm/run/cluster_manifest.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "cluster/growing_files.h"
 
@@ -23,8 +24,8 @@ class ShardWriter {
   ShardWriter(const std::filesystem::path& directory, int64_t clusters, const Tokenizer& tokenizer);
   ShardWriter(const ShardWriter&) = delete;
   void add(int32_t cluster, Split split, const std::string& document_id, std::span<const int32_t> ids);
-  /// Documents and tokens of each split, one entry per cluster: {"train_documents": 3, "train_tokens": 120, ...}.
-  Json sizes() const;
+  /// Documents and tokens of each split, one entry per cluster.
+  std::vector<ShardSize> sizes() const;
   /// Completes all files and makes them durable; the directory is put in place by the caller.
   void commit();
 
@@ -43,6 +44,6 @@ class ShardWriter {
 };
 
 /// Throws Error for empty_shards(), or warns of them if they are allowed; warns of shards too short to learn from.
-void check_shards(const Json& sizes, bool allow_empty);
+void check_shards(std::span<const ShardSize> sizes, bool allow_empty);
 
 }  // namespace cbtm

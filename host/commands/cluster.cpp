@@ -2,9 +2,10 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/device/open_device.h"
+#include "cbtm/run/stage_summary.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
-#include "commands/stages.h"
+#include "commands/print_results.h"
 
 namespace cbtm {
 
@@ -17,18 +18,17 @@ int run_cluster(int argc, char** argv) {
   prepare_run_directory(run);
   install_stop_signals();
   const FileLock lock = lock_clusters(run);
-  const CorpusOptions corpus = corpus_options_of_run(line, run, line.get<bool>("redo"));
+  const CorpusOptions corpus = corpus_of_run(corpus_options(line), run, line.get<bool>("redo"));
   ClusterOptions options = cluster_options(line, corpus);
   options.allow_empty_shards = true;  // the shards may be looked at, or used for something else than training
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const bool redo = line.get<bool>("redo");
-  if (!line.given("tokenizer") && find_stage(run, "tokenizer").is_null())
-    say("no --tokenizer: learning one from the corpus");
-  run_tokenizer_stage(run, line, corpus, redo);
-  const Json clusters = run_cluster_stage(*device, run, line, options, redo);
+  if (!line.given("tokenizer") && !find_stage(run, "tokenizer")) say("no --tokenizer: learning one from the corpus");
+  make_run_tokenizer(run, tokenizer_source(line), corpus, redo, line.as_typed());
+  const ClusterManifest clusters = make_run_clusters(*device, run, options, redo, line.as_typed());
   print_clusters(clusters);
-  warn_of_lost_files(clusters.value("corpus", Json()));
-  line.write_json(clusters);
+  warn_of_lost_files(clusters.corpus);
+  line.write_json(cluster_manifest_json(clusters));
   return kExitSuccess;
 }
 

@@ -2,23 +2,8 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
-#include "cbtm/corpus/spool.h"
-#include "commands/own_outputs.h"
 
 namespace cbtm {
-
-namespace {
-
-/// The record of the stages that read the corpus, if they were made, holds what it was.
-bool made_from_a_corpus(const RunDirectory& run) {
-  for (const char* stage : {"tokenizer", "cluster"}) {
-    const Json record = find_stage(run, stage);
-    if (record.is_object() && record.contains("inputs") && record["inputs"].contains("corpus")) return true;
-  }
-  return false;
-}
-
-}  // namespace
 
 CorpusOptions corpus_options(const CommandLine& line) {
   CorpusOptions options;
@@ -33,15 +18,6 @@ CorpusOptions corpus_options(const CommandLine& line) {
   if (options.document_bytes_max > kLongest) fail_usage("--max-document-bytes: at most 1G");
   options.keep_duplicates = line.get<bool>("keep-duplicates");
   if (line.common().json) options.exclude.push_back(*line.common().json);
-  return options;
-}
-
-CorpusOptions corpus_options_of_run(const CommandLine& line, const RunDirectory& run, bool redo) {
-  CorpusOptions options = corpus_options(line);
-  options.exclude.push_back(run.root());
-  check_corpus(options);
-  exclude_own_outputs(options, run);
-  spool_streams(options, run.root(), redo && made_from_a_corpus(run));
   return options;
 }
 
@@ -61,6 +37,17 @@ ClusterOptions cluster_options(const CommandLine& line, const CorpusOptions& cor
   options.valid_fraction = line.number("valid-fraction", 0, 0.25);
   options.seed = line.common().seed;
   return options;
+}
+
+TokenizerSource tokenizer_source(const CommandLine& line) {
+  if (line.given("tokenizer")) {
+    for (const char* flag : {"vocab-size", "min-frequency"})
+      if (line.given(flag))
+        fail_usage("--tokenizer {} is taken as it is, so --{} does nothing; leave one of them out",
+                   line.text("tokenizer"), flag);
+    return {.given = line.path("tokenizer")};
+  }
+  return {.vocab_size = line.integer("vocab-size", 260, 1 << 24), .min_frequency = line.integer("min-frequency", 0)};
 }
 
 }  // namespace cbtm

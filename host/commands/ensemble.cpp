@@ -13,6 +13,7 @@
 #include "cbtm/ensemble/generate.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
+#include "cbtm/pipeline/router_temperature.h"
 #include "commands/commands.h"
 #include "commands/evaluation_flags.h"
 #include "commands/generation_flags.h"
@@ -145,7 +146,7 @@ int evaluate(const CommandLine& line) {
                          {"experts_present", experts.present()},
                          {"command", line.as_typed()}};
   warn_of_lost_files(described.value("read", Json()));
-  line.write_json(evaluation_json(evaluation, settings, described));
+  line.write_json(evaluation_json(evaluation_result(evaluation, settings, described)));
   return kExitSuccess;
 }
 

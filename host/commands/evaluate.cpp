@@ -36,9 +36,9 @@ int run_evaluate(int argc, char** argv) {
   fmt::print("perplexity {:.4f} over {} tokens of {} documents, in {:.1f} s\n", score.perplexity(),
              format_count(score.tokens), format_count(static_cast<int64_t>(documents.size())), evaluation.seconds);
   warn_of_lost_files(described.value("read", Json()));
-  line.write_json(evaluation_json(
+  line.write_json(evaluation_json(evaluation_result(
       evaluation, {{"model", directory.string()}, {"max_tokens", length}, {"weights", weight_format_name(weights)}},
-      described));
+      described)));
   return kExitSuccess;
 }
 

@@ -13,11 +13,12 @@
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/expert_card.h"
 #include "cbtm/model/families.h"
-#include "cbtm/run/run_directory.h"
+#include "cbtm/run/cluster_manifest.h"
+#include "cbtm/run/stage_summary.h"
 #include "cbtm/tensor_file/tensor_file.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "commands/commands.h"
-#include "commands/stages.h"
+#include "commands/print_results.h"
 
 namespace cbtm {
 namespace {
@@ -156,44 +157,20 @@ Json inspect_tokenizer(const std::filesystem::path& path) {
           {"pad_id", tokenizer.pad_id()}, {"content_hash", tokenizer.content_hash()}};
 }
 
-/// What print_clusters needs.
-void check_clusters(const JsonReader& clusters) {
-  const JsonReader sizes = clusters.list("sizes");
-  const JsonReader top_terms = clusters.list("top_terms");
-  if (top_terms.size() != sizes.size())
-    top_terms.refuse(fmt::format("has {} items, but 'sizes' has {}", top_terms.size(), sizes.size()));
-  for (size_t j = 0; j < sizes.size(); ++j) {
-    static_cast<void>(top_terms.item(j).as_texts());
-    const JsonReader size = sizes.item(j);
-    for (const char* key : {"train_documents", "train_tokens", "valid_documents", "tune_documents"})
-      size.integer(key, 0);
-  }
-  for (const char* key : {"balance", "objective", "duality_gap"}) clusters.number(key);
-  clusters.integer("documents_without_words", 0);
-}
-
 Json inspect_run(const std::filesystem::path& path) {
-  constexpr double kSecondsMax = 1e12;
   const RunDirectory run(path);
   const Json json = read_json_file(run.run_json());
-  const JsonReader read(json, run.run_json().string(), "it is damaged; make the run again");
-  std::string text = fmt::format("run of cbtm {}\n", shown_text(read.text_or("version", "?")));
-  if (read.has("stages")) {
-    const JsonReader stages = read.object("stages");
-    for (const std::string& name : stages.keys()) {
-      const JsonReader stage = stages.object(name);
-      text += fmt::format("  {:<14} finished {}, {}\n", shown_text(name), shown_text(stage.text_or("finished", "?")),
-                          format_duration(stage.number_or("seconds", 0.0, 0.0, kSecondsMax)));
-    }
-  }
-  Json clusters;
-  if (is_there(run.clusters_json())) {
-    clusters = read_json_file(run.clusters_json());
-    check_clusters(
-        JsonReader(clusters, run.clusters_json().string(), "it is damaged; make it again with 'cbtm cluster --redo'"));
-  }
+  const RunSummary summary = parse_run_summary(json, run.run_json().string());
+  const auto shown = [](const std::string& text) { return text.empty() ? "?" : shown_text(text); };
+  std::string text = fmt::format("run of cbtm {}\n", shown(summary.version));
+  for (const StageSummary& stage : summary.stages)
+    text += fmt::format("  {:<14} finished {}, {}\n", shown_text(stage.name), shown(stage.finished),
+                        format_duration(stage.seconds));
+  std::optional<ClusterManifest> clusters;
+  if (is_there(run.clusters_json()))
+    clusters = parse_cluster_manifest(read_json_file(run.clusters_json()), run.clusters_json().string());
   fmt::print("{}", text);
-  if (!clusters.is_null()) print_clusters(clusters);
+  if (clusters) print_clusters(*clusters);
   return {{"kind", "run"}, {"run", json}};
 }
 

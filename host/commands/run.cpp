@@ -8,13 +8,13 @@
 #include "cbtm/base/signals.h"
 #include "cbtm/device/open_device.h"
 #include "cbtm/model/checkpoint.h"
+#include "cbtm/pipeline/evaluation_stage.h"
 #include "cbtm/report/report.h"
 #include "cbtm/run/run_directory.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
-#include "commands/evaluation_stage.h"
-#include "commands/stages.h"
+#include "commands/print_results.h"
 #include "commands/training_flags.h"
 
 namespace cbtm {
@@ -50,9 +50,9 @@ DeviceList check_all_flags(const CommandLine& line) {
   constexpr int64_t kSomeTokens = int64_t{1} << 40;
   corpus_options(line);
   const int64_t clusters = cluster_options(line, {}).clusters;
-  int64_t vocab_size = line.integer("vocab-size", 260, 1 << 24);
-  line.integer("min-frequency", 0);
-  if (line.given("tokenizer")) vocab_size = Tokenizer::load(line.path("tokenizer")).vocab_size();
+  const TokenizerSource tokenizer = tokenizer_source(line);
+  const int64_t vocab_size =
+      tokenizer.given.empty() ? tokenizer.vocab_size : Tokenizer::load(tokenizer.given).vocab_size();
   const SeedSource source = source_of(line, vocab_size);
   if (!line.given("preset") && !line.given("config") && !line.given("init"))
     say(fmt::format("no --preset, --config or --init: the experts branch from a new model of preset {}",
@@ -88,37 +88,38 @@ int run_run(int argc, char** argv) {
   prepare_run_directory(run);
   const DeviceList devices = check_all_flags(line);
   install_stop_signals();
-  const CorpusOptions corpus = corpus_options_of_run(line, run, line.get<bool>("redo"));
+  const CorpusOptions corpus = corpus_of_run(corpus_options(line), run, line.get<bool>("redo"));
   const ClusterOptions options = cluster_options(line, corpus);
   const bool redo = line.get<bool>("redo");
 
-  Json clusters;
+  ClusterManifest clusters;
   {
     const FileLock lock = lock_clusters(run);
-    run_tokenizer_stage(run, line, corpus, redo);
-    clusters = run_cluster_stage(devices.front(), run, line, options, redo);
+    make_run_tokenizer(run, tokenizer_source(line), corpus, redo, line.as_typed());
+    clusters = make_run_clusters(devices.front(), run, options, redo, line.as_typed());
   }
   const FileLock lock = lock_shards_for_reading(run);
   refuse_empty_shards(run, clusters);  // of an earlier `cluster`
-  const auto count = clusters["clusters"].get<int64_t>();
   print_clusters(clusters);
   std::fflush(stdout);
 
-  const SeedSource source = source_of(line, clusters["vocab_size"]);
-  const TrainingSettings dense = dense_settings(line, source_spec(source), train_tokens(clusters), count);
-  const TrainingSettings expert = expert_settings(dense, count, match_batch(line));
-  train_run_seed(devices.all(), run, source, seed_settings(line, dense, source, train_tokens(clusters)), redo,
+  const SeedSource source = source_of(line, clusters.vocab_size);
+  const TrainingSettings dense = dense_settings(line, source_spec(source), clusters.train_tokens(), clusters.clusters);
+  const TrainingSettings expert = expert_settings(dense, clusters.clusters, match_batch(line));
+  train_run_seed(devices.all(), run, source, seed_settings(line, dense, source, clusters.train_tokens()), redo,
                  line.as_typed());
   train_run_branch(devices.all(), run, kBaseline, dense, redo, line.as_typed());
   train_run_experts(devices.all(), run, expert, redo, line.as_typed());
 
-  const Json evaluation = run_evaluation_stage(devices.front(), run, dense.memory_bytes, redo, line.as_typed());
+  const EvaluationSummary evaluation = evaluate_run(devices.front(), run, dense.memory_bytes, redo, line.as_typed());
   write_report(run);
   fmt::print("\n");
   print_evaluation(evaluation);
   fmt::print("report: {}\n", run.report().string());
-  warn_of_lost_files(clusters.value("corpus", Json()));
-  line.write_json({{"clusters", clusters}, {"evaluation", evaluation}, {"report", run.report().string()}});
+  warn_of_lost_files(clusters.corpus);
+  line.write_json({{"clusters", cluster_manifest_json(clusters)},
+                   {"evaluation", evaluation_summary_json(evaluation)},
+                   {"report", run.report().string()}});
   return kExitSuccess;
 }
 

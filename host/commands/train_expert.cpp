@@ -2,8 +2,10 @@
 #include "cbtm/base/signals.h"
 #include "cbtm/device/open_device.h"
 #include "cbtm/model/checkpoint.h"
+#include "cbtm/pipeline/corpus_stages.h"
+#include "cbtm/run/cluster_manifest.h"
+#include "cbtm/run/stage_summary.h"
 #include "commands/commands.h"
-#include "commands/stages.h"
 #include "commands/training_flags.h"
 
 namespace cbtm {
@@ -23,16 +25,16 @@ int run_train_expert(int argc, char** argv) {
   if ((line.given("shard") ? 1 : 0) + (baseline ? 1 : 0) + (all ? 1 : 0) != 1)
     fail_usage("train_expert: give one of --shard N, --baseline and --all");
   const RunDirectory run(line.path("run"));
-  const Json clusters = read_clusters(run);
+  const ClusterManifest clusters = read_clusters(run);
   if (all) refuse_empty_shards(run, clusters);
   prepare_run_directory(run);
   const FileLock lock = lock_shards_for_reading(run);
-  const auto count = clusters["clusters"].get<int64_t>();
+  const int64_t count = clusters.clusters;
   if (!std::filesystem::exists(run.seed()))
     fail("{}: there is no seed to branch from; run cbtm train_seed --run {} first", run.seed().string(),
          run.root().string());
   const TrainingSettings dense =
-      dense_settings(line, ModelCheckpoint::open(run.seed()).spec(), train_tokens(clusters), count);
+      dense_settings(line, ModelCheckpoint::open(run.seed()).spec(), clusters.train_tokens(), count);
   const TrainingSettings expert = expert_settings(dense, count, match_batch(line));
   const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();
@@ -53,7 +55,7 @@ int run_train_expert(int argc, char** argv) {
       stages.push_back("expert/" + RunDirectory::cluster_name(cluster));
   }
   Json result = Json::object();
-  for (const std::string& stage : stages) result[stage] = find_stage(run, stage);
+  for (const std::string& stage : stages) result[stage] = stage_json(*find_stage(run, stage));
   line.write_json(result);
   return kExitSuccess;
 }

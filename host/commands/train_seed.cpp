@@ -1,6 +1,8 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/device/open_device.h"
+#include "cbtm/run/cluster_manifest.h"
+#include "cbtm/run/stage_summary.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "commands/commands.h"
 #include "commands/training_flags.h"
@@ -13,16 +15,16 @@ int run_train_seed(int argc, char** argv) {
                     "cbtm train_seed --run run/ --init opt-125m/      (taken over as it is)"});
   if (!line.parse(argc, argv)) return kExitSuccess;
   const RunDirectory run(line.path("run"));
-  const Json clusters = read_clusters(run);
+  const ClusterManifest clusters = read_clusters(run);
   prepare_run_directory(run);
   const FileLock lock = lock_shards_for_reading(run);
-  const SeedSource source = seed_source(line, clusters["vocab_size"]);
-  TrainingSettings settings = dense_settings(line, source_spec(source), train_tokens(clusters), 1);
+  const SeedSource source = seed_source(line, clusters.vocab_size);
+  TrainingSettings settings = dense_settings(line, source_spec(source), clusters.train_tokens(), 1);
   if (!source.init.empty() && !line.given("steps") && !line.given("tokens")) settings.steps = 0;
   const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();
   train_run_seed(devices.all(), run, source, settings, line.get<bool>("redo"), line.as_typed());
-  line.write_json(find_stage(run, "seed"));
+  line.write_json(stage_json(*find_stage(run, "seed")));
   return kExitSuccess;
 }
 

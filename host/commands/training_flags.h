@@ -1,6 +1,7 @@
 #pragma once
 
-#include "cbtm/train/run_training.h"
+#include "cbtm/pipeline/training_stages.h"
+#include "cbtm/train/expert_settings.h"
 #include "commands/command_line.h"
 
 namespace cbtm {

@@ -14,8 +14,8 @@ std::vector<EvaluationDocument> run_documents(const RunDirectory& run, const std
   if (split != "train" && split != "valid" && split != "tune")
     fail_usage("--split {}: use train, valid or tune", split);
   std::vector<EvaluationDocument> documents;
-  const Json clusters = read_clusters(run);
-  for (int64_t cluster = 0; cluster < clusters["clusters"].get<int64_t>(); ++cluster) {
+  const ClusterManifest clusters = read_clusters(run);
+  for (int64_t cluster = 0; cluster < clusters.clusters; ++cluster) {
     verify_shard(run, clusters, cluster, split);
     const IndexedDataset dataset(run.shard(cluster) / split);
     std::ifstream names(run.shard(cluster) / (split + ".documents.jsonl"));

@@ -328,24 +328,4 @@ double tune_temperature(Device& device, const ExpertSet& experts, const std::vec
   return best->mixture.temperature;
 }
 
-Json score_json(const Score& score, bool with_documents) {
-  Json json = {{"perplexity", score.perplexity()},
-               {"negative_log_likelihood", score.negative_log_likelihood},
-               {"tokens", score.tokens}};
-  if (!with_documents) return json;
-  json["documents"] = Json::array();
-  for (const DocumentScore& document : score.documents) {
-    Json entry = {
-        {"id", document.id},
-        {"tokens", document.tokens},
-        {"negative_log_likelihood", document.negative_log_likelihood},
-        {"perplexity", document.tokens > 0
-                           ? Json(std::exp(document.negative_log_likelihood / static_cast<double>(document.tokens)))
-                           : Json()}};
-    if (!document.expert_weights.empty()) entry["expert_weights"] = document.expert_weights;
-    json["documents"].push_back(std::move(entry));
-  }
-  return json;
-}
-
 }  // namespace cbtm

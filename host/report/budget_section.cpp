@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <utility>
 
-#include "report/json_lookup.h"
 #include "report/line_chart.h"
 #include "report/markup.h"
 #include "report/sections.h"
@@ -14,24 +14,15 @@ namespace {
 
 constexpr double kGainMax = 1e9;  ///< percent; more is damage
 
-/// "top_2" -> 2, "all" -> k, anything else -> 0.
-int64_t mixed_experts(const std::string& key, int64_t k) {
-  if (key == "all") return std::max<int64_t>(1, k);
-  if (!key.starts_with("top_") || key.size() == 4 || key.size() > 13) return 0;
-  const std::string digits = key.substr(4);
-  return digits.find_first_not_of("0123456789") == std::string::npos ? std::stoll(digits) : 0;
-}
-
 /// Ensemble against dense in percent, over tokens, by number of experts.
 std::map<int64_t, std::vector<Point>> gains(const RunFacts& facts) {
   std::map<int64_t, std::vector<Point>> lines;
-  for (const Json& entry : find(facts.curve, {"points"})) {
-    const double tokens = number(entry, {"tokens"}), dense = number(entry, {"dense"});
-    if (!(tokens >= 0) || !(dense > 0)) continue;
-    for (const auto& [key, value] : entry.items())
-      if (const int64_t mixed = mixed_experts(key, facts.k); mixed > 0)
-        if (const double gain = 100 * (number(value, {}) / dense - 1); std::abs(gain) < kGainMax)
-          lines[mixed].push_back({tokens, gain});
+  for (const GainPoint& point : facts.curve) {
+    if (!(point.dense > 0)) continue;
+    for (const auto& [mixed, perplexity] :
+         {std::pair{int64_t{1}, point.top_1}, {int64_t{2}, point.top_2}, {std::max<int64_t>(1, facts.k), point.all}})
+      if (const double gain = 100 * (perplexity / point.dense - 1); std::abs(gain) < kGainMax)
+        lines[mixed].push_back({static_cast<double>(point.tokens), gain});
   }
   for (auto& [mixed, points] : lines)
     std::stable_sort(points.begin(), points.end(), [](const Point& a, const Point& b) { return a.x < b.x; });
@@ -106,7 +97,7 @@ std::string sweep_section(const RunFacts& facts) {
   chart.x = doubling_axis(ticks);
   chart.y = y_axis_of(series);
   chart.series = std::move(series);
-  const std::string temperature = format_number(number(facts.ensemble_evaluation, {"settings", "router_temperature"}));
+  const std::string temperature = format_number(facts.ensemble_settings().router_temperature);
   return "<section id=\"sweep\"><h2>How many experts to mix</h2>\n" +
          chart.figure(fmt::format("Held-out perplexity over the number of experts, at router temperature {}{}.",
                                   escape(temperature), few ? "; only one number was evaluated" : "")) +

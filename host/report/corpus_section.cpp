@@ -14,18 +14,16 @@ namespace {
 
 /// The first `limit` top terms of a cluster, escaped.
 std::string terms(const RunFacts& facts, size_t cluster, size_t limit) {
-  const Json& all = find(facts.clusters, {"top_terms"});
-  if (!all.is_array() || cluster >= all.size() || !all[cluster].is_array()) return "";
+  if (!facts.clusters || cluster >= facts.clusters->top_terms.size()) return "";
+  const std::vector<std::string>& all = facts.clusters->top_terms[cluster];
   std::string result;
-  for (size_t i = 0; i < std::min(limit, all[cluster].size()); ++i)
-    if (all[cluster][i].is_string()) result += (result.empty() ? "" : " ") + escape(all[cluster][i].get<std::string>());
+  for (size_t i = 0; i < std::min(limit, all.size()); ++i) result += (result.empty() ? "" : " ") + escape(all[i]);
   return result;
 }
 
-std::string summary(const RunFacts& facts) {
-  const Json& clusters = facts.clusters;
-  std::string html = fmt::format("<p>{} documents", format_whole(number(clusters, {"documents"})));
-  const Json& corpus = find(clusters, {"corpus"});
+std::string summary(const ClusterManifest& clusters) {
+  std::string html = fmt::format("<p>{} documents", format_whole(known(clusters.documents)));
+  const Json& corpus = clusters.corpus;
   if (std::isfinite(number(corpus, {"text_bytes"})))
     html += fmt::format(", {}B of text", format_short(number(corpus, {"text_bytes"})));
   double bad = 0;
@@ -33,49 +31,43 @@ std::string summary(const RunFacts& facts) {
     if (const double value = number(corpus, {kind}); std::isfinite(value)) bad += value;
   html += fmt::format("; {} duplicates and {} bad documents left out, {} without words.",
                       format_whole(number(corpus, {"duplicates"})), format_whole(bad),
-                      format_whole(number(clusters, {"documents_without_words"})));
+                      format_whole(known(clusters.documents_without_words)));
   html += fmt::format(
       " Fitted on {} documents and {} terms: tf-idf, SVD to {} dimensions, balanced k-means with objective {} and a "
       "relative duality gap of {}. The largest shard has {} times the mean in tokens.</p>\n",
-      format_whole(number(clusters, {"fit_documents"})), format_whole(number(clusters, {"terms"})),
-      format_whole(number(clusters, {"dimensions"})), format_number(number(clusters, {"objective"}), 6),
-      format_number(number(clusters, {"duality_gap"}), 2), format_number(number(clusters, {"balance"}), 3));
+      format_whole(known(clusters.fit_documents)), format_whole(known(clusters.terms)),
+      format_whole(known(clusters.dimensions)), format_number(clusters.objective, 6),
+      format_number(clusters.duality_gap, 2), format_number(clusters.balance, 3));
   return html;
 }
 
 std::string sizes_table(const RunFacts& facts) {
-  const Json& sizes = find(facts.clusters, {"sizes"});
-  if (!sizes.is_array() || sizes.empty()) return "";
+  const std::vector<ShardSize>& sizes = facts.clusters->sizes;
+  if (sizes.empty()) return "";
   double total = 0, largest = 0;
-  for (const Json& size : sizes) {
-    const double tokens = number(size, {"train_tokens"});
-    if (!std::isfinite(tokens)) continue;
-    total += tokens;
-    largest = std::max(largest, tokens);
+  for (const ShardSize& size : sizes) {
+    total += static_cast<double>(size.train_tokens);
+    largest = std::max(largest, static_cast<double>(size.train_tokens));
   }
   std::string html =
       "<table><thead><tr><th scope=\"col\">cluster</th><th scope=\"col\">top terms</th><th scope=\"col\" "
       "class=\"right\">documents</th><th scope=\"col\" class=\"right\">tokens</th><th scope=\"col\">share</th><th "
       "scope=\"col\" class=\"right\">held&nbsp;out</th></tr></thead><tbody>\n";
   for (size_t j = 0; j < sizes.size(); ++j) {
-    const double tokens = number(sizes[j], {"train_tokens"});
+    const auto tokens = static_cast<double>(sizes[j].train_tokens);
     html += fmt::format(
         "<tr><th scope=\"row\">{} {:03}</th><td class=\"terms\">{}</td><td class=\"right\">{}</td><td "
         "class=\"right\">{}</td><td class=\"share\">{}<span>{}</span></td><td class=\"right\">{}</td></tr>\n",
-        cluster_key(static_cast<int64_t>(j)), j, terms(facts, j, 10),
-        format_whole(number(sizes[j], {"train_documents"})), format_whole(tokens), share_bar(tokens / largest),
-        std::isfinite(tokens) && total > 0 ? fmt::format("{:.1f} %", 100 * tokens / total) : "–",
-        format_whole(number(sizes[j], {"valid_documents"})));
+        cluster_key(static_cast<int64_t>(j)), j, terms(facts, j, 10), format_whole(known(sizes[j].train_documents)),
+        format_whole(tokens), share_bar(tokens / largest),
+        total > 0 ? fmt::format("{:.1f} %", 100 * tokens / total) : "–", format_whole(known(sizes[j].valid_documents)));
   }
   return scroll_box("Clusters: sizes and top terms", html + "</tbody></table>");
 }
 
 std::string map_figure(const RunFacts& facts) {
   std::vector<MapPoint> points;
-  for (const Json& entry : find(facts.clusters, {"map"}))
-    if (entry.is_array() && entry.size() == 3 && std::isfinite(number(entry[0], {})) &&
-        std::isfinite(number(entry[1], {})) && entry[2].is_number_integer() && entry[2].get<int64_t>() >= 0)
-      points.push_back({entry[0].get<double>(), entry[1].get<double>(), entry[2].get<int64_t>()});
+  for (const MapDocument& document : facts.clusters->map) points.push_back({document.x, document.y, document.cluster});
   if (points.empty()) return "";
   std::string legend;
   for (int64_t cluster = 0; cluster < facts.k; ++cluster)
@@ -92,8 +84,8 @@ std::string map_figure(const RunFacts& facts) {
 }  // namespace
 
 std::string corpus_section(const RunFacts& facts) {
-  if (facts.clusters.is_null()) return "";
-  return "<section id=\"corpus\"><h2>How the corpus split</h2>\n" + summary(facts) + sizes_table(facts) +
+  if (!facts.clusters) return "";
+  return "<section id=\"corpus\"><h2>How the corpus split</h2>\n" + summary(*facts.clusters) + sizes_table(facts) +
          map_figure(facts) + "</section>\n";
 }
 

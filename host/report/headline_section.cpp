@@ -3,14 +3,18 @@
 #include <algorithm>
 #include <cmath>
 
-#include "report/json_lookup.h"
 #include "report/markup.h"
 #include "report/sections.h"
 
 namespace cbtm::report {
 namespace {
 
-double training_tokens(const ModelFacts& model) { return number(model.card, {"training", "tokens"}); }
+double training_tokens(const ModelFacts& model) { return known(model.training.tokens); }
+
+/// Tokens that an evaluation scored; NaN if there is none.
+double scored_tokens(const std::optional<EvaluationResult>& evaluation) {
+  return evaluation ? known(evaluation->tokens) : NAN;
+}
 
 double expert_tokens(const RunFacts& facts) {
   double sum = 0;
@@ -60,17 +64,17 @@ std::string fairness(const RunFacts& facts) {
   const double seed = training_tokens(facts.seed);
   if (std::isfinite(seed) && seed > 0)
     item(true, fmt::format("The seed itself was trained on {} tokens.", format_short(seed)));
-  const double dense_scored = number(facts.baseline_evaluation, {"tokens"});
-  const double ensemble_scored = number(facts.ensemble_evaluation, {"tokens"});
+  const double dense_scored = scored_tokens(facts.baseline_evaluation);
+  const double ensemble_scored = scored_tokens(facts.ensemble_evaluation);
   if (std::isfinite(ensemble_scored))
     item(true, fmt::format("Scored: {} tokens of {} documents that nothing was trained on.",
-                           format_short(ensemble_scored), find(facts.ensemble_evaluation, {"documents"}).size()));
+                           format_short(ensemble_scored), facts.ensemble_evaluation->documents.size()));
   if (std::isfinite(dense_scored) && std::isfinite(ensemble_scored) && dense_scored != ensemble_scored)
     item(false, fmt::format("<strong>The dense model was scored on {:.0f} tokens, the ensemble on {:.0f}: their "
                             "perplexities cannot be compared.</strong>",
                             dense_scored, ensemble_scored));
-  const std::string router = text(facts.clusters, {"router_hash"});
-  const std::string evaluated = text(facts.ensemble_evaluation, {"settings", "router_hash"});
+  const std::string router = facts.clusters ? facts.clusters->router_hash : "";
+  const std::string& evaluated = facts.ensemble_settings().router_hash;
   if (!router.empty() && !evaluated.empty() && router != evaluated)
     item(false,
          "<strong>The ensemble was evaluated with another router than the one that made these clusters.</strong>");

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
-#include "report/json_lookup.h"
 #include "report/marks.h"
 #include "report/markup.h"
 #include "report/sections.h"
@@ -15,17 +15,13 @@ constexpr size_t kColumnsShown = 128;  ///< a larger table would make the page t
 
 using Matrix = std::vector<std::vector<double>>;  ///< [expert][cluster], NaN where there is nothing
 
-/// A perplexity; NaN if it is none.
-double number_at_least_one(const Json& value) {
-  return value.is_number() && value.get<double>() >= 1 ? value.get<double>() : NAN;
-}
-
+/// What is no perplexity is NaN.
 Matrix read_matrix(const RunFacts& facts) {
-  Matrix matrix;
-  for (const Json& row : find(facts.ensemble_evaluation, {"matrix"})) {
-    matrix.emplace_back();
-    for (const Json& value : row) matrix.back().push_back(number_at_least_one(value));
-  }
+  if (!facts.ensemble_evaluation) return {};
+  Matrix matrix = facts.ensemble_evaluation->matrix;
+  for (std::vector<double>& row : matrix)
+    for (double& value : row)
+      if (!(value >= 1)) value = NAN;
   return matrix;
 }
 
@@ -50,20 +46,19 @@ size_t best_expert(const Matrix& matrix, size_t cluster) {
 }
 
 /// Perplexity of an evaluation on the documents of each cluster, where the clusters of the documents are known.
-std::vector<double> by_cluster(const RunFacts& facts, const Json& evaluation, size_t columns) {
-  const Json& documents = find(evaluation, {"documents"});
-  const Json& named = find(facts.ensemble_evaluation, {"documents"});
-  if (!documents.is_array() || facts.evaluated_clusters.empty() || documents.size() != facts.evaluated_clusters.size())
-    return {};
+std::vector<double> by_cluster(const RunFacts& facts, const std::optional<EvaluationResult>& evaluation,
+                               size_t columns) {
+  if (!evaluation || facts.evaluated_clusters.empty()) return {};
+  const std::vector<DocumentResult>& documents = evaluation->documents;
+  const std::vector<DocumentResult>& named = facts.ensemble_evaluation->documents;
+  if (documents.size() != facts.evaluated_clusters.size()) return {};
   std::vector<double> likelihood(columns, 0.0), tokens(columns, 0.0);
   for (size_t i = 0; i < documents.size(); ++i) {
     const auto cluster = static_cast<size_t>(facts.evaluated_clusters[i]);
-    const double scored = number(documents[i], {"tokens"});
-    const double sum = number(documents[i], {"negative_log_likelihood"});
-    if (cluster >= columns || text(documents[i], {"id"}) != text(named[i], {"id"})) return {};
-    if (!std::isfinite(scored) || !std::isfinite(sum)) continue;
-    likelihood[cluster] += sum;
-    tokens[cluster] += scored;
+    if (cluster >= columns || documents[i].id != named[i].id) return {};
+    if (!std::isfinite(documents[i].negative_log_likelihood)) continue;
+    likelihood[cluster] += documents[i].negative_log_likelihood;
+    tokens[cluster] += static_cast<double>(documents[i].tokens);
   }
   for (size_t j = 0; j < columns; ++j) likelihood[j] = tokens[j] > 0 ? std::exp(likelihood[j] / tokens[j]) : NAN;
   return likelihood;

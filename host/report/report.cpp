@@ -6,7 +6,6 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
-#include "report/json_lookup.h"
 #include "report/markup.h"
 #include "report/page_style.h"
 #include "report/run_facts.h"
@@ -18,11 +17,12 @@ namespace {
 
 std::string header(const RunFacts& facts) {
   std::string finished;
-  for (const Json& record : find(facts.run, {"stages"})) finished = std::max(finished, text(record, {"finished"}));
+  const RunSummary run = facts.run.value_or(RunSummary());
+  for (const StageSummary& stage : run.stages) finished = std::max(finished, stage.finished);
   std::string html = "<header><h1>" + escape(facts.name) + "</h1>\n<p>Cluster-Branch-Train-Merge";
   if (facts.k > 0) html += fmt::format(" · {} experts", facts.k);
   if (facts.parameters > 0) html += fmt::format(" of {} parameters", format_short(facts.parameters));
-  if (const std::string version = text(facts.run, {"version"}); !version.empty()) html += " · cbtm " + escape(version);
+  if (!run.version.empty()) html += " · cbtm " + escape(run.version);
   if (!finished.empty()) html += " · last stage done " + escape(readable_time(finished));
   return html + "</p></header>\n";
 }

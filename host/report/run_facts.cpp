@@ -17,8 +17,7 @@
 namespace cbtm::report {
 namespace {
 
-constexpr int64_t kClustersMax = 100'000;  ///< more is damage
-constexpr int kDepthMax = 32;              ///< of JSON; deeper is damage
+constexpr int kDepthMax = 32;  ///< of JSON; deeper is damage
 
 bool deeper_than(const Json& json, int levels) {
   if (!json.is_structured()) return false;
@@ -32,52 +31,46 @@ class Reader {
 
   RunFacts read() {
     facts_.name = std::filesystem::absolute(run_.root() / ".").lexically_normal().parent_path().filename().string();
-    facts_.run = json(run_.run_json(), "run.json: settings, timings and commands are not shown");
-    facts_.clusters = json(run_.clusters_json(), "clusters.json: the corpus has not been clustered");
+    facts_.run = parsed(run_.run_json(), "run.json: settings, timings and commands are not shown", parse_run_summary);
+    facts_.clusters =
+        parsed(run_.clusters_json(), "clusters.json: the corpus has not been clustered", parse_cluster_manifest);
     read_model_shape();
     facts_.seed = model(run_.seed(), "seed", -1, "seed/: there is no seed model");
     facts_.baseline = model(run_.baseline(), "dense baseline", -1,
                             "baseline/: there is no dense model of equal compute to compare with");
     read_experts();
-    facts_.seed_evaluation = json(run_.evaluation() / "seed.json", "evaluation/seed.json: the seed was not evaluated");
-    facts_.baseline_evaluation =
-        json(run_.evaluation() / "baseline.json", "evaluation/baseline.json: the dense baseline was not evaluated");
-    facts_.ensemble_evaluation =
-        json(run_.evaluation() / "ensemble.json", "evaluation/ensemble.json: the ensemble was not evaluated");
-    facts_.curve =
-        json(run_.evaluation() / "curve.json", "evaluation/curve.json: the gain against budget was not measured");
+    facts_.seed_evaluation = evaluation("seed.json", "the seed was not evaluated");
+    facts_.baseline_evaluation = evaluation("baseline.json", "the dense baseline was not evaluated");
+    facts_.ensemble_evaluation = evaluation("ensemble.json", "the ensemble was not evaluated");
+    if (auto curve = parsed(run_.evaluation() / "curve.json",
+                            "evaluation/curve.json: the gain against budget was not measured", parse_gain_curve))
+      facts_.curve = std::move(*curve);
     read_sweep();
     read_evaluated_clusters();
     return std::move(facts_);
   }
 
  private:
-  /// The file's JSON; if it is not there `missing` says so, if it cannot be read, why.
-  Json json(const std::filesystem::path& path, const std::string& missing) {
+  /// What `parse` makes of the file's JSON. If the file is not there `missing` says so; if it cannot be read, why.
+  template <typename Parse>
+  auto parsed(const std::filesystem::path& path, const std::string& missing, const Parse& parse)
+      -> std::optional<decltype(parse(Json(), std::string()))> {
     if (!std::filesystem::exists(path)) {
       facts_.missing.push_back(missing);
-      return nullptr;
+      return std::nullopt;
     }
     try {
-      Json value = read_json_file(path);
-      if (value.is_object() && !deeper_than(value, kDepthMax)) return value;
+      const Json value = read_json_file(path);
+      if (value.is_object() && !deeper_than(value, kDepthMax)) return parse(value, path.string());
       facts_.missing.push_back(path.string() + ": cannot be used: it is not a JSON object as cbtm writes it");
     } catch (const Error& error) {
       facts_.missing.push_back(std::string("cannot be used: ") + error.what());
     }
-    return nullptr;
+    return std::nullopt;
   }
 
-  /// A model's card, if it is as cbtm wrote it.
-  Json card(const std::filesystem::path& path, const std::string& name) {
-    Json value = json(path, name + ": its expert.json is missing");
-    try {
-      verify_expert_card(value, path);
-      return value;
-    } catch (const Error& error) {
-      facts_.missing.push_back(std::string("cannot be used: ") + error.what());
-    }
-    return nullptr;
+  std::optional<EvaluationResult> evaluation(const std::string& name, const std::string& missing) {
+    return parsed(run_.evaluation() / name, fmt::format("evaluation/{}: {}", name, missing), parse_evaluation);
   }
 
   ModelFacts model(const std::filesystem::path& directory, const std::string& name, int64_t cluster,
@@ -87,7 +80,7 @@ class Reader {
       facts_.missing.push_back(missing);
       return facts;
     }
-    facts.card = card(directory / "expert.json", name);
+    read_card(directory, facts);
     std::ifstream file(directory / "metrics.jsonl");
     for (std::string line; std::getline(file, line);) {
       const Json entry = Json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -96,6 +89,21 @@ class Reader {
       facts.metrics.push_back({tokens, number(entry, {"loss"}), number(entry, {"validation_loss"})});
     }
     return facts;
+  }
+
+  void read_card(const std::filesystem::path& directory, ModelFacts& facts) {
+    try {
+      facts.card = read_expert_card(directory);
+      if (!facts.card)
+        facts_.missing.push_back(facts.name + ": its expert.json is missing");
+      else if (deeper_than(facts.card->settings, kDepthMax))
+        fail("{}: its settings are nested too deeply", (directory / "expert.json").string());
+      else
+        facts.training = parse_training_summary(facts.card->training, (directory / "expert.json").string());
+    } catch (const Error& error) {
+      facts.card.reset();
+      facts_.missing.push_back(std::string("cannot be used: ") + error.what());
+    }
   }
 
   void read_model_shape() {
@@ -111,8 +119,7 @@ class Reader {
   }
 
   void read_experts() {
-    const double stated = number(facts_.clusters, {"clusters"});
-    if (stated >= 1 && stated <= kClustersMax) facts_.k = static_cast<int64_t>(stated);
+    if (facts_.clusters) facts_.k = facts_.clusters->clusters;
     std::vector<int64_t> absent;
     for (int64_t cluster = 0; cluster < facts_.k || std::filesystem::exists(run_.expert(cluster)); ++cluster) {
       if (std::filesystem::exists(run_.expert(cluster)))
@@ -132,35 +139,30 @@ class Reader {
 
   void read_sweep() {
     std::map<int64_t, double> entries;
-    const auto add = [&](double top_k, double perplexity) {
-      if (top_k >= 1 && top_k <= kClustersMax && std::isfinite(perplexity))
-        entries.emplace(static_cast<int64_t>(top_k), perplexity);
+    const auto add = [&](int64_t top_k, double perplexity) {
+      if (top_k >= 1 && std::isfinite(perplexity)) entries.emplace(top_k, perplexity);
     };
-    for (const Json& entry : find(facts_.ensemble_evaluation, {"sweep"}))
-      add(number(entry, {"top_k"}), number(entry, {"perplexity"}));
-    // One number, or those of the sweep: what stands outside the sweep is of the first.
-    const Json& top_k = find(facts_.ensemble_evaluation, {"settings", "top_k"});
-    const Json& first = top_k.is_array() && !top_k.empty() ? top_k.front() : top_k;
-    if (const double scored = number(first, {}); scored >= 1 && scored <= kClustersMax)
-      facts_.scored_top_k = static_cast<int64_t>(scored);
-    add(static_cast<double>(facts_.scored_top_k), number(facts_.ensemble_evaluation, {"perplexity"}));
+    if (!facts_.ensemble_evaluation) return;
+    const EvaluationResult& result = *facts_.ensemble_evaluation;
+    for (const SweepResult& entry : result.sweep) add(entry.top_k, entry.perplexity);
+    if (!result.settings.top_k.empty()) facts_.scored_top_k = result.settings.top_k.front();
+    add(facts_.scored_top_k, result.perplexity);
     for (const auto& [top_k, perplexity] : entries) facts_.sweep.push_back({top_k, perplexity});
-    if (facts_.k == 0)
-      facts_.k = static_cast<int64_t>(find(facts_.ensemble_evaluation, {"settings", "experts_present"}).size());
+    if (facts_.k == 0) facts_.k = std::max<int64_t>(0, result.settings.experts_present);
   }
 
   /// The evaluated documents are those of the shards in order if the evaluation says so and the names agree.
   void read_evaluated_clusters() {
-    const Json& documents = find(facts_.ensemble_evaluation, {"documents"});
-    const std::string split = text(facts_.ensemble_evaluation, {"settings", "documents", "split"});
-    if (!documents.is_array()) return;
+    if (!facts_.ensemble_evaluation) return;
+    const std::vector<DocumentResult>& documents = facts_.ensemble_evaluation->documents;
+    const std::string& split = facts_.ensemble_evaluation->settings.split;
     if (split != "valid" && split != "tune" && split != "train") return;
     std::vector<int64_t> clusters;
     for (int64_t cluster = 0; cluster < facts_.k; ++cluster) {
       std::ifstream file(run_.shard(cluster) / (split + ".documents.jsonl"));
       for (std::string line; std::getline(file, line); clusters.push_back(cluster))
         if (clusters.size() >= documents.size() ||
-            text(Json::parse(line, nullptr, false), {"id"}) != text(documents[clusters.size()], {"id"}))
+            text(Json::parse(line, nullptr, false), {"id"}) != documents[clusters.size()].id)
           return;
     }
     if (clusters.size() == documents.size()) facts_.evaluated_clusters = std::move(clusters);
@@ -172,8 +174,15 @@ class Reader {
 
 }  // namespace
 
-double RunFacts::seed_perplexity() const { return number(seed_evaluation, {"perplexity"}); }
-double RunFacts::dense_perplexity() const { return number(baseline_evaluation, {"perplexity"}); }
+double known(int64_t count) { return count < 0 ? NAN : static_cast<double>(count); }
+
+double RunFacts::seed_perplexity() const { return seed_evaluation ? seed_evaluation->perplexity : NAN; }
+double RunFacts::dense_perplexity() const { return baseline_evaluation ? baseline_evaluation->perplexity : NAN; }
+
+const EvaluationSettings& RunFacts::ensemble_settings() const {
+  static const EvaluationSettings kNone;
+  return ensemble_evaluation ? ensemble_evaluation->settings : kNone;
+}
 
 RunFacts read_run_facts(const RunDirectory& run) { return Reader(run).read(); }
 

@@ -7,8 +7,13 @@
 #include <vector>
 
 #include "cbtm/base/json.h"
+#include "cbtm/model/expert_card.h"
 #include "cbtm/model/spec.h"
+#include "cbtm/run/cluster_manifest.h"
+#include "cbtm/run/evaluation_result.h"
 #include "cbtm/run/run_directory.h"
+#include "cbtm/run/stage_summary.h"
+#include "cbtm/run/training_summary.h"
 
 namespace cbtm::report {
 
@@ -23,10 +28,11 @@ struct MetricPoint {
 struct ModelFacts {
   std::string name;      ///< "seed", "dense baseline", "expert 003"
   int64_t cluster = -1;  ///< of an expert
-  Json card;             ///< expert.json, or null
+  std::optional<ExpertCard> card;
+  TrainingSummary training;  ///< what the card says of it
   std::vector<MetricPoint> metrics;
 
-  bool present() const { return !card.is_null() || !metrics.empty(); }
+  bool present() const { return card || !metrics.empty(); }
 };
 
 /// An entry of the top-k sweep.
@@ -35,12 +41,17 @@ struct SweepEntry {
   double perplexity = 0;
 };
 
-/// All that the report is made from. JSON that is missing is null.
+/// A count of a file as a number; NaN for one that the file does not hold.
+double known(int64_t count);
+
+/// All that the report is made from. What is missing, or cannot be read, is not there.
 struct RunFacts {
   std::string name;  ///< of the run directory
-  Json run, clusters;
+  std::optional<RunSummary> run;
+  std::optional<ClusterManifest> clusters;
   std::optional<ModelSpec> model;  ///< of the seed
-  Json seed_evaluation, baseline_evaluation, ensemble_evaluation, curve;
+  std::optional<EvaluationResult> seed_evaluation, baseline_evaluation, ensemble_evaluation;
+  std::vector<GainPoint> curve;
   double parameters = 0;  ///< of each model; NaN if that is not known
   int64_t k = 0;          ///< 0 if nothing says it
   ModelFacts seed, baseline;
@@ -52,6 +63,8 @@ struct RunFacts {
 
   double seed_perplexity() const;
   double dense_perplexity() const;
+  /// The settings of the ensemble's evaluation; empty if there is none.
+  const EvaluationSettings& ensemble_settings() const;
 };
 
 /// Reads a run directory. Never throws for what it holds; see `missing`.

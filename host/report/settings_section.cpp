@@ -22,8 +22,8 @@ struct Column {
 std::vector<Column> columns_of(const RunFacts& facts) {
   std::vector<Column> columns;
   const auto add = [&](const ModelFacts& model, bool may_join) {
-    if (model.card.is_null()) return;
-    Json settings = find(model.card, {"settings"});
+    if (!model.card) return;
+    Json settings = model.card->settings;
     if (settings.is_object()) settings.erase("config");  // the model's shape has a line of its own
     for (Column& column : columns)
       if (may_join && column.models.front()->cluster >= 0 && column.settings == settings) {
@@ -45,9 +45,11 @@ std::vector<Column> columns_of(const RunFacts& facts) {
   return columns;
 }
 
-double sum(const Column& column, JsonPath path) {
+/// The sum over the column's models of what `number` gives for the training of each.
+template <typename Number>
+double sum(const Column& column, const Number& number) {
   double total = 0;
-  for (const ModelFacts* model : column.models) total += number(model->card, path);
+  for (const ModelFacts* model : column.models) total += number(model->training);
   return total;
 }
 
@@ -91,11 +93,10 @@ std::string models_table(const RunFacts& facts) {
   for (const Column& column : columns) html += "<th scope=\"col\">" + escape(column.name) + "</th>";
   html += "</tr></thead><tbody>\n";
   html += row("tokens trained on, together", columns, [](const Column& column) {
-    return format_whole(sum(column, {"training", "tokens"}));
+    return format_whole(sum(column, [](const TrainingSummary& training) { return known(training.tokens); }));
   });
-  html += row("tokens a model", columns, [](const Column& column) {
-    return format_whole(number(column.models.front()->card, {"training", "tokens"}));
-  });
+  html += row("tokens a model", columns,
+              [](const Column& column) { return format_whole(known(column.models.front()->training.tokens)); });
   html += row("tokens a step", columns, [](const Column& column) {
     return format_whole(number(column.settings, {"sequence_length"}) * number(column.settings, {"batch_sequences"}));
   });
@@ -108,10 +109,10 @@ std::string models_table(const RunFacts& facts) {
   for (const std::string& name : names)
     html += row(words(name), columns, [&](const Column& column) { return value_text(find(column.settings, {name})); });
   html += row("steps skipped (not finite), together", columns, [](const Column& column) {
-    return format_whole(sum(column, {"training", "skipped_steps"}));
+    return format_whole(sum(column, [](const TrainingSummary& training) { return known(training.skipped_steps); }));
   });
   html += row("training time, together", columns, [](const Column& column) {
-    const double seconds = sum(column, {"training", "training_seconds"});
+    const double seconds = sum(column, [](const TrainingSummary& training) { return training.training_seconds; });
     return std::isfinite(seconds) ? format_duration(seconds) : std::string("–");
   });
   return scroll_box("Settings of each model", html + "</tbody></table>");
@@ -140,12 +141,19 @@ std::string object_table(const std::string& title, const Json& settings) {
   return fmt::format("<h3>{}</h3>\n{}", title, scroll_box(title, "<table><tbody>" + html + "</tbody></table>"));
 }
 
+Json cluster_settings(const RunFacts& facts) {
+  if (facts.run)
+    for (const StageSummary& stage : facts.run->stages)
+      if (stage.name == "cluster") return stage.settings;
+  return nullptr;
+}
+
 }  // namespace
 
 std::string settings_section(const RunFacts& facts) {
   const std::string html = model_shape(facts) + models_table(facts) +
-                           object_table("Clustering", find(facts.run, {"stages", "cluster", "settings"})) +
-                           object_table("Evaluation", find(facts.ensemble_evaluation, {"settings"}));
+                           object_table("Clustering", cluster_settings(facts)) +
+                           object_table("Evaluation", facts.ensemble_settings().all);
   return html.empty() ? "" : "<section id=\"settings\"><h2>Settings</h2>\n" + html + "</section>\n";
 }
 

@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "cbtm/base/progress.h"
-#include "report/json_lookup.h"
 #include "report/markup.h"
 #include "report/sections.h"
 
@@ -24,13 +23,9 @@ struct Stage {
 /// In the order in which they finished, the experts as one.
 std::vector<Stage> stages_of(const RunFacts& facts) {
   std::vector<Stage> stages;
-  const Json& records = find(facts.run, {"stages"});
-  if (!records.is_object()) return stages;
-  for (const auto& [name, record] : records.items()) {
-    const double seconds = number(record, {"seconds"});
-    stages.push_back({name, text(record, {"finished"}), text(record, {"version"}), std::isfinite(seconds) ? seconds : 0,
-                      std::isfinite(seconds) ? seconds : 0, text(record, {"command"})});
-  }
+  if (!facts.run) return stages;
+  for (const StageSummary& stage : facts.run->stages)
+    stages.push_back({stage.name, stage.finished, stage.version, stage.seconds, stage.seconds, stage.command});
   std::stable_sort(stages.begin(), stages.end(),
                    [](const Stage& a, const Stage& b) { return a.finished < b.finished; });
   std::vector<Stage> joined;
@@ -56,10 +51,10 @@ std::string commands(const RunFacts& facts) {
   std::vector<std::string> seen;
   std::string html;
   std::vector<std::pair<std::string, std::string>> records;
-  for (const auto& [name, record] : find(facts.run, {"stages"}).items())
-    records.emplace_back(text(record, {"finished"}), text(record, {"command"}));
+  if (facts.run)
+    for (const StageSummary& stage : facts.run->stages) records.emplace_back(stage.finished, stage.command);
   std::stable_sort(records.begin(), records.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-  records.emplace_back("", text(facts.ensemble_evaluation, {"settings", "command"}));
+  records.emplace_back("", facts.ensemble_settings().command);
   for (const auto& [finished, command] : records) {
     if (command.empty() || std::find(seen.begin(), seen.end(), command) != seen.end()) continue;
     seen.push_back(command);

@@ -1,5 +1,10 @@
 #include "cbtm/run/cluster_manifest.h"
 
+#include <fmt/format.h>
+
+#include <cmath>
+#include <optional>
+
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
@@ -12,25 +17,39 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kRouterFiles[] = {"router.json", "router.safetensors"};
+constexpr const char* kRemedy = "the file is damaged: restore it, or cluster again with --redo";
 
-void check_clusters(const Json& clusters, const std::string& file) {
-  const JsonReader read(clusters, file, "the file is damaged: restore it, or cluster again with --redo");
-  constexpr int64_t kClustersMax = 1'000'000;
-  constexpr int64_t kCountMax = int64_t{1} << 48;  // more is damage, and sums of them must not overflow
-  const auto count = static_cast<size_t>(read.integer("clusters", 1, kClustersMax));
-  read.integer("vocab_size", 1);
-  read.text("router_hash");
-  read.text("tokenizer_hash");
-  const JsonReader sizes = read.list("sizes");
-  const JsonReader terms = read.list("top_terms");
-  if (sizes.size() != count) sizes.refuse(fmt::format("is not a list of {} clusters", count));
-  if (terms.size() != count) terms.refuse(fmt::format("is not a list of {} clusters", count));
-  for (size_t i = 0; i < count; ++i) {
-    for (const char* key : {"train_tokens", "train_documents", "valid_documents", "tune_documents"})
-      sizes.item(i).integer(key, 0, kCountMax);
-    terms.item(i).as_texts();
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+constexpr int64_t kCountMax = int64_t{1} << 48;  // more is damage, and sums of them must not overflow
+
+int64_t count_of(const JsonReader& read, const char* key) { return read.integer_or(key, -1, 0, kCountMax); }
+
+ShardSize parse_size(const JsonReader& read) {
+  // Required are those that every reader uses.
+  return {.train_documents = read.integer("train_documents", 0, kCountMax),
+          .train_tokens = read.integer("train_tokens", 0, kCountMax),
+          .valid_documents = read.integer("valid_documents", 0, kCountMax),
+          .valid_tokens = read.integer_or("valid_tokens", 0, 0, kCountMax),
+          .tune_documents = read.integer("tune_documents", 0, kCountMax),
+          .tune_tokens = read.integer_or("tune_tokens", 0, 0, kCountMax)};
+}
+
+Json size_json(const ShardSize& size) {
+  return {{"train_documents", size.train_documents}, {"train_tokens", size.train_tokens},
+          {"valid_documents", size.valid_documents}, {"valid_tokens", size.valid_tokens},
+          {"tune_documents", size.tune_documents},   {"tune_tokens", size.tune_tokens}};
+}
+
+std::vector<MapDocument> parse_map(const JsonReader& list) {
+  constexpr double kFarthest = 1e18;
+  std::vector<MapDocument> map;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const JsonReader entry = list.item(i);
+    if (entry.as_list().size() != 3) entry.refuse("is not a list of x, y and a cluster");
+    map.push_back({entry.item(0).as_number(-kFarthest, kFarthest), entry.item(1).as_number(-kFarthest, kFarthest),
+                   entry.item(2).as_integer(0, kCountMax)});
   }
-  for (const char* key : {"balance", "objective", "duality_gap", "documents_without_words"}) read.number_or(key, 0);
+  return map;
 }
 
 bool same_contents(const fs::path& a, const fs::path& b) {
@@ -76,25 +95,111 @@ void publish_clusters(const RunDirectory& run) {
   }
 }
 
-Json read_clusters(const RunDirectory& run) {
+int64_t ClusterManifest::train_tokens() const {
+  int64_t tokens = 0;
+  for (const ShardSize& size : sizes) tokens += size.train_tokens;
+  return tokens;
+}
+
+ClusterManifest parse_cluster_manifest(const Json& json, const std::string& file) {
+  constexpr int64_t kClustersMax = 1'000'000;
+  const JsonReader read(json, file, kRemedy);
+  const JsonReader sizes = read.list("sizes"), terms = read.list("top_terms");
+  const auto value = [&](const char* key) { return read.has(key) ? read.at(key).json() : Json(); };
+  ClusterManifest manifest{.clusters = read.integer_or("clusters", static_cast<int64_t>(sizes.size()), 1, kClustersMax),
+                           .vocab_size = read.integer_or("vocab_size", -1, 1),
+                           .router_hash = read.text_or("router_hash", ""),
+                           .tokenizer_hash = read.text_or("tokenizer_hash", ""),
+                           .documents = count_of(read, "documents"),
+                           .documents_without_words = count_of(read, "documents_without_words"),
+                           .label_objective = read.number_or("label_objective", kNan),
+                           .balance = read.number_or("balance", kNan),
+                           .valid_fraction = read.number_or("valid_fraction", kNan),
+                           .tune_fraction = read.number_or("tune_fraction", kNan),
+                           .fit_documents = count_of(read, "fit_documents"),
+                           .fit_documents_without_words = count_of(read, "fit_documents_without_words"),
+                           .terms = count_of(read, "terms"),
+                           .dimensions = count_of(read, "dimensions"),
+                           .svd_iterations = count_of(read, "svd_iterations"),
+                           .objective = read.number_or("objective", kNan),
+                           .duality_gap = read.number_or("duality_gap", kNan),
+                           .map = read.has("map") ? parse_map(read.list("map")) : std::vector<MapDocument>(),
+                           .corpus = value("corpus"),
+                           .files = value("files"),
+                           .settings = value("settings"),
+                           .inputs = value("inputs"),
+                           .command = read.text_or("command", "")};
+  const auto count = static_cast<size_t>(manifest.clusters);
+  if (sizes.size() != count) sizes.refuse(fmt::format("is not a list of {} clusters", count));
+  if (terms.size() != count) terms.refuse(fmt::format("has {} items, but 'sizes' has {}", terms.size(), sizes.size()));
+  for (size_t i = 0; i < count; ++i) {
+    manifest.sizes.push_back(parse_size(sizes.item(i)));
+    manifest.top_terms.push_back(terms.item(i).as_texts());
+  }
+  if (read.has("objectives"))
+    for (size_t i = 0; i < read.list("objectives").size(); ++i)
+      manifest.objectives.push_back(read.list("objectives").item(i).as_number());
+  return manifest;
+}
+
+Json cluster_manifest_json(const ClusterManifest& manifest) {
+  Json json = {
+      {"format", 1}, {"clusters", manifest.clusters}, {"top_terms", manifest.top_terms}, {"sizes", Json::array()}};
+  for (const ShardSize& size : manifest.sizes) json["sizes"].push_back(size_json(size));
+  const auto add_count = [&](const char* key, int64_t count) {
+    if (count >= 0) json[key] = count;
+  };
+  const auto add_number = [&](const char* key, double number) {
+    if (!std::isnan(number)) json[key] = number;
+  };
+  const auto add_text = [&](const char* key, const std::string& text) {
+    if (!text.empty()) json[key] = text;
+  };
+  const auto add_value = [&](const char* key, const Json& value) {
+    if (!value.is_null()) json[key] = value;
+  };
+  add_count("vocab_size", manifest.vocab_size);
+  add_text("router_hash", manifest.router_hash);
+  add_text("tokenizer_hash", manifest.tokenizer_hash);
+  add_count("documents", manifest.documents);
+  add_count("documents_without_words", manifest.documents_without_words);
+  add_number("label_objective", manifest.label_objective);
+  add_number("balance", manifest.balance);
+  add_number("valid_fraction", manifest.valid_fraction);
+  add_number("tune_fraction", manifest.tune_fraction);
+  add_count("fit_documents", manifest.fit_documents);
+  add_count("fit_documents_without_words", manifest.fit_documents_without_words);
+  add_count("terms", manifest.terms);
+  add_count("dimensions", manifest.dimensions);
+  add_count("svd_iterations", manifest.svd_iterations);
+  add_number("objective", manifest.objective);
+  if (!manifest.objectives.empty()) json["objectives"] = manifest.objectives;
+  add_number("duality_gap", manifest.duality_gap);
+  if (!manifest.map.empty()) json["map"] = Json::array();
+  for (const MapDocument& document : manifest.map) json["map"].push_back({document.x, document.y, document.cluster});
+  add_value("corpus", manifest.corpus);
+  add_value("files", manifest.files);
+  add_value("settings", manifest.settings);
+  add_value("inputs", manifest.inputs);
+  add_text("command", manifest.command);
+  return json;
+}
+
+ClusterManifest read_clusters(const RunDirectory& run) {
   recover_directory(run.shards());
   const bool has_set = fs::exists(run.shards_clusters_json());
   if (!has_set && !fs::exists(run.clusters_json()))
     fail(
-        "{}: holds no clusters.json, so there are no shards to train on; run cbtm cluster --corpus ... --out {} first, "
+        "{}: holds no clusters.json, so there are no shards to train on; run cbtm cluster --corpus ... --run {} first, "
         "or name another --run",
         run.root().string(), run.root().string());
   const fs::path path = has_set ? run.shards_clusters_json() : run.clusters_json();
-  Json clusters = read_json_file(path);
-  check_clusters(clusters, path.string());
+  const Json json = read_json_file(path);
+  const JsonReader read(json, path.string(), kRemedy);
+  for (const char* key : {"clusters", "vocab_size", "router_hash", "tokenizer_hash"}) read.at(key);  // must be there
+  ClusterManifest clusters = parse_cluster_manifest(json, path.string());
   if (has_set) publish_clusters(run);
   return clusters;
-}
-
-int64_t train_tokens(const Json& clusters) {
-  int64_t tokens = 0;
-  for (const Json& size : clusters["sizes"]) tokens += size["train_tokens"].get<int64_t>();
-  return tokens;
 }
 
 namespace {
@@ -116,20 +221,20 @@ Json shard_hashes(const fs::path& directory, int64_t clusters) {
   return content_hashes(directory, names);
 }
 
-void verify_shard(const RunDirectory& run, const Json& clusters, int64_t cluster, const std::string& split) {
-  const auto hashes = clusters.find("files");
-  if (hashes == clusters.end()) return;
-  for (const char* suffix : kShardSuffixes) verify_content(run.shards(), shard_file(cluster, split, suffix), *hashes);
+void verify_shard(const RunDirectory& run, const ClusterManifest& clusters, int64_t cluster, const std::string& split) {
+  if (clusters.files.is_null()) return;
+  for (const char* suffix : kShardSuffixes)
+    verify_content(run.shards(), shard_file(cluster, split, suffix), clusters.files);
 }
 
-std::string shard_training_hash(const RunDirectory& run, const Json& clusters, int64_t cluster) {
-  const auto hashes = clusters.find("files");
+std::string shard_training_hash(const RunDirectory& run, const ClusterManifest& clusters, int64_t cluster) {
   std::string text;
   for (const char* suffix : {".bin", ".idx"}) {
     const std::string name = shard_file(cluster, "train", suffix);
-    if (hashes != clusters.end() && hashes->is_object() && hashes->contains(name) && (*hashes)[name].is_object() &&
-        (*hashes)[name].contains("hash") && (*hashes)[name]["hash"].is_string())
-      text += (*hashes)[name]["hash"].get<std::string>();
+    const Json& files = clusters.files;
+    const auto entry = files.is_object() ? files.find(name) : files.end();
+    if (entry != files.end() && entry->is_object() && entry->contains("hash") && (*entry)["hash"].is_string())
+      text += (*entry)["hash"].get<std::string>();
     else
       text += block_hash_hex(run.shards() / name);
   }

@@ -8,6 +8,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
+#include "cbtm/base/json_difference.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/tensor_file/tensor_file.h"
 
@@ -66,19 +67,6 @@ StateText parse_state_text(const std::filesystem::path& path, const std::string&
                        .skipped_steps = count("skipped_steps"),
                        .seconds = real("seconds", 0),
                        .loss_scale = {real("loss_scale", 1), count("loss_scale_steps")}}};
-}
-
-/// "learning_rate was 0.01, is 0.02; ..." of what differs at any depth.
-void add_differences(const Json& before, const Json& now, std::string& text) {
-  for (const auto& [key, value] : now.items()) {
-    if (before.contains(key) && before[key] == value) continue;
-    if (before.contains(key) && before[key].is_object() && value.is_object()) {
-      add_differences(before[key], value, text);
-    } else {
-      text += fmt::format("{}{} was {}, is {}", text.empty() ? "" : "; ", key,
-                          before.contains(key) ? before[key].dump() : "absent", value.dump());
-    }
-  }
 }
 
 /// Removes a file of ours; what cannot be removed is said and left.
@@ -152,8 +140,7 @@ std::optional<TrainingCounters> load_training_state(const std::filesystem::path&
         fail("{}: its hash does not match its contents", path.string());
       const StateText state = parse_state_text(path, text->second);
       if (state.identity != identity) {
-        std::string difference;
-        add_differences(state.identity, identity, difference);
+        const std::string difference = json_difference(state.identity, identity, ShownValues::both);
         throw Error(fmt::format("{}: an unfinished training with other settings ({}); finish it with those, or pass "
                                 "--redo to start anew",
                                 path.string(), difference),

@@ -157,6 +157,22 @@ TEST_CASE("types have one set of names; one that a command cannot use is refused
   succeed(train("float32"));  // the same training
 }
 
+TEST_CASE("a flag that another one makes useless is refused") {
+  const TinyRunCopy work;
+  check_error(run_cbtm({"cluster", "--corpus", "corpus.jsonl", "--tokenizer", "run/tokenizer", "--vocab-size", "300"},
+                       work.path()),
+              kExitUsage, "--vocab-size does nothing");
+  const std::vector<std::string> evaluate = {"evaluate", "--model", "run/seed", "--threads", "1"};
+  const auto with = [&](const std::vector<std::string>& flags) {
+    std::vector<std::string> words = evaluate;
+    words.insert(words.end(), flags.begin(), flags.end());
+    return run_cbtm(words, work.path());
+  };
+  check_error(with({"--corpus", "corpus.jsonl", "--split", "tune"}), kExitUsage, "--split");
+  check_error(with({"--run", "run", "--keep-duplicates"}), kExitUsage,
+              "--keep-duplicates does nothing without --corpus");
+}
+
 TEST_CASE("--memory bounds what is planned, in a benchmark as in a training") {
   const TinyRunCopy work;
   check_error(run_cbtm({"bench", "train", "--model", "run/seed", "--sequence", "32", "--micro-batch", "2", "--steps",

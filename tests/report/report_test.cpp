@@ -7,6 +7,7 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/run/stage_summary.h"
 #include "tests/report/well_formed.h"
 #include "tests/temporary_directory.h"
 
@@ -27,8 +28,8 @@ class ExampleRun {
          {"duality_gap", 0.0},
          {"router_hash", "r"},
          {"sizes",
-          {{{"train_documents", 700}, {"train_tokens", 3000}, {"valid_documents", 1}},
-           {{"train_documents", 500}, {"train_tokens", 1000}, {"valid_documents", 2}}}},
+          {{{"train_documents", 700}, {"train_tokens", 3000}, {"valid_documents", 1}, {"tune_documents", 1}},
+           {{"train_documents", 500}, {"train_tokens", 1000}, {"valid_documents", 2}, {"tune_documents", 1}}}},
          {"top_terms", Json::array({Json::array({"boost", "<script>alert(1)</script>"}), Json::array({"der", "die"})})},
          {"map", {{0.1, 0.2, 0}, {0.3, 0.1, 0}, {-0.5, 0.4, 1}}}});
     model(run.seed(), 4096, 2.0, -1);

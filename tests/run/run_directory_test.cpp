@@ -4,6 +4,7 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/run/stage_summary.h"
 #include "tests/temporary_directory.h"
 
 namespace cbtm {
@@ -13,7 +14,7 @@ TEST_CASE("a stage is missing, current, or changed in words") {
   const TemporaryDirectory directory;
   const RunDirectory run(directory.path() / "run");
   std::string difference;
-  StageRecord record{
+  StageSummary record{
       .name = "cluster", .settings = {{"k", 8}, {"seed", 1}}, .inputs = {{"corpus", "abc"}}, .command = "cbtm cluster"};
   CHECK(stage_state(run, record, difference) == StageState::missing);
   record_stage(run, record);
@@ -23,14 +24,14 @@ TEST_CASE("a stage is missing, current, or changed in words") {
   record.inputs["corpus"] = "def";
   CHECK(stage_state(run, record, difference) == StageState::changed);
   CHECK(difference == "k was 8, is 4; corpus has changed");
-  CHECK(find_stage(run, "nothing").is_null());
+  CHECK(!find_stage(run, "nothing"));
   CHECK(run.expert(3).filename() == "003");
 }
 
 TEST_CASE("a record does not count for another result than the one it names") {
   const TemporaryDirectory directory;
   const RunDirectory run(directory.path() / "run");
-  StageRecord record{.name = "tokenizer", .settings = Json::object(), .inputs = Json::object(), .result = "abc"};
+  StageSummary record{.name = "tokenizer", .settings = Json::object(), .inputs = Json::object(), .result = "abc"};
   record_stage(run, record);
   std::string difference;
   CHECK(stage_state(run, record, difference) == StageState::current);

@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "cbtm/base/error.h"
-#include "cbtm/train/run_training.h"
+#include "cbtm/train/expert_settings.h"
 
 namespace cbtm {
 namespace {

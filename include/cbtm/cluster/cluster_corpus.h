@@ -2,12 +2,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "cbtm/base/json.h"
 #include "cbtm/cluster/kmeans.h"
 #include "cbtm/corpus/corpus.h"
 #include "cbtm/device/device.h"
+#include "cbtm/run/cluster_manifest.h"
 #include "cbtm/run/run_directory.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
@@ -28,19 +30,25 @@ struct ClusterOptions {
   bool allow_empty_shards = false;  ///< warn of shards without a training document, instead of an Error
 };
 
+/// How a set was made, for its clusters.json.
+struct ClusterOrigin {
+  Json settings;  ///< cluster_settings, or null
+  Json inputs;    ///< name -> hash, or null
+  std::string command;
+};
+
 /// The settings that change the result, for run.json.
 Json cluster_settings(const ClusterOptions& options);
 
 /// Finds the domains of a corpus and distributes its documents (docs/method.md). Writes run/router, run/shards/NNN
 /// (train, valid and tune datasets with a list of their documents) and run/clusters.json as one set. Reads the corpus
-/// three times, as a stream. `stage` holds further keys for clusters.json: how the set was made. Returns the contents
-/// of clusters.json. Throws Error.
-Json cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options, const RunDirectory& run,
-                    const Json& stage = Json::object());
+/// three times, as a stream. Returns the contents of clusters.json. Throws Error.
+ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options,
+                               const RunDirectory& run, const ClusterOrigin& origin = {});
 
 /// A sentence that names the shards without a training token (no expert can learn from them) and says what to do, or
-/// "". `sizes` are those of clusters.json.
-std::string empty_shards(const Json& sizes);
+/// "".
+std::string empty_shards(std::span<const ShardSize> sizes);
 
 /// Learns a tokenizer from at most `text_bytes_max` bytes of the corpus and writes it to `directory`. `statistics`
 /// receives what was read.

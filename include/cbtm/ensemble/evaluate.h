@@ -12,6 +12,7 @@
 #include "cbtm/ensemble/expert_set.h"
 #include "cbtm/route/mixture.h"
 #include "cbtm/route/routing_mode.h"
+#include "cbtm/run/evaluation_result.h"
 #include "cbtm/run/run_directory.h"
 
 namespace cbtm {
@@ -76,6 +77,8 @@ Evaluation evaluate_model(InferenceModel& model, const std::vector<EvaluationDoc
 double tune_temperature(Device& device, const ExpertSet& experts, const std::vector<EvaluationDocument>& documents,
                         EvaluationOptions options, const std::vector<double>& candidates);
 
-Json score_json(const Score& score, bool with_documents);
+/// An evaluation as files hold it. `settings`: how it was made; `documents`: what was read, which becomes a member of
+/// the settings.
+EvaluationResult evaluation_result(const Evaluation& evaluation, const Json& settings, const Json& documents);
 
 }  // namespace cbtm

@@ -3,9 +3,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <vector>
-
-#include "cbtm/base/json.h"
 
 namespace cbtm {
 
@@ -49,33 +46,5 @@ class RunDirectory {
 /// Throws Error, naming the obstacle, unless everything that a run makes may be put under its directory: each path is
 /// free or holds something that cbtm made (check_replaceable). Also removes what dead processes left unfinished.
 void prepare_run_directory(const RunDirectory& run);
-
-/// The settings, inputs and result of a finished stage. It is kept in run.json under "stages" (docs/formats.md,
-/// 'run.json').
-struct StageRecord {
-  std::string name;     ///< "tokenizer", "cluster", "seed", "expert/003", "baseline", "evaluate"
-  Json settings;        ///< everything that changes the result
-  Json inputs;          ///< name -> content hash or fingerprint of each input
-  std::string command;  ///< as typed
-  double seconds = 0;
-  Json summary = Json::object();  ///< numbers for the report
-  Json result;  ///< content hash of the stage's output, or null; the record is valid for this output only
-};
-
-enum class StageState : uint8_t { missing, current, changed };
-
-/// Compares `wanted` with the record in run.json. If they differ, `difference` names the settings or inputs in words
-/// ("k was 8, is 4; the corpus has changed").
-///
-/// If `wanted.result` is not null it is the hash of the output that exists now. A record of another result then counts
-/// as missing: a process made the stage again and died before it could record it.
-StageState stage_state(const RunDirectory& run, const StageRecord& wanted, std::string& difference);
-/// The same words for two sets of settings and inputs. "" if they are equal.
-std::string stage_difference(const Json& settings_before, const Json& inputs_before, const StageRecord& wanted);
-/// Adds or replaces the record, with the version and the time. run.json is locked meanwhile, since several experts may
-/// finish at the same time.
-void record_stage(const RunDirectory& run, const StageRecord& record);
-/// The record of a finished stage as JSON, or null.
-Json find_stage(const RunDirectory& run, const std::string& name);
 
 }  // namespace cbtm

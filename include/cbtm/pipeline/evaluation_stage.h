@@ -3,6 +3,7 @@
 #include <string>
 
 #include "cbtm/device/device.h"
+#include "cbtm/run/evaluation_result.h"
 #include "cbtm/run/run_directory.h"
 
 namespace cbtm {
@@ -10,12 +11,9 @@ namespace cbtm {
 /// The evaluate stage of a run, on its held-out documents (valid): seed, dense baseline, and the ensemble with top-1,
 /// 2, 4, ... and all experts and its expert x cluster matrix, each at the router temperature that is best on the tune
 /// documents, which is then recorded in the experts' router. Models kept along the way (snapshots) are evaluated for
-/// the curve of gain against budget, and removed. Writes RUN/evaluation/*.json; returns what print_evaluation needs.
+/// the curve of gain against budget, and removed. Writes RUN/evaluation/*.json; returns the numbers in run.json.
 /// `memory_bytes`: of the device, for the experts together; 0: what is free.
-Json run_evaluation_stage(Device& device, const RunDirectory& run, int64_t memory_bytes, bool redo,
-                          const std::string& command);
-
-/// The summary for people: perplexities beside the dense baseline's.
-void print_evaluation(const Json& evaluation);
+EvaluationSummary evaluate_run(Device& device, const RunDirectory& run, int64_t memory_bytes, bool redo,
+                               const std::string& command);
 
 }  // namespace cbtm

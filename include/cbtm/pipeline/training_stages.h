@@ -10,7 +10,6 @@
 #include "cbtm/base/json.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/spec.h"
-#include "cbtm/run/cluster_manifest.h"
 #include "cbtm/run/run_directory.h"
 #include "cbtm/train/trainer.h"
 
@@ -45,10 +44,5 @@ void train_run_branch(std::span<Device* const> devices, const RunDirectory& run,
 /// and then an Error says which are missing.
 void train_run_experts(std::span<Device* const> devices, const RunDirectory& run, const TrainingSettings& settings,
                        bool redo, const std::string& command);
-
-/// The settings of an expert beside a dense model of the same compute: the same steps with 1/k of the batch
-/// (docs/method.md, 'Training'), or with `keep_batch` the same batch and 1/k of the steps. Throws a usage Error if the
-/// batch cannot be divided by k.
-TrainingSettings expert_settings(const TrainingSettings& dense, int64_t clusters, bool keep_batch);
 
 }  // namespace cbtm

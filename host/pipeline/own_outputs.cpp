@@ -1,4 +1,4 @@
-#include "commands/own_outputs.h"
+#include "pipeline/own_outputs.h"
 
 #include <sys/stat.h>
 #include <unistd.h>

@@ -7,13 +7,14 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/device/device_error.h"
-#include "cbtm/train/run_training.h"
+#include "cbtm/pipeline/training_stages.h"
+#include "cbtm/run/cluster_manifest.h"
 
 namespace cbtm {
 
 void train_run_experts(std::span<Device* const> devices, const RunDirectory& run, const TrainingSettings& settings,
                        bool redo, const std::string& command) {
-  const auto count = read_clusters(run)["clusters"].get<int64_t>();
+  const auto count = read_clusters(run).clusters;
   if (devices.size() == 1) {
     for (int64_t cluster = 0; cluster < count; ++cluster)
       train_run_branch(devices, run, cluster, settings, redo, command);

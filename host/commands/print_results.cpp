@@ -1,0 +1,38 @@
+#include "commands/print_results.h"
+
+#include <fmt/format.h>
+
+#include "cbtm/base/progress.h"
+
+namespace cbtm {
+
+void print_clusters(const ClusterManifest& clusters) {
+  fmt::print("{:>7} {:>10} {:>12} {:>7} {:>6}  top terms\n", "cluster", "documents", "tokens", "valid", "tune");
+  for (size_t j = 0; j < clusters.sizes.size(); ++j) {
+    const ShardSize& size = clusters.sizes[j];
+    std::string terms;
+    for (const std::string& term : clusters.top_terms[j]) terms += (terms.empty() ? "" : " ") + term;
+    fmt::print("{:>7} {:>10} {:>12} {:>7} {:>6}  {}\n", RunDirectory::cluster_name(static_cast<int64_t>(j)),
+               format_count(size.train_documents), format_count(size.train_tokens), size.valid_documents,
+               size.tune_documents, terms);
+  }
+  fmt::print(
+      "largest shard {:.2f} times the mean, in tokens; objective {:.1f}, duality gap {:.1e}; {} documents without "
+      "words\n",
+      clusters.balance, clusters.objective, clusters.duality_gap, clusters.documents_without_words);
+}
+
+void print_evaluation(const EvaluationSummary& evaluation) {
+  fmt::print("perplexity on {} held-out documents, {} tokens (router temperature {})\n",
+             format_count(evaluation.documents), format_count(evaluation.tokens), evaluation.router_temperature);
+  const auto line = [&](const std::string& name, double perplexity) {
+    fmt::print("  {:<18} {:>9.3f}   {:>+6.2f} %\n", name, perplexity, 100 * (perplexity / evaluation.dense - 1));
+  };
+  line("seed", evaluation.seed);
+  fmt::print("  {:<18} {:>9.3f}\n", "dense baseline", evaluation.dense);
+  for (const auto& [top_k, perplexity] : evaluation.top_k)
+    line(top_k == evaluation.clusters ? fmt::format("ensemble, all {}", top_k) : fmt::format("ensemble, top-{}", top_k),
+         perplexity);
+}
+
+}  // namespace cbtm

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <filesystem>
+#include <vector>
+
+#include "cbtm/route/router.h"
+
+namespace cbtm {
+
+/// The router temperatures that tuning tries.
+const std::vector<double>& temperature_candidates();
+
+/// Writes the router with this temperature and distance power; its content hash stays. Throws Error.
+void record_temperature(const Router& router, double temperature, double distance_power,
+                        const std::filesystem::path& directory);
+
+}  // namespace cbtm
