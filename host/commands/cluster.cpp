@@ -14,6 +14,7 @@ int run_cluster(int argc, char** argv) {
                    {"cbtm cluster --corpus data/ --k 8 --run run/",
                     "cbtm cluster --corpus part-*.jsonl.zst --k 32 --tokenizer opt-tokenizer/ --run run/"});
   if (!line.parse(argc, argv)) return kExitSuccess;
+  const TokenizerSource tokenizer = tokenizer_source(line);
   const RunDirectory run(line.path("run"));
   prepare_run_directory(run);
   install_stop_signals();
@@ -24,7 +25,7 @@ int run_cluster(int argc, char** argv) {
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const bool redo = line.get<bool>("redo");
   if (!line.given("tokenizer") && !find_stage(run, "tokenizer")) say("no --tokenizer: learning one from the corpus");
-  make_run_tokenizer(run, tokenizer_source(line), corpus, redo, line.as_typed());
+  make_run_tokenizer(run, tokenizer, corpus, redo, line.as_typed());
   const ClusterManifest clusters = make_run_clusters(*device, run, options, redo, line.as_typed());
   print_clusters(clusters);
   warn_of_lost_files(clusters.corpus);

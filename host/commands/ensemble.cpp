@@ -94,6 +94,7 @@ int evaluate(const CommandLine& line) {
     check_writable(line.path("token-log-probs"), OutputKind::token_details);
     line.check_no_input(line.path("token-log-probs"), "token-log-probs");
   }
+  check_document_flags(line);
   install_stop_signals();
   const ExpertSet experts = open_experts(line);
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);

@@ -17,11 +17,12 @@ int run_evaluate(int argc, char** argv) {
                    {"cbtm evaluate --model run/baseline --run run/ --split valid",
                     "cbtm evaluate --model opt-125m/ --corpus held-out.jsonl --json result.json"});
   if (!line.parse(argc, argv)) return kExitSuccess;
+  check_document_flags(line);
+  const WeightFormat weights = weights_flag(line);
   install_stop_signals();
   const std::filesystem::path directory = line.path("model");
   ModelCheckpoint::open(directory);  // what is wrong with the files is said first
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
-  const WeightFormat weights = weights_flag(line);
   const auto model = InferenceModel::load(*device, directory, weights);
   const Tokenizer tokenizer = Tokenizer::load(line.given("tokenizer") ? line.path("tokenizer") : directory);
   const std::optional<ExpertCard> card = read_expert_card(directory);

@@ -7,11 +7,20 @@
 
 namespace cbtm {
 
-std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Tokenizer& tokenizer,
-                                             const std::filesystem::path& default_run, Json& described) {
+void check_document_flags(const CommandLine& line) {
   if (line.given("corpus")) {
     if (line.given("run")) fail_usage("give --run or --corpus, not both");
     if (line.given("split")) fail_usage("--split names documents of a run, so it does nothing with --corpus");
+    return;
+  }
+  for (const char* flag :
+       {"text-field", "on-bad-document", "max-bad-fraction", "max-document-bytes", "keep-duplicates"})
+    if (line.given(flag)) fail_usage("--{} does nothing without --corpus", flag);
+}
+
+std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Tokenizer& tokenizer,
+                                             const std::filesystem::path& default_run, Json& described) {
+  if (line.given("corpus")) {
     const CorpusOptions corpus = corpus_options(line);
     CorpusStatistics statistics;
     std::vector<EvaluationDocument> documents = corpus_documents(corpus, tokenizer, statistics);
@@ -21,9 +30,6 @@ std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Toke
     described = {{"corpus", paths}, {"read", corpus_statistics_json(statistics)}};
     return documents;
   }
-  for (const char* flag :
-       {"text-field", "on-bad-document", "max-bad-fraction", "max-document-bytes", "keep-duplicates"})
-    if (line.given(flag)) fail_usage("--{} does nothing without --corpus", flag);
   const std::filesystem::path root = line.given("run") ? line.path("run") : default_run;
   if (root.empty() || !std::filesystem::exists(RunDirectory(root).shards()))
     fail_usage("say what to evaluate on: --run RUN --split valid, or --corpus PATH...");

@@ -5,6 +5,9 @@
 
 namespace cbtm {
 
+/// Throws a usage Error for flags of documents that contradict each other, or do nothing beside the others.
+void check_document_flags(const CommandLine& line);
+
 /// The documents that --run and --split, or the corpus flags, name. `default_run`: taken where neither --run nor
 /// --corpus is given, if it is a run.
 std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Tokenizer& tokenizer,

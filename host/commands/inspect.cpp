@@ -17,6 +17,7 @@
 #include "cbtm/run/stage_summary.h"
 #include "cbtm/tensor_file/tensor_file.h"
 #include "cbtm/tokenizer/tokenizer.h"
+#include "commands/command_line.h"
 #include "commands/commands.h"
 #include "commands/print_results.h"
 

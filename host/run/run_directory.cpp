@@ -1,10 +1,8 @@
 #include "cbtm/run/run_directory.h"
 
-#include <fmt/format.h>
-#include <unistd.h>
-
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/model/families.h"
 #include "cbtm/run/stage_summary.h"
 
 namespace cbtm {
@@ -37,7 +35,7 @@ void prepare_run_directory(const RunDirectory& run) {
   for (const fs::path& place : places) {
     recover_directory(place);
     const auto holds = [&](const char* name) { return fs::exists(place / name, error); };
-    const bool known = holds("config.json") || holds("vocab.json") || holds("tokenizer.json") || holds("router.json") ||
+    const bool known = holds_model(place) || holds("vocab.json") || holds("tokenizer.json") || holds("router.json") ||
                        holds("clusters.json");
     if (!is_output_directory(place) && !known) check_replaceable(place);
   }

@@ -68,9 +68,9 @@ TEST_CASE("a file that cannot be written is named") {
   CHECK_THROWS_WITH_AS(files.append(0, "more than may wait"), doctest::Contains("taken: cannot be written"), Error);
 }
 
-Json sizes_of(const std::vector<int64_t>& tokens) {
-  Json sizes = Json::array();
-  for (const int64_t count : tokens) sizes.push_back({{"train_tokens", count}});
+std::vector<ShardSize> sizes_of(const std::vector<int64_t>& tokens) {
+  std::vector<ShardSize> sizes;
+  for (const int64_t count : tokens) sizes.push_back({.train_tokens = count});
   return sizes;
 }
 
