@@ -46,9 +46,10 @@ Json document_json(const DocumentResult& document) {
 }
 
 DocumentResult parse_document(const JsonReader& read) {
-  DocumentResult document{.id = read.text_or("id", ""),
-                          .tokens = read.integer("tokens", 0, kCountMax),
-                          .negative_log_likelihood = kept(read.number("negative_log_likelihood"))};
+  DocumentResult document;
+  document.id = read.text_or("id", "");
+  document.tokens = read.integer("tokens", 0, kCountMax);
+  document.negative_log_likelihood = kept(read.number("negative_log_likelihood"));
   if (read.has("expert_weights")) document.expert_weights = numbers_of(read.list("expert_weights"));
   return document;
 }
@@ -68,10 +69,11 @@ SweepResult parse_sweep(const JsonReader& read) {
 }
 
 EvaluationSettings parse_settings(const JsonReader& read) {
-  EvaluationSettings settings{.all = read.json(),
-                              .router_temperature = number_of(read, "router_temperature"),
-                              .router_hash = read.text_or("router_hash", ""),
-                              .command = read.text_or("command", "")};
+  EvaluationSettings settings;
+  settings.all = read.json();
+  settings.router_temperature = number_of(read, "router_temperature");
+  settings.router_hash = read.text_or("router_hash", "");
+  settings.command = read.text_or("command", "");
   // One number, or those of the sweep: what stands outside the sweep is of the first.
   if (read.has("top_k")) {
     const JsonReader top_k = read.at("top_k");
@@ -100,16 +102,18 @@ Json evaluation_json(const EvaluationResult& result) {
   return json;
 }
 
+// Member by member: when a member of an aggregate throws, g++ 12 destroys some of those before it twice.
 EvaluationResult parse_evaluation(const Json& json, const std::string& file) {
   const JsonReader read(json, file, kRemedy);
-  EvaluationResult result{.perplexity = number_of(read, "perplexity"),
-                          .negative_log_likelihood = number_of(read, "negative_log_likelihood"),
-                          .tokens = count_of(read, "tokens"),
-                          .documents = items_of<DocumentResult>(read, "documents", parse_document),
-                          .seconds = number_of(read, "seconds"),
-                          .tokens_read = count_of(read, "tokens_read_by_experts"),
-                          .sweep = items_of<SweepResult>(read, "sweep", parse_sweep),
-                          .matrix = items_of<std::vector<double>>(read, "matrix", numbers_of)};
+  EvaluationResult result;
+  result.perplexity = number_of(read, "perplexity");
+  result.negative_log_likelihood = number_of(read, "negative_log_likelihood");
+  result.tokens = count_of(read, "tokens");
+  result.documents = items_of<DocumentResult>(read, "documents", parse_document);
+  result.seconds = number_of(read, "seconds");
+  result.tokens_read = count_of(read, "tokens_read_by_experts");
+  result.sweep = items_of<SweepResult>(read, "sweep", parse_sweep);
+  result.matrix = items_of<std::vector<double>>(read, "matrix", numbers_of);
   if (read.has("settings")) result.settings = parse_settings(read.object("settings"));
   return result;
 }
@@ -147,12 +151,13 @@ Json evaluation_summary_json(const EvaluationSummary& summary) {
 
 EvaluationSummary parse_evaluation_summary(const Json& json, const std::string& file) {
   const JsonReader read(json, file, kRemedy);
-  EvaluationSummary summary{.documents = read.integer("documents", 0),
-                            .tokens = read.integer("tokens", 0),
-                            .clusters = read.integer("clusters", 0),
-                            .router_temperature = read.number("router_temperature"),
-                            .seed = read.number("seed"),
-                            .dense = read.number("dense")};
+  EvaluationSummary summary;
+  summary.documents = read.integer("documents", 0);
+  summary.tokens = read.integer("tokens", 0);
+  summary.clusters = read.integer("clusters", 0);
+  summary.router_temperature = read.number("router_temperature");
+  summary.seed = read.number("seed");
+  summary.dense = read.number("dense");
   const JsonReader sweep = read.list("top_k");
   for (size_t i = 0; i < sweep.size(); ++i) {
     if (sweep.item(i).as_list().size() != 2) sweep.refuse("must hold pairs of a number and a perplexity");

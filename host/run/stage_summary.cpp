@@ -24,15 +24,17 @@ Json read_run(const RunDirectory& run) {
 StageSummary parse_stage(const std::string& name, const JsonReader& read) {
   constexpr double kSecondsMax = 1e12;
   const auto object = [&](const char* key) { return read.has(key) ? read.object(key).json() : Json::object(); };
-  return {.name = name,
-          .settings = object("settings"),
-          .inputs = object("inputs"),
-          .command = read.text_or("command", ""),
-          .seconds = read.number_or("seconds", 0.0, 0.0, kSecondsMax),
-          .numbers = object("summary"),
-          .result = read.has("result") ? read.at("result").json() : Json(),
-          .version = read.text_or("version", ""),
-          .finished = read.text_or("finished", "")};
+  StageSummary stage;
+  stage.name = name;
+  stage.settings = object("settings");
+  stage.inputs = object("inputs");
+  stage.command = read.text_or("command", "");
+  stage.seconds = read.number_or("seconds", 0.0, 0.0, kSecondsMax);
+  stage.numbers = object("summary");
+  stage.result = read.has("result") ? read.at("result").json() : Json();
+  stage.version = read.text_or("version", "");
+  stage.finished = read.text_or("finished", "");
+  return stage;
 }
 
 }  // namespace
