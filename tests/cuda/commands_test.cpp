@@ -31,7 +31,8 @@ class Workplace {
  public:
   Workplace() { write_workplace(directory_.path()); }
   Outcome run(const Words& command, const std::string& device) const {
-    return run_cbtm(command + Words{"--device", device, "--threads", "1"}, directory_.path());
+    const bool lists = command.front() == "devices";  // it computes nothing
+    return run_cbtm(command + (lists ? Words{} : Words{"--device", device, "--threads", "1"}), directory_.path());
   }
   Json json(const Words& command, const std::string& device) const {
     succeed(run(command + Words{"--json", "result.json"}, device));

@@ -42,7 +42,7 @@ const fs::path& place() {
 
 Outcome run(const Words& command, const std::string& faults) {
   return run_program(Words{"env", "LD_PRELOAD=" CBTM_FAULTS_LIBRARY, "CBTM_FAULT=" + faults} +
-                         cbtm_command(command + Words{"--threads", "1"}),
+                         cbtm_command(command + (command.front() == "devices" ? Words{} : Words{"--threads", "1"})),
                      place());
 }
 
