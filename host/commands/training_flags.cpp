@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
@@ -79,7 +80,7 @@ SeedSource preset_source(const std::string& preset, int64_t vocab_size) {
   constexpr int64_t kVocabMultiple = 16;  // rows beyond the tokenizer's are never a target; they keep matrices aligned
   SeedSource source;
   source.spec = model_preset(preset);
-  source.spec->embedding.vocab_size = (vocab_size + kVocabMultiple - 1) / kVocabMultiple * kVocabMultiple;
+  source.spec->embedding.vocab_size = round_up(vocab_size, kVocabMultiple);
   return source;
 }
 

@@ -45,20 +45,21 @@ std::optional<ExpertCard> read_expert_card(const std::filesystem::path& director
   read.as_object();
   verify_expert_card(json, path);
   const auto object = [&](const char* key) { return read.has(key) ? read.object(key).json() : Json(); };
-  ExpertCard card{.kind = read.text_or("kind", ""),
-                  .settings = object("settings"),
-                  .inputs = object("inputs"),
-                  .training = object("training"),
-                  .command = read.text_or("command", ""),
-                  .tokenizer_hash = read.text_or("tokenizer_hash", ""),
-                  .seed_hash = read.text_or("seed_hash", ""),
-                  .router_hash = read.text_or("router_hash", ""),
-                  .cluster = read.integer_or("cluster", -1, 0),
-                  .clusters = read.integer_or("clusters", 0, 0),
-                  .top_terms = read.has("top_terms") ? read.texts("top_terms") : std::vector<std::string>(),
-                  .snapshot_step = read.integer_or("snapshot_step", -1, 0),
-                  .snapshot_tokens = read.integer_or("snapshot_tokens", 0, 0),
-                  .weights_hash = read.text_or("weights_hash", "")};
+  ExpertCard card;
+  card.kind = read.text_or("kind", "");
+  card.settings = object("settings");
+  card.inputs = object("inputs");
+  card.training = object("training");
+  card.command = read.text_or("command", "");
+  card.tokenizer_hash = read.text_or("tokenizer_hash", "");
+  card.seed_hash = read.text_or("seed_hash", "");
+  card.router_hash = read.text_or("router_hash", "");
+  card.cluster = read.integer_or("cluster", -1, 0);
+  card.clusters = read.integer_or("clusters", 0, 0);
+  card.top_terms = read.has("top_terms") ? read.texts("top_terms") : std::vector<std::string>();
+  card.snapshot_step = read.integer_or("snapshot_step", -1, 0);
+  card.snapshot_tokens = read.integer_or("snapshot_tokens", 0, 0);
+  card.weights_hash = read.text_or("weights_hash", "");
   return card;
 }
 

@@ -1,9 +1,9 @@
 #include "cbtm/model/inference.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/model_memory.h"
@@ -212,7 +212,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
     std::vector<int32_t> rows(offsets.begin() + 1, offsets.end());
     for (int32_t& row : rows) --row;
     const int64_t values = count * spec_.hidden_size * dtype_bytes(dtype_);
-    const int64_t begin = (values + 63) / 64 * 64;
+    const int64_t begin = round_up(values, 64);
     reserve(scratch_.last_rows, begin + count * 4);
     const TensorView last = scratch_.last_rows.view(dtype_, count, spec_.hidden_size);
     const TensorView row_view = scratch_.last_rows.view(DType::i32, 1, count, begin);
@@ -221,20 +221,26 @@ class LoadedModel : public InferenceModel, private WeightSource {
     return last;
   }
 
+  /// Lays the activations of so many rows into the scratch memory, with room for ids and positions behind them, unless
+  /// they lie there already: decoding keeps its rows from step to step.
+  void place(int64_t rows) {
+    ModelOperators& operators = device_.model_operators();
+    if (rows != placed_rows_) placed_bytes_ = activation_bytes(operators, spec_, rows, Keep::nothing, dtype_);
+    reserve(scratch_.activations, placed_bytes_ + 2 * rows * 4);
+    void* const memory = scratch_.activations.data();
+    if (rows == placed_rows_ && memory == placed_in_) return;
+    activations_ = place_activations(memory, operators, spec_, rows, Keep::nothing, dtype_);
+    placed_in_ = memory;
+    placed_rows_ = rows;
+  }
+
   /// Tokens as they go through the model; with handles they extend those sequences. Valid until the next one.
   Pass start_pass(const PackedTokens& tokens, std::span<const int64_t> handles) {
     need_now();
     const int64_t rows = tokens.rows();
-    const int64_t activation_size = activation_bytes(device_.model_operators(), spec_, rows, Keep::nothing, dtype_);
-    reserve(scratch_.activations, activation_size + 2 * rows * 4);
-    void* const memory = scratch_.activations.data();
-    if (memory != placed_in_ || rows != placed_rows_) {
-      activations_ = place_activations(memory, device_.model_operators(), spec_, rows, Keep::nothing, dtype_);
-      placed_in_ = memory;
-      placed_rows_ = rows;
-    }
-    const TensorView ids = scratch_.activations.view(DType::i32, 1, rows, activation_size);
-    const TensorView positions = scratch_.activations.view(DType::i32, 1, rows, activation_size + rows * 4);
+    place(rows);
+    const TensorView ids = scratch_.activations.view(DType::i32, 1, rows, placed_bytes_);
+    const TensorView positions = scratch_.activations.view(DType::i32, 1, rows, placed_bytes_ + rows * 4);
     Batch batch{.offsets = tokens.offsets, .ids = ids, .positions = positions, .dropout = {}};
     if (!handles.empty()) pages_.reserve(handles, tokens.offsets);
     cached_lengths_.clear();
@@ -285,6 +291,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
   Activations activations_;  ///< in scratch_.activations
   const void* placed_in_ = nullptr;
   int64_t placed_rows_ = 0;
+  int64_t placed_bytes_ = 0;
   std::vector<int32_t> cached_lengths_;
   int64_t weight_bytes_ = 0;
   DeviceBuffer logits_;

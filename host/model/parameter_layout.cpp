@@ -1,5 +1,6 @@
 #include "cbtm/model/parameter_layout.h"
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 
 namespace cbtm {
@@ -83,12 +84,12 @@ void ParameterLayout::add(Parameter parameter) {
   // Queries, keys and values stay adjacent without a gap: their rows are then one matrix. Their sizes are equal, so
   // only widths that are not multiples of 16 leave keys and values unaligned, and those are read unaligned.
   const bool joined_with_next = parameter.role == ParameterRole::query || parameter.role == ParameterRole::key;
-  if (!joined_with_next) flat_size_ = (flat_size_ + kAlignmentElements - 1) / kAlignmentElements * kAlignmentElements;
+  if (!joined_with_next) flat_size_ = round_up(flat_size_, kAlignmentElements);
 }
 
 void ParameterLayout::end_bucket(int64_t layer, int64_t multiple) {
   const int64_t begin = buckets_.empty() ? 0 : buckets_.back().offset + buckets_.back().size;
-  flat_size_ = (flat_size_ + multiple - 1) / multiple * multiple;
+  flat_size_ = round_up(flat_size_, multiple);
   buckets_.push_back({.layer = layer, .offset = begin, .size = flat_size_ - begin});
 }
 

@@ -5,6 +5,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/half_types.h"
 #include "cbtm/base/threads.h"
@@ -38,16 +39,15 @@ template <typename Target, typename Source>
 void convert_strided(const StoredTensor& tensor, Target* out) {
   constexpr int64_t kSquare = 64;
   const int64_t rows = tensor.shape[0], columns = tensor.shape[1];
-  parallel_ranges((rows + kSquare - 1) / kSquare, static_cast<double>(kSquare * columns),
-                  [&](int64_t begin, int64_t end) {
-                    const int64_t row_end = std::min(rows, end * kSquare);
-                    for (int64_t first = 0; first < columns; first += kSquare)
-                      for (int64_t row = begin * kSquare; row < row_end; ++row)
-                        for (int64_t column = first; column < std::min(columns, first + kSquare); ++column)
-                          convert<Target, Source>(tensor.data + (row * tensor.strides[0] + column * tensor.strides[1]) *
-                                                                    static_cast<int64_t>(sizeof(Source)),
-                                                  1, out + row * columns + column);
-                  });
+  parallel_ranges(ceil_divide(rows, kSquare), static_cast<double>(kSquare * columns), [&](int64_t begin, int64_t end) {
+    const int64_t row_end = std::min(rows, end * kSquare);
+    for (int64_t first = 0; first < columns; first += kSquare)
+      for (int64_t row = begin * kSquare; row < row_end; ++row)
+        for (int64_t column = first; column < std::min(columns, first + kSquare); ++column)
+          convert<Target, Source>(tensor.data + (row * tensor.strides[0] + column * tensor.strides[1]) *
+                                                    static_cast<int64_t>(sizeof(Source)),
+                                  1, out + row * columns + column);
+  });
 }
 
 template <typename Target>

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/device/optimizer_operators.h"
 #include "model/training_parameters.h"
@@ -29,7 +30,7 @@ void reserve(Device& device, const ModelSpec& spec, int64_t rows, Keep keep, DTy
   int64_t bytes = parameters.weights + parameters.gradients + parameters.moments + kParameterBuffers * kAlignment;
   for (const int64_t buffer : {activation_bytes(device.model_operators(), spec, rows, keep, dtype), kResultBytes,
                                TrainingPass::token_bytes(rows)})
-    bytes += (buffer + kAlignment - 1) / kAlignment * kAlignment;
+    bytes += round_up(buffer, kAlignment);
   device.reserve(bytes, "training");
 }
 

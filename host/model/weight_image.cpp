@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/device/device.h"
@@ -62,7 +63,7 @@ void WeightImage::lay_out() {
   }
   const auto take = [this](int64_t bytes) {
     const int64_t place = bytes_;
-    bytes_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    bytes_ += round_up(bytes, kAlignment);
     return place;
   };
   for (Matrix& matrix : matrices_) {

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <deque>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/model/checkpoint.h"
@@ -15,38 +15,50 @@
 namespace cbtm {
 namespace {
 
-/// What weights_hash is over: the tensors in the layout's order.
+constexpr int64_t kBlockBytes = int64_t{16} << 20;
+
+/// What the hash is over: the tensors in the layout's order.
 struct HashedTensor {
   std::string name;
   StoredType type;
-  const void* data;
-  int64_t bytes;
+  std::vector<std::string> block_hashes;
 };
 
-std::string hash_of(const ModelSpec& spec, const std::vector<HashedTensor>& tensors) {
-  constexpr int64_t kBlockBytes = int64_t{16} << 20;
+/// A run of bytes whose block hashes go to a tensor.
+struct HashedBytes {
+  const std::byte* data;
+  int64_t bytes;
+  HashedTensor* tensor;
+};
+
+/// Hashes all blocks on all threads.
+void hash_blocks(const std::vector<HashedBytes>& runs) {
   struct Block {
-    size_t tensor;
-    int64_t begin, bytes;
-    std::string hash;
+    const HashedBytes* run;
+    int64_t number;
   };
   std::vector<Block> blocks;
-  for (size_t i = 0; i < tensors.size(); ++i)
-    for (int64_t begin = 0; begin < tensors[i].bytes; begin += kBlockBytes)
-      blocks.push_back({i, begin, std::min(kBlockBytes, tensors[i].bytes - begin), ""});
+  for (const HashedBytes& run : runs) {
+    run.tensor->block_hashes.resize(static_cast<size_t>(ceil_divide(run.bytes, kBlockBytes)));
+    for (int64_t number = 0; number * kBlockBytes < run.bytes; ++number) blocks.push_back({&run, number});
+  }
   parallel_ranges(static_cast<int64_t>(blocks.size()), 1e6, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      Block& block = blocks[static_cast<size_t>(i)];
-      block.hash = hash_hex(
-          {static_cast<const char*>(tensors[block.tensor].data) + block.begin, static_cast<size_t>(block.bytes)});
+      const auto& [run, number] = blocks[static_cast<size_t>(i)];
+      const int64_t first = number * kBlockBytes;
+      run->tensor->block_hashes[static_cast<size_t>(number)] =
+          hash_hex({reinterpret_cast<const char*>(run->data) + first,
+                    static_cast<size_t>(std::min(kBlockBytes, run->bytes - first))});
     }
   });
+}
+
+std::string hash_of(const ModelSpec& spec, const std::vector<HashedTensor>& tensors) {
   StreamingHash hash;
   hash.update(architecture_text(spec));
-  size_t next = 0;
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    hash.update(fmt::format("{} {}\n", tensors[i].name, stored_type_name(tensors[i].type)));
-    for (; next < blocks.size() && blocks[next].tensor == i; ++next) hash.update(blocks[next].hash);
+  for (const HashedTensor& tensor : tensors) {
+    hash.update(fmt::format("{} {}\n", tensor.name, stored_type_name(tensor.type)));
+    for (const std::string& block : tensor.block_hashes) hash.update(block);
   }
   return hash.hex();
 }
@@ -55,28 +67,37 @@ std::string hash_of(const ModelSpec& spec, const std::vector<HashedTensor>& tens
 
 std::string weights_hash(const ModelSpec& spec, std::span<const float> flat) {
   const ParameterLayout layout(spec);
-  std::vector<HashedTensor> tensors;
-  for (const Parameter& parameter : layout.parameters())
-    tensors.push_back(
-        {tensor_name(spec, parameter), StoredType::f32, flat.data() + parameter.offset, parameter.size() * 4});
+  std::vector<HashedTensor> tensors(layout.parameters().size());
+  std::vector<HashedBytes> runs;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const Parameter& parameter = layout.parameters()[i];
+    tensors[i] = {tensor_name(spec, parameter), StoredType::f32, {}};
+    runs.push_back(
+        {reinterpret_cast<const std::byte*>(flat.data() + parameter.offset), parameter.size() * 4, &tensors[i]});
+  }
+  hash_blocks(runs);
   return hash_of(spec, tensors);
 }
 
+// A tensor that does not lie in one piece counts as the float32 it stands for; one of them at a time is in memory.
 std::string hash_of_stored(const ModelSpec& spec, std::span<const StoredTensor> stored) {
   const ParameterLayout layout(spec);
-  std::vector<HashedTensor> tensors;
-  std::deque<std::vector<float>> gathered;  // tensors that do not lie in one piece count as the float32 they stand for
+  std::vector<HashedTensor> tensors(stored.size());
+  std::vector<HashedBytes> runs;
+  std::vector<float> gathered;
   for (size_t i = 0; i < stored.size(); ++i) {
     const StoredTensor& tensor = stored[i];
-    const std::string name = tensor_name(spec, layout.parameters()[i]);
-    if (tensor.contiguous()) {
-      tensors.push_back({name, tensor.type, tensor.data, tensor.size() * stored_type_bytes(tensor.type)});
+    const bool whole = tensor.contiguous();
+    tensors[i] = {tensor_name(spec, layout.parameters()[i]), whole ? tensor.type : StoredType::f32, {}};
+    if (whole) {
+      runs.push_back({tensor.data, tensor.size() * stored_type_bytes(tensor.type), &tensors[i]});
       continue;
     }
-    gathered.emplace_back(static_cast<size_t>(tensor.size()));
-    read_stored_values(tensor, DType::f32, gathered.back().data());
-    tensors.push_back({name, StoredType::f32, gathered.back().data(), tensor.size() * 4});
+    gathered.resize(static_cast<size_t>(tensor.size()));
+    read_stored_values(tensor, DType::f32, gathered.data());
+    hash_blocks({{reinterpret_cast<const std::byte*>(gathered.data()), tensor.size() * 4, &tensors[i]}});
   }
+  hash_blocks(runs);
   return hash_of(spec, tensors);
 }
 

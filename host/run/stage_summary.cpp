@@ -41,7 +41,8 @@ StageSummary parse_stage(const std::string& name, const JsonReader& read) {
 
 RunSummary parse_run_summary(const Json& json, const std::string& file) {
   const JsonReader read(json, file, kRemedy);
-  RunSummary run{.version = read.text_or("version", "")};
+  RunSummary run;
+  run.version = read.text_or("version", "");
   if (!read.has("stages")) return run;
   const JsonReader stages = read.object("stages");
   for (const std::string& name : stages.keys()) run.stages.push_back(parse_stage(name, stages.object(name)));

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "cbtm/base/atomic_output.h"
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/foreign_file.h"
 #include "cbtm/base/json.h"
@@ -143,22 +144,29 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Output
   Json header = Json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   int64_t offset = 0;
-  std::vector<int64_t> sizes;
   for (const OutputTensor& tensor : tensors) {
-    int64_t bytes = stored_type_bytes(tensor.type);
-    for (const int64_t extent : tensor.shape) bytes *= extent;
-    header[tensor.name] = {
-        {"dtype", stored_type_name(tensor.type)}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + bytes}}};
-    sizes.push_back(bytes);
-    offset += bytes;
+    header[tensor.name] = {{"dtype", stored_type_name(tensor.type)},
+                           {"shape", tensor.shape},
+                           {"data_offsets", {offset, offset + tensor.bytes()}}};
+    offset += tensor.bytes();
   }
   std::string text = header.dump();
-  text.resize((text.size() + 8 + 63) / 64 * 64 - 8, ' ');  // data starts at a multiple of 64 bytes
+  // Data starts at a multiple of 64 bytes.
+  text.resize(static_cast<size_t>(round_up(static_cast<int64_t>(text.size()) + 8, 64) - 8), ' ');
   const uint64_t header_bytes = text.size();
   AtomicFile file(path);
   file.write(&header_bytes, 8);
   file.write(text);
-  for (size_t i = 0; i < tensors.size(); ++i) file.write(tensors[i].data, static_cast<size_t>(sizes[i]));
+  for (const OutputTensor& tensor : tensors) {
+    const auto bytes = static_cast<size_t>(tensor.bytes());
+    if (!tensor.fill) {
+      file.write(tensor.data, bytes);
+      continue;
+    }
+    std::vector<std::byte> elements(bytes);
+    tensor.fill(elements.data());
+    file.write(elements.data(), bytes);
+  }
   file.commit();
 }
 

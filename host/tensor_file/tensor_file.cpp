@@ -65,6 +65,12 @@ StoredType stored_type_of(DType dtype) {
 
 std::string StoredTensor::type_name() const { return type == StoredType::other ? other_type : stored_type_name(type); }
 
+int64_t OutputTensor::bytes() const {
+  int64_t bytes = stored_type_bytes(type);
+  for (const int64_t extent : shape) bytes *= extent;
+  return bytes;
+}
+
 int64_t StoredTensor::size() const {
   int64_t count = 1;
   for (const int64_t extent : shape) count *= extent;

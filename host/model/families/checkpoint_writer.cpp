@@ -1,13 +1,14 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <deque>
 
-#include "cbtm/base/content_hash.h"
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/half_types.h"
 #include "cbtm/base/hash.h"
+#include "cbtm/base/threads.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
 #include "model/families/family.h"
@@ -41,8 +42,7 @@ void write_weights(const std::filesystem::path& directory, const std::vector<Out
   int64_t shard_bytes = 0;
   int64_t total_bytes = 0;
   for (const OutputTensor& tensor : tensors) {
-    int64_t bytes = stored_type_bytes(tensor.type);
-    for (const int64_t extent : tensor.shape) bytes *= extent;
+    const int64_t bytes = tensor.bytes();
     if (shard_bytes > 0 && shard_bytes + bytes > shard_bytes_max) {
       shards.emplace_back();
       shard_bytes = 0;
@@ -62,51 +62,60 @@ void write_weights(const std::filesystem::path& directory, const std::vector<Out
                   {{"metadata", {{"total_size", total_bytes}}}, {"weight_map", weight_map}});
 }
 
-/// A tensor of several parameters, or of a transposed one, put together in memory of its own.
-class JoinedTensor {
- public:
-  JoinedTensor(int64_t elements, int64_t item) : values_(static_cast<size_t>(elements * item)), item_(item) {}
-  const std::byte* data() const { return values_.data(); }
-
-  void put(const Parameter& parameter, const StoredPlace& place, const std::byte* from) {
-    if (!place.transposed) {
-      const int64_t columns = parameter.is_matrix ? parameter.columns : 1;
-      std::memcpy(values_.data() + place.first_row * columns * item_, from,
-                  static_cast<size_t>(parameter.size() * item_));
-      return;
-    }
-    for (int64_t row = 0; row < parameter.rows; ++row)
-      for (int64_t column = 0; column < parameter.columns; ++column)
-        std::memcpy(values_.data() + (column * place.tensor_rows + place.first_row + row) * item_,
-                    from + (row * parameter.columns + column) * item_, static_cast<size_t>(item_));
-  }
-
- private:
-  std::vector<std::byte> values_;
-  int64_t item_;
+/// A parameter within a tensor that holds several, or a transposed one.
+struct Part {
+  Parameter parameter;
+  StoredPlace place;
+  const std::byte* values;
 };
 
-/// The tensors to store, in the layout's order; `joined` keeps those that do not lie in `base` as they are stored.
+/// Copies a matrix in squares, which stay in the cache: its rows become the tensor's columns.
+void put_transposed(const Part& part, int64_t item, std::byte* tensor) {
+  constexpr int64_t kSquare = 32;
+  const int64_t rows = part.parameter.rows, columns = part.parameter.columns;
+  parallel_ranges(ceil_divide(columns, kSquare), static_cast<double>(kSquare * rows), [&](int64_t begin, int64_t end) {
+    const int64_t column_end = std::min(columns, end * kSquare);
+    for (int64_t first = 0; first < rows; first += kSquare)
+      for (int64_t column = begin * kSquare; column < column_end; ++column)
+        for (int64_t row = first; row < std::min(rows, first + kSquare); ++row)
+          std::memcpy(tensor + (column * part.place.tensor_rows + part.place.first_row + row) * item,
+                      part.values + (row * columns + column) * item, static_cast<size_t>(item));
+  });
+}
+
+void put(const Part& part, int64_t item, std::byte* tensor) {
+  if (part.place.transposed) return put_transposed(part, item, tensor);
+  const int64_t row_elements = part.parameter.is_matrix ? part.parameter.columns : 1;
+  std::memcpy(tensor + part.place.first_row * row_elements * item, part.values,
+              static_cast<size_t>(part.parameter.size() * item));
+}
+
+/// The tensors to store, in the layout's order. Those that do not lie in `base` as they are stored are put together
+/// when they are written.
 std::vector<OutputTensor> stored_tensors(const ModelSpec& spec, const ParameterLayout& layout, const std::byte* base,
-                                         DType dtype, std::deque<JoinedTensor>& joined) {
+                                         DType dtype) {
   const ModelFamily& family = family_of(spec);
   const std::string prefix(family.prefixes().front());
   const int64_t item = dtype_bytes(dtype);
   std::vector<OutputTensor> tensors;
+  std::vector<Part> parts;  // of the last tensor, if it is put together
   for (const Parameter& parameter : layout.parameters()) {
     const StoredPlace place = family.place(spec, parameter);
     const std::string name = (parameter.role == ParameterRole::output_matrix ? "" : prefix) + place.tensor;
-    const std::byte* from = base + parameter.offset * item;
+    const std::byte* values = base + parameter.offset * item;
     const bool whole = place.tensor_rows == (parameter.is_matrix ? parameter.rows : parameter.columns);
     if (whole && !place.transposed) {
-      tensors.push_back({name, stored_type_of(dtype), place.shape(parameter), from});
+      tensors.push_back({name, stored_type_of(dtype), place.shape(parameter), values});
       continue;
     }
     if (tensors.empty() || tensors.back().name != name) {
-      joined.emplace_back(place.tensor_rows * (parameter.is_matrix ? parameter.columns : 1), item);
-      tensors.push_back({name, stored_type_of(dtype), place.shape(parameter), joined.back().data()});
+      tensors.push_back({name, stored_type_of(dtype), place.shape(parameter)});
+      parts.clear();
     }
-    joined.back().put(parameter, place, from);
+    parts.push_back({parameter, place, values});
+    tensors.back().fill = [parts, item](std::byte* elements) {
+      for (const Part& part : parts) put(part, item, elements);
+    };
   }
   return tensors;
 }
@@ -120,8 +129,7 @@ void write_model_checkpoint(const std::filesystem::path& directory, const ModelS
   const std::vector<uint16_t> half = narrowed(flat, stored_dtype, directory.string());
   const auto* base = stored_dtype == DType::f32 ? reinterpret_cast<const std::byte*>(flat.data())
                                                 : reinterpret_cast<const std::byte*>(half.data());
-  std::deque<JoinedTensor> joined;
-  write_weights(directory, stored_tensors(spec, layout, base, stored_dtype, joined), shard_bytes_max);
+  write_weights(directory, stored_tensors(spec, layout, base, stored_dtype), shard_bytes_max);
   const char* dtype = stored_dtype == DType::f32 ? "float32" : stored_dtype == DType::bf16 ? "bfloat16" : "float16";
   const Json json = model_config_json(spec, dtype);
   write_json_file(model_config_file(directory), json);

@@ -115,7 +115,7 @@ class Gpt2Family final : public ModelFamily {
                        activation_name(spec), block.attention_norm.epsilon, spec.tied_output);
   }
 
-  StoredPlace place(const ModelSpec& spec, const Parameter& parameter) const override {
+  StoredPlace place(const ModelSpec&, const Parameter& parameter) const override {
     const bool weight = parameter.part == ParameterPart::weight;
     const int64_t rows = parameter.is_matrix ? parameter.rows : parameter.columns;
     const auto named = [&](const std::string& module) {
@@ -149,7 +149,6 @@ class Gpt2Family final : public ModelFamily {
       case ParameterRole::input_projection:
       case ParameterRole::output_projection: break;
     }
-    static_cast<void>(spec);
     CBTM_ASSERT(false, "GPT-2 has no embedding projections");
   }
 

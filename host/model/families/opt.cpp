@@ -114,8 +114,7 @@ class OptFamily final : public ModelFamily {
       return whole(fmt::format("layers.{}.{}", parameter.layer, module));
     };
     switch (parameter.role) {
-      case ParameterRole::token_embedding:
-      case ParameterRole::output_matrix: return whole("embed_tokens");
+      case ParameterRole::token_embedding: return whole("embed_tokens");
       case ParameterRole::position_embedding: return whole("embed_positions");
       case ParameterRole::input_projection: return whole("project_in");
       case ParameterRole::output_projection: return whole("project_out");
@@ -128,8 +127,9 @@ class OptFamily final : public ModelFamily {
       case ParameterRole::attention_norm: return of_layer("self_attn_layer_norm");
       case ParameterRole::feed_forward_norm: return of_layer("final_layer_norm");
       case ParameterRole::final_norm: return whole("final_layer_norm");
+      case ParameterRole::output_matrix: break;
     }
-    CBTM_ASSERT(false, "a parameter has a role");
+    CBTM_ASSERT(false, "OPT's output matrix is its token table");
   }
 
   std::string_view output_matrix() const override { return "lm_head.weight"; }

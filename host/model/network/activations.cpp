@@ -1,5 +1,7 @@
 #include "model/network/activations.h"
 
+#include "cbtm/base/ceil_divide.h"
+
 namespace cbtm {
 namespace {
 
@@ -16,7 +18,7 @@ class Carver {
  private:
   TensorView take(int64_t rows, int64_t columns, DType dtype) {
     TensorView view{base_ == nullptr ? nullptr : base_ + bytes_, dtype, rows, columns};
-    bytes_ += (rows * columns * dtype_bytes(dtype) + 63) / 64 * 64;
+    bytes_ += round_up(rows * columns * dtype_bytes(dtype), 64);
     return view;
   }
 

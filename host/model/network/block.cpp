@@ -32,10 +32,9 @@ const NormTensors* middle_norm(const Pass& pass, const LayerTensors& tensors) {
 /// Of a pre-norm block: the norm before attention, which the block before writes in a pass through all of them.
 void first_norm(const Pass& pass, int64_t layer) {
   const bool first = layer == 0;
-  residual_norm(pass,
+  residual_norm(pass, &pass.weights_of(layer).attention_norm,
                 {.residual = block_input(pass, layer),
                  .branch = {},
-                 .norm = &pass.weights_of(layer).attention_norm,
                  .sum = {},
                  .normalized = pass.cut(pass.block(layer).attention_input),
                  .mean = pass.cut_values(first ? pass.activations.embedding_mean : pass.block(layer - 1).output_mean),
@@ -47,14 +46,14 @@ void to_feed_forward(const Pass& pass, int64_t layer) {
   const BlockActivations& a = pass.block(layer);
   const TensorView input = block_input(pass, layer);
   attend(pass, layer, pass.spec.pre_norm() ? pass.cut(a.attention_input) : input);
-  residual_norm(pass, {.residual = input,
-                       .branch = pass.cut(pass.activations.branch),
-                       .dropout = dropout_of(pass, layer, DropoutSite::attention_output),
-                       .norm = middle_norm(pass, pass.weights_of(layer)),
-                       .sum = pass.cut(a.middle),
-                       .normalized = pass.cut(a.feed_forward_input),
-                       .mean = pass.cut_values(a.middle_mean),
-                       .rstd = pass.cut_values(a.middle_rstd)});
+  residual_norm(pass, middle_norm(pass, pass.weights_of(layer)),
+                {.residual = input,
+                 .branch = pass.cut(pass.activations.branch),
+                 .dropout = dropout_of(pass, layer, DropoutSite::attention_output),
+                 .sum = pass.cut(a.middle),
+                 .normalized = pass.cut(a.feed_forward_input),
+                 .mean = pass.cut_values(a.middle_mean),
+                 .rstd = pass.cut_values(a.middle_rstd)});
   feed_forward_in(pass, layer, pass.cut(a.feed_forward_input));
 }
 
@@ -62,14 +61,14 @@ void to_feed_forward(const Pass& pass, int64_t layer) {
 void from_feed_forward(const Pass& pass, int64_t layer) {
   const BlockActivations& a = pass.block(layer);
   feed_forward_out(pass, layer);
-  residual_norm(pass, {.residual = pass.cut(pass.spec.pre_norm() ? a.middle : a.feed_forward_input),
-                       .branch = pass.cut(pass.activations.branch),
-                       .dropout = dropout_of(pass, layer, DropoutSite::feed_forward_output),
-                       .norm = closing_norm(pass, pass.weights, layer),
-                       .sum = pass.cut(a.output),
-                       .normalized = closing_normalized(pass, layer),
-                       .mean = pass.cut_values(a.output_mean),
-                       .rstd = pass.cut_values(a.output_rstd)});
+  residual_norm(pass, closing_norm(pass, pass.weights, layer),
+                {.residual = pass.cut(pass.spec.pre_norm() ? a.middle : a.feed_forward_input),
+                 .branch = pass.cut(pass.activations.branch),
+                 .dropout = dropout_of(pass, layer, DropoutSite::feed_forward_output),
+                 .sum = pass.cut(a.output),
+                 .normalized = closing_normalized(pass, layer),
+                 .mean = pass.cut_values(a.output_mean),
+                 .rstd = pass.cut_values(a.output_rstd)});
 }
 
 }  // namespace
@@ -119,31 +118,29 @@ void block_backward(const Pass& pass, int64_t layer) {
     behind = norm_gradient;
   else if (pre_norm && !last)
     behind = sum_gradient;
-  residual_norm_backward(pass, {.normalized_gradient = norm_gradient,
-                                .sum_gradient_in = behind,
-                                .sum = pass.cut(a.output),
-                                .mean = pass.cut_values(a.output_mean),
-                                .rstd = pass.cut_values(a.output_rstd),
-                                .dropout = dropout_of(pass, layer, DropoutSite::feed_forward_output),
-                                .norm = norm,
-                                .gradients = closing_norm(pass, *pass.gradients, layer),
-                                .sum_gradient = sum_gradient,
-                                .branch_gradient = branch_gradient});
+  residual_norm_backward(pass, norm, closing_norm(pass, *pass.gradients, layer),
+                         {.normalized_gradient = norm_gradient,
+                          .sum_gradient_in = behind,
+                          .sum = pass.cut(a.output),
+                          .mean = pass.cut_values(a.output_mean),
+                          .rstd = pass.cut_values(a.output_rstd),
+                          .dropout = dropout_of(pass, layer, DropoutSite::feed_forward_output),
+                          .sum_gradient = sum_gradient,
+                          .branch_gradient = branch_gradient});
   // Post-norm: the residual path and the branch meet at the branch's input, which is the norm's output.
   const TensorView input_gradient = pre_norm ? norm_gradient : sum_gradient;
   feed_forward_backward(pass, layer, pass.cut(a.feed_forward_input), input_gradient, /*accumulate=*/!pre_norm);
 
   // The norm in the middle and the sum with the attention branch.
-  residual_norm_backward(pass, {.normalized_gradient = input_gradient,
-                                .sum_gradient_in = pre_norm ? sum_gradient : TensorView(),
-                                .sum = pass.cut(a.middle),
-                                .mean = pass.cut_values(a.middle_mean),
-                                .rstd = pass.cut_values(a.middle_rstd),
-                                .dropout = dropout_of(pass, layer, DropoutSite::attention_output),
-                                .norm = middle_norm(pass, pass.weights_of(layer)),
-                                .gradients = middle_norm(pass, pass.gradients_of(layer)),
-                                .sum_gradient = sum_gradient,
-                                .branch_gradient = branch_gradient});
+  residual_norm_backward(pass, middle_norm(pass, pass.weights_of(layer)), middle_norm(pass, pass.gradients_of(layer)),
+                         {.normalized_gradient = input_gradient,
+                          .sum_gradient_in = pre_norm ? sum_gradient : TensorView(),
+                          .sum = pass.cut(a.middle),
+                          .mean = pass.cut_values(a.middle_mean),
+                          .rstd = pass.cut_values(a.middle_rstd),
+                          .dropout = dropout_of(pass, layer, DropoutSite::attention_output),
+                          .sum_gradient = sum_gradient,
+                          .branch_gradient = branch_gradient});
   attend_backward(pass, layer, pre_norm ? pass.cut(a.attention_input) : block_input(pass, layer), input_gradient,
                   /*accumulate=*/!pre_norm);
   if (!pre_norm && layer > 0) pass.device.copy(norm_gradient, sum_gradient);
@@ -151,15 +148,14 @@ void block_backward(const Pass& pass, int64_t layer) {
 
 void first_norm_backward(const Pass& pass) {
   const TensorView gradient = pass.cut(pass.activations.sum_gradient);
-  residual_norm_backward(pass, {.normalized_gradient = pass.cut(pass.activations.norm_gradient),
-                                .sum_gradient_in = gradient,
-                                .sum = pass.cut(pass.activations.embedding),
-                                .mean = pass.cut_values(pass.activations.embedding_mean),
-                                .rstd = pass.cut_values(pass.activations.embedding_rstd),
-                                .norm = &pass.weights_of(0).attention_norm,
-                                .gradients = &pass.gradients_of(0).attention_norm,
-                                .sum_gradient = gradient,
-                                .branch_gradient = {}});
+  residual_norm_backward(pass, &pass.weights_of(0).attention_norm, &pass.gradients_of(0).attention_norm,
+                         {.normalized_gradient = pass.cut(pass.activations.norm_gradient),
+                          .sum_gradient_in = gradient,
+                          .sum = pass.cut(pass.activations.embedding),
+                          .mean = pass.cut_values(pass.activations.embedding_mean),
+                          .rstd = pass.cut_values(pass.activations.embedding_rstd),
+                          .sum_gradient = gradient,
+                          .branch_gradient = {}});
 }
 
 TensorView final_hidden(const Pass& pass) {

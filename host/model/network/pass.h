@@ -69,25 +69,11 @@ void embed(const Pass& pass);
 void embed_backward(const Pass& pass);
 
 // norm.cpp
-/// A sum with a branch and the norm of it.
-struct ResidualNorm {
-  ConstTensorView residual;
-  ConstTensorView branch;             ///< empty: the norm is of `residual`
-  Dropout dropout;                    ///< of the branch
-  const NormTensors* norm = nullptr;  ///< null: the sum alone
-  TensorView sum;                     ///< empty without a branch
-  TensorView normalized, mean, rstd;
-};
-void residual_norm(const Pass& pass, const ResidualNorm& arguments);
-/// Its backward pass (ResidualLayerNormBackward); `gradients`: null if norm is.
-struct ResidualNormBackward {
-  ConstTensorView normalized_gradient, sum_gradient_in, sum, mean, rstd;
-  Dropout dropout;
-  const NormTensors* norm = nullptr;
-  const NormTensors* gradients = nullptr;
-  TensorView sum_gradient, branch_gradient;
-};
-void residual_norm_backward(const Pass& pass, const ResidualNormBackward& arguments);
+/// The operator with the weights of `norm`; null: the sum alone, without a norm.
+void residual_norm(const Pass& pass, const NormTensors* norm, ResidualLayerNormForward arguments);
+/// `gradients`: null if `norm` is.
+void residual_norm_backward(const Pass& pass, const NormTensors* norm, const NormTensors* gradients,
+                            ResidualLayerNormBackward arguments);
 
 // attention.cpp
 /// Activations::branch = attention of `input`, by the output projection.

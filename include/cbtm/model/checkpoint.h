@@ -19,7 +19,7 @@ struct StoredTensor;
 struct BrokenTensor {
   std::string name;   ///< as the file names it
   int64_t count = 0;  ///< of such elements
-  int64_t first = 0;  ///< index of the first, in row-major order
+  int64_t first = 0;  ///< index of the first within the parameter, a matrix as [out, in], row-major
 };
 
 /// What opening a checkpoint does about NaN and infinite weights.

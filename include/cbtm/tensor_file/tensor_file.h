@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -81,12 +82,16 @@ class TensorFile {
   std::map<std::string, std::string> metadata_;
 };
 
-/// A tensor to write: `data` holds size() elements, row-major.
+/// A tensor to write: `data` holds its elements, row-major, or `fill` writes them into memory for as long as they are
+/// written to the file, so that of such tensors one at a time is in memory.
 struct OutputTensor {
   std::string name;
   StoredType type = StoredType::f32;
   std::vector<int64_t> shape;
   const void* data = nullptr;
+  std::function<void(std::byte* elements)> fill{};
+
+  int64_t bytes() const;
 };
 
 /// Writes a safetensors file beside `path` and renames it there; tensors lie in the order given. Every tensor's bytes
