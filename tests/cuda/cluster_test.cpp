@@ -56,9 +56,9 @@ TEST_CASE("words, subspace, labels, objective and certificate of a fitted router
   CHECK(subspace_distance(g.components, w.components, w.dimensions) <= 1e-4);
   CHECK(got.labels == want.labels);
   CHECK(largest_difference(g.centroids, w.centroids) <= 1e-4);
-  const double objective = want.summary["objective"];
-  CHECK(std::abs(got.summary["objective"].get<double>() - objective) <= 1e-5 * objective);
-  for (const Fit* fit : {&got, &want}) CHECK(std::abs(fit->summary["duality_gap"].get<double>()) <= 1e-9);
+  const double objective = want.summary.objective;
+  CHECK(std::abs(got.summary.objective - objective) <= 1e-5 * objective);
+  for (const Fit* fit : {&got, &want}) CHECK(std::abs(fit->summary.duality_gap) <= 1e-9);
 
   const KMeansOptions plain{.clusters = 7, .balanced = false, .restarts = 2, .seed = 3};
   const KMeansResult want_plain = kmeans(*cpu, want.embeddings, w.dimensions, plain),
