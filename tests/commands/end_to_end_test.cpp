@@ -244,6 +244,37 @@ TEST_CASE("shards without training documents: clustering warns, training all exp
   CHECK_FALSE(fs::exists(run / "empty/baseline"));
 }
 
+TEST_CASE("the whole job with a GPT-2 model: trained, evaluated, written, branched from again, averaged") {
+  const TemporaryDirectory work;
+  std::ofstream(work / "corpus.jsonl") << tiny_corpus();
+  write_json_file(work / "gpt2.json", {{"model_type", "gpt2"},
+                                       {"vocab_size", 384},
+                                       {"n_embd", 32},
+                                       {"n_layer", 2},
+                                       {"n_head", 2},
+                                       {"n_positions", 64}});
+  const auto run = [&](const std::string& directory, const std::vector<std::string>& model) {
+    std::vector<std::string> words = {"run",     "--corpus",   "corpus.jsonl",
+                                      "--k",     "3",          "--dimensions",
+                                      "8",       "--sequence", "32",
+                                      "--steps", "4",          "--batch-tokens",
+                                      "384",     "--threads",  "1",
+                                      "--quiet", "--run",      directory};
+    words.insert(words.end(), model.begin(), model.end());
+    return succeed(run_cbtm(words, work.path()));
+  };
+  run("run", {"--config", "gpt2.json", "--vocab-size", "384"});
+  const Json result = read_json_file(work / "run/evaluation/ensemble.json");
+  CHECK(result["perplexity"].get<double>() < 384);
+  CHECK(succeed(run_cbtm({"inspect", "run/experts/001"}, work.path())).output.starts_with("GPT-2 model: "));
+  CHECK(succeed(run_cbtm({"inspect", "run/experts/001"}, work.path())).output.find("hashes: verified") !=
+        std::string::npos);
+  run("again", {"--init", "run/experts/001", "--tokenizer", "run/tokenizer"});
+  CHECK(read_json_file(work / "again/seed/config.json")["n_embd"] == 32);
+  succeed(run_cbtm({"ensemble", "average", "--experts", "run/experts", "--out", "mean"}, work.path()));
+  CHECK(succeed(run_cbtm({"inspect", "mean"}, work.path())).output.starts_with("GPT-2 model: "));
+}
+
 TEST_CASE("generation streams text, shows its experts, and repeats itself for a seed") {
   const fs::path& directory = trained_run().path();
   const auto generate = [&](const std::vector<std::string>& more, const std::string& input = "") {
