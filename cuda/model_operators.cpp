@@ -118,6 +118,7 @@ int64_t CudaModelOperators::held_bytes(const LinearBackward& a) const {
 void CudaModelOperators::reserve_scratch(int64_t scratch_bytes, int64_t held_bytes) {
   context_.matmul_plans();  // with the memory that products keep
   context_.workspace(scratch_bytes - MatmulPlans::kWorkspaceBytes);
+  bias_gradients_.forget();
   bias_gradients_.reserve(held_bytes);
 }
 

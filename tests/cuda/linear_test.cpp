@@ -200,6 +200,28 @@ TEST_CASE("bias gradients of a pass are added at its end, those of a pass that w
         }) == before);
 }
 
+TEST_CASE("bias gradients of a pass that an error ended are forgotten by the next training, with more memory or less") {
+  Device& device = cuda_device();
+  ModelOperators& operators = device.model_operators();
+  Matrix input(DType::bf16, 20, 24, 24, 0), weight(DType::bf16, 130, 24, 24, 0), gradient(DType::bf16, 20, 130, 130, 0);
+  Matrix weight_gradient(DType::f32, 130, 24, 24, 0), bias(DType::f32, 1, 130, 130, 0);
+  input.randomize(1), weight.randomize(2), gradient.randomize(3), weight_gradient.randomize(4);
+  for (const int64_t more_bytes : {1 << 20, 1 << 22, 0}) {
+    bias.randomize(5);
+    const LinearBackward backward{.input = input.cuda(),
+                                  .weight = weight.cuda(),
+                                  .output_gradient = gradient.cuda(),
+                                  .input_gradient = {},
+                                  .weight_gradient = weight_gradient.cuda(),
+                                  .bias_gradient = bias.cuda()};
+    operators.linear_backward(backward);
+    operators.reserve_scratch(operators.scratch_bytes(backward), operators.held_bytes(backward) + more_bytes);
+    const std::vector<float> before = bias.from_cuda();
+    operators.finish_backward();
+    CHECK(bias.from_cuda() == before);
+  }
+}
+
 TEST_CASE("no rows: nothing is written") {
   Matrix input(DType::bf16, 0, 8, 8, 0), weight(DType::bf16, 8, 8, 8, 0), output(DType::bf16, 0, 8, 8, 0);
   Matrix weight_gradient(DType::f32, 8, 8, 8, 0);
