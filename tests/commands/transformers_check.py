@@ -46,7 +46,7 @@ def check(binary, model_kind, work, data):
     run(binary, "logits", "--model", seed, "--ids", work / "ids.json", "--out", work / "logits.safetensors",
         "--threads", 1)
     ours = load_file(work / "logits.safetensors")["logits"]
-    model, report = transformers.OPTForCausalLM.from_pretrained(seed, output_loading_info=True)
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(seed, output_loading_info=True)
     missing = [key for key in report["missing_keys"] if "lm_head" not in key]
     assert not missing and not report["unexpected_keys"] and not report["mismatched_keys"], report
     model = model.float().eval()
@@ -75,6 +75,11 @@ def main():
         check(binary, ["--preset", "nano", "--steps", 3, "--sequence", 32, "--batch-tokens", 128], work, data)
         for model in ("tiny-preln/safetensors-f32", "tiny-postln-proj/safetensors-f32"):
             check(binary, ["--init", data / "opt/models" / model, "--sequence", 32], work, data)
+        gpt2 = json.loads((data / "families/models/gpt2/hub-f32/config.json").read_text())
+        for tied in (True, False):
+            (work / "gpt2.json").write_text(json.dumps(gpt2 | {"vocab_size": 304, "tie_word_embeddings": tied}))
+            check(binary, ["--config", work / "gpt2.json", "--steps", 3, "--sequence", 32, "--batch-tokens", 128],
+                  work, data)
     print("transformers", transformers.__version__, "reads what cbtm writes")
 
 
