@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kThreads = 32 * kWarps;
-constexpr int kRowsMax = 8;
+constexpr int kRowsMax = static_cast<int>(decode_linear_rows_max(DType::f32));
 constexpr int kChunk = 1024;  ///< columns of the activations in shared memory at a time: 4 KiB a row
 
 struct Params {
@@ -216,6 +216,7 @@ void decode_linear(Context& context, const LinearForward& arguments) {
   const auto& a = arguments;
   CBTM_ASSERT(a.weights_fit(), "weights fit the input, and their scales");
   CBTM_ASSERT(!a.int4_weights() || rows_aligned(a.weight, 16), "groups of int4 weights are read as 16 bytes");
+  CBTM_ASSERT(a.input.rows <= decode_linear_rows_max(a.input.dtype), "few rows");
   if (a.output.size() == 0) return;
   if (a.input.dtype != DType::f32) return decode_linear_mma(context, arguments);
   const Params p{.input = a.input.as<float>(),

@@ -160,7 +160,6 @@ int tiles_for(int64_t out, int sm_count, int tiles_max) {
 
 template <typename Element, typename Weight>
 void launch_tiles(Context& context, const Params& p) {
-  constexpr bool kQuantised = !std::is_same_v<Weight, Element>;
   if (p.rows <= kTileRows) {
     switch (tiles_for(p.out, context.sm_count, 4)) {
       case 4: return launch<Element, Weight, 4, 1>(context, p);
@@ -168,12 +167,10 @@ void launch_tiles(Context& context, const Params& p) {
       default: return launch<Element, Weight, 1, 1>(context, p);
     }
   }
-  if constexpr (kQuantised) {
-    const bool two_tiles = tiles_for(p.out, context.sm_count, 2) == 2;
-    if (p.rows <= 2 * kTileRows)
-      return two_tiles ? launch<Element, Weight, 2, 2>(context, p) : launch<Element, Weight, 1, 2>(context, p);
-    return two_tiles ? launch<Element, Weight, 2, 4>(context, p) : launch<Element, Weight, 1, 4>(context, p);
-  }
+  const bool two_tiles = tiles_for(p.out, context.sm_count, 2) == 2;
+  if (p.rows <= 2 * kTileRows)
+    return two_tiles ? launch<Element, Weight, 2, 2>(context, p) : launch<Element, Weight, 1, 2>(context, p);
+  return two_tiles ? launch<Element, Weight, 2, 4>(context, p) : launch<Element, Weight, 1, 4>(context, p);
 }
 
 }  // namespace

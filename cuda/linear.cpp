@@ -1,5 +1,7 @@
 #include "linear.h"
 
+#include <algorithm>
+
 #include "activation.h"
 #include "convert.h"
 #include "decode_linear.h"
@@ -34,6 +36,22 @@ bool converts_bias(const LinearForward& arguments) {
   return arguments.bias.size() > 0 && arguments.bias.dtype != arguments.output.dtype;
 }
 
+/// A linear layer of any number of rows whose bits do not depend on each other: by the kernels of decoding, as many
+/// rows as they take at a time.
+void decode_rows(Context& context, const LinearForward& arguments) {
+  CBTM_ASSERT(!arguments.saved, "a backward pass does not follow");
+  LinearForward part = arguments;
+  if (is_gelu(arguments.activation)) part.activation = Activation::none;
+  const int64_t rows_max = decode_linear_rows_max(arguments.input.dtype);
+  for (int64_t row = 0; row < arguments.input.rows; row += rows_max) {
+    const int64_t rows = std::min(rows_max, arguments.input.rows - row);
+    part.input = arguments.input.row_range(row, rows);
+    part.output = arguments.output.row_range(row, rows);
+    decode_linear(context, part);
+  }
+  if (is_gelu(arguments.activation)) gelu_forward(context, arguments.activation, arguments.output, arguments.output);
+}
+
 void zero(Context& context, TensorView vector) {
   CBTM_CUDA(cudaMemsetAsync(vector.data, 0, static_cast<size_t>(vector.columns) * 4, context.stream));
 }
@@ -51,7 +69,7 @@ int64_t saved_activation_columns(Activation activation, DType dtype, int64_t col
 }
 
 int64_t scratch_bytes(const Context&, const LinearForward& arguments) {
-  const auto& [input, weight, bias, activation, output, saved, scales] = arguments;
+  const auto& [input, weight, bias, activation, output, saved, scales, row_sums] = arguments;
   return (widens_weight(arguments) ? Scratch::bytes_of(input.dtype, weight.rows, input.columns) : 0) +
          (converts_bias(arguments) ? Scratch::bytes_of(output.dtype, 1, bias.columns) : 0);
 }
@@ -61,11 +79,13 @@ int64_t scratch_bytes(const Context&, const LinearForward& arguments) {
 // first, a bias of another type than the output is converted first: that is for checking; training and inference hold
 // them alike.
 void linear_forward(Context& context, const LinearForward& arguments) {
-  const auto& [input, weight, bias, activation, output, saved, scales] = arguments;
+  const auto& [input, weight, bias, activation, output, saved, scales, row_sums] = arguments;
   CBTM_ASSERT(output.columns == weight.rows && output.rows == input.rows, "shapes of a linear layer agree");
   CBTM_ASSERT(arguments.weights_fit(), "weights fit the input, and their scales");
   if (input.rows == 0) return;
-  if (!saved && decode_linear_applies(arguments, context.compute_capability)) return decode_linear(context, arguments);
+  if (row_sums == RowSums::decode) return decode_rows(context, arguments);
+  if (row_sums == RowSums::any && !saved && decode_linear_applies(arguments, context.compute_capability))
+    return decode_linear(context, arguments);
   const bool widen = widens_weight(arguments);
   const bool convert_bias = converts_bias(arguments);
   Scratch scratch(context, scratch_bytes(context, arguments));

@@ -50,15 +50,28 @@ __global__ void __launch_bounds__(kThreads) attention_append(const AppendParams 
 }
 
 /// Sequences of a few new tokens are decoded, others (prompts) go the way of training.
-bool is_decoded(int32_t new_tokens) { return new_tokens <= kSplitQueriesMax; }
+bool is_decoded(const AttentionCached& a, int32_t new_tokens) {
+  switch (a.row_sums) {
+    case RowSums::decode: return true;
+    case RowSums::prompt: return false;
+    case RowSums::any: break;
+  }
+  return new_tokens <= kSplitQueriesMax;
+}
 
-/// Of the sequences that are not decoded.
+/// Whether decoding itself writes the new keys and values into the cache: not where several new tokens of a sequence
+/// are decoded one by one, for then one reads what another writes.
+bool appends(const AttentionCached& a, int32_t new_tokens) {
+  return a.row_sums == RowSums::decode ? new_tokens == 1 : is_decoded(a, new_tokens);
+}
+
+/// Of the sequences for which decoding does not.
 void append(Context& context, const AttentionCached& a, bool vectorised) {
   std::vector<NewToken> tokens;
   for (size_t s = 0; s < a.cached_lengths.size(); ++s) {
     const int32_t begin = a.shape.query_offsets[s];
     const int32_t count = a.shape.query_offsets[s + 1] - begin;
-    if (is_decoded(count)) continue;
+    if (appends(a, count)) continue;
     for (int32_t i = 0; i < count; ++i)
       tokens.push_back({begin + i, static_cast<int32_t>(s), a.cached_lengths[s] - count + i, 0});
   }
@@ -117,16 +130,24 @@ void attention_cached(Context& context, const AttentionCached& arguments) {
     const int32_t begin = shape.query_offsets[s];
     const int32_t count = shape.query_offsets[s + 1] - begin;
     CBTM_ASSERT(arguments.cached_lengths[s] >= count, "the new tokens are among the cached ones");
-    if (count > 0 && is_decoded(count))
-      decoded.push_back({begin, count, static_cast<int32_t>(s), arguments.cached_lengths[s]});
+    if (count == 0 || !is_decoded(arguments, count)) continue;
+    const auto sequence = static_cast<int32_t>(s);
+    const int32_t length = arguments.cached_lengths[s];
+    if (arguments.row_sums != RowSums::decode) {
+      decoded.push_back({begin, count, sequence, length});
+      continue;
+    }
+    for (int32_t i = 0; i < count; ++i)
+      decoded.push_back({begin + i, 1, sequence, length - count + i + 1, !appends(arguments, count)});
   }
-  attention_split(context, dtype, params, operand_of(arguments.key), operand_of(arguments.value), decoded);
+  attention_split(context, dtype, params, operand_of(arguments.key), operand_of(arguments.value), decoded,
+                  arguments.row_sums == RowSums::decode);
   run_attention_forward(context, dtype, params, [&](int tile) {
     std::vector<AttentionQueryTile> tiles;
     for (size_t s = 0; s < arguments.cached_lengths.size(); ++s) {
       const int32_t begin = shape.query_offsets[s];
       const int32_t count = shape.query_offsets[s + 1] - begin;
-      if (is_decoded(count)) continue;
+      if (is_decoded(arguments, count)) continue;
       for (int32_t first = 0; first < count; first += tile)
         tiles.push_back({.query_row = begin + first,
                          .query_count = std::min(tile, count - first),

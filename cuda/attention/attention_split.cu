@@ -264,7 +264,7 @@ void dispatch(DType dtype, int head_dim, int rows, const Launch& launch) {
 }  // namespace
 
 void attention_split(Context& context, DType dtype, const AttentionParams& params, AttentionOperand new_key,
-                     AttentionOperand new_value, std::span<const SplitSequence> sequences) {
+                     AttentionOperand new_value, std::span<const SplitSequence> sequences, bool independent) {
   if (sequences.empty()) return;
   int64_t keys = 0;
   int rows = 1;
@@ -274,12 +274,16 @@ void attention_split(Context& context, DType dtype, const AttentionParams& param
     rows = std::max(rows, sequence.query_count);
   }
   const int64_t blocks_wanted = kBlocksPerMultiprocessor * context.sm_count;
-  const int64_t piece_keys =
-      round_up(std::max(piece_keys_min(rows), ceil_divide(keys * params.num_heads, blocks_wanted)), kPieceGrain);
+  const auto piece_keys_of = [&](int64_t least, int64_t cached) {
+    return round_up(std::max(least, ceil_divide(cached * params.num_heads, blocks_wanted)), kPieceGrain);
+  };
+  CBTM_ASSERT(!independent || rows == 1, "several queries of a sequence are not independent");
   std::vector<Piece> pieces;
   std::vector<SplitQuery> queries;
   int32_t slots = 0;
   for (const SplitSequence& sequence : sequences) {
+    const int64_t piece_keys = independent ? piece_keys_of(kIndependentPieceKeysMin, sequence.length)
+                                           : piece_keys_of(piece_keys_min(rows), keys);
     const int64_t count = ceil_divide(sequence.length, piece_keys);
     const int64_t even = round_up(ceil_divide(sequence.length, count), kPieceGrain);  // pieces of one size
     const auto cuts = static_cast<int32_t>(ceil_divide(sequence.length, even));
@@ -292,7 +296,7 @@ void attention_split(Context& context, DType dtype, const AttentionParams& param
                         .first_key = first,
                         .key_count = std::min(static_cast<int32_t>(even), sequence.length - first),
                         .slot = cuts == 1 ? -1 : slots + i,
-                        .unused = 0});
+                        .appended = sequence.appended ? 1 : 0});
     }
     if (cuts == 1) continue;
     for (int32_t row = 0; row < sequence.query_count; ++row)

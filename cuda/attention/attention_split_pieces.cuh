@@ -18,6 +18,9 @@ constexpr int64_t piece_keys_min(int64_t queries) { return std::max<int64_t>(64,
 constexpr int kShareGrain = 16;
 constexpr int64_t kPieceGrain = kShareGrain * kWarps;
 constexpr int64_t kBlocksPerMultiprocessor = 4;
+/// Fewest keys of a piece where a sequence is cut by its own length only: with many sequences there are more pieces
+/// than needed, and each writes a partial result.
+constexpr int64_t kIndependentPieceKeysMin = 128;
 
 /// A block's share of a sequence: keys first_key .. first_key + key_count.
 struct alignas(16) Piece {
@@ -27,8 +30,8 @@ struct alignas(16) Piece {
   int32_t length;
   int32_t first_key;
   int32_t key_count;
-  int32_t slot;  ///< of its partial result; -1: the piece is all of the sequence
-  int32_t unused;
+  int32_t slot;      ///< of its partial result; -1: the piece is all of the sequence
+  int32_t appended;  ///< 1: nothing is to be written into the cache
 };
 
 /// A query whose partial results are put together: row `row` of the slots first_slot .. first_slot + pieces.
@@ -96,6 +99,7 @@ __device__ const Element* element_at(const AttentionOperand& operand, int64_t ro
 /// Copies those of the new tokens' keys and values that belong to this piece, this head's columns, into their pages.
 template <typename Element>
 __device__ void append_new(const Params& p, const Piece& piece, int column) {
+  if (piece.appended != 0) return;
   constexpr int kLength = 16 / sizeof(Element);
   const int first = max(piece.length - piece.query_count, piece.first_key);
   const int tokens = piece.first_key + piece.key_count - first;

@@ -1,5 +1,5 @@
 // Attention over a paged key-value cache. A few new queries (decoding) read keys and values where they lie, page by
-// page; many (a prompt) gather them once and go the way of training.
+// page; many (a prompt) gather them once and go the way of training. AttentionCached::row_sums may name either way.
 
 #include <algorithm>
 #include <cmath>
@@ -13,6 +13,16 @@ namespace cbtm {
 namespace {
 
 constexpr int64_t kGatherQueries = 8;
+
+/// Whether so many new queries of a sequence gather keys and values.
+bool gathers(const AttentionCached& a, int64_t queries) {
+  switch (a.row_sums) {
+    case RowSums::decode: return false;
+    case RowSums::prompt: return true;
+    case RowSums::any: break;
+  }
+  return queries >= kGatherQueries;
+}
 
 /// First row of page `page` of sequence `sequence` within the cache.
 int64_t page_row(const KeyValueCache& cache, int64_t sequence, int64_t page) {
@@ -47,7 +57,7 @@ void CpuModelOperators::attention_cached(const AttentionCached& a) {
     const int64_t begin = shape.query_offsets[static_cast<size_t>(s)];
     const int64_t count = shape.query_offsets[static_cast<size_t>(s) + 1] - begin;
     const int64_t cached = a.cached_lengths[static_cast<size_t>(s)];
-    if (count < kGatherQueries) continue;
+    if (!gathers(a, count)) continue;
     float* keys = scratch(2, cached * width);
     float* values = scratch(3, cached * width);
     for (int64_t token = 0; token < cached; ++token) {
@@ -81,7 +91,7 @@ void CpuModelOperators::attention_cached(const AttentionCached& a) {
           const int64_t column = unit % shape.num_heads * head_dim;
           const int64_t begin = shape.query_offsets[static_cast<size_t>(s)];
           const int64_t count = shape.query_offsets[static_cast<size_t>(s) + 1] - begin;
-          if (count >= kGatherQueries) continue;
+          if (gathers(a, count)) continue;
           const int64_t cached = a.cached_lengths[static_cast<size_t>(s)];
           for (int64_t i = 0; i < count; ++i) {
             const int64_t seen = cached - count + i + 1;

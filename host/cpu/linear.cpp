@@ -60,7 +60,10 @@ void CpuModelOperators::linear_forward(const LinearForward& arguments) {
   };
 
   const ConstTensorView scales = arguments.weight_scales;
-  if (rows <= cpu::kFewRows && weight.contiguous() && scales.contiguous() && weight.dtype != DType::f16) {
+  const bool few_rows_kernel = weight.contiguous() && scales.contiguous() && weight.dtype != DType::f16;
+  CBTM_ASSERT(arguments.row_sums != RowSums::decode || few_rows_kernel, "decoding reads weights that lie together");
+  if (arguments.row_sums == RowSums::decode ||
+      (arguments.row_sums == RowSums::any && rows <= cpu::kFewRows && few_rows_kernel)) {
     parallel_ranges(out, static_cast<double>(in * rows) * 0.05, [&](int64_t begin, int64_t end) {
       const float* x = input.as<float>();
       float* y = output.as<float>();

@@ -26,6 +26,7 @@ class CpuModelOperators : public ModelOperators {
   void output_loss(const OutputLoss& arguments) override;
   void mixture_log_probabilities(const MixtureLogProbabilities& arguments) override;
   void sample_mixture(const SampleMixture& arguments) override;
+  bool prompt_rows_independent() const override { return true; }
   int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const override;
   int64_t scratch_bytes(const EmbeddingBackward& arguments) const override;
   int64_t scratch_bytes(const ResidualLayerNormBackward& arguments) const override;

@@ -53,20 +53,39 @@ void few_rows_fixed(const float* input, int64_t input_stride, int64_t in, const 
   for (; o < end; ++o) few_rows_tile<kRows, 1>(input, input_stride, in, weight, o, out, out_stride);
 }
 
+/// Calls part(rows of a tile, first row, first output, end of the outputs) for all rows and outputs: blocks of outputs
+/// whose weights, `row_bytes` each, stay in the second cache for all rows; within them kFewRows rows at a time.
+template <typename Part>
+HWY_INLINE void few_rows_blocks(int64_t rows, int64_t row_bytes, int64_t begin, int64_t end, const Part& part) {
+  constexpr int64_t kBlockBytes = 256 << 10;
+  constexpr int64_t kGrain = 4;  // outputs of the largest tile
+  int64_t block = rows <= kFewRows ? end - begin : kBlockBytes / row_bytes / kGrain * kGrain;
+  if (block < kGrain) block = kGrain;
+  for (int64_t first = begin; first < end; first += block) {
+    const int64_t last = end - first < block ? end : first + block;
+    for (int64_t row = 0; row < rows; row += kFewRows)
+      part(rows - row < kFewRows ? rows - row : kFewRows, row, first, last);
+  }
+}
+
 template <typename Weight>
 void few_rows(const float* input, int64_t input_stride, int64_t rows, int64_t in, const Weight* weight, int64_t begin,
               int64_t end, float* out, int64_t out_stride) {
-  switch (rows) {
-    case 1: return few_rows_fixed<1>(input, input_stride, in, weight, begin, end, out, out_stride);
-    case 2: return few_rows_fixed<2>(input, input_stride, in, weight, begin, end, out, out_stride);
-    case 3: return few_rows_fixed<3>(input, input_stride, in, weight, begin, end, out, out_stride);
-    case 4: return few_rows_fixed<4>(input, input_stride, in, weight, begin, end, out, out_stride);
-    case 5: return few_rows_fixed<5>(input, input_stride, in, weight, begin, end, out, out_stride);
-    case 6: return few_rows_fixed<6>(input, input_stride, in, weight, begin, end, out, out_stride);
-    case 7: return few_rows_fixed<7>(input, input_stride, in, weight, begin, end, out, out_stride);
-    case 8: return few_rows_fixed<8>(input, input_stride, in, weight, begin, end, out, out_stride);
-    default: return;
-  }
+  few_rows_blocks(rows, in * static_cast<int64_t>(sizeof(Weight)), begin, end,
+                  [&](int64_t count, int64_t row, int64_t first, int64_t last) HWY_ATTR {
+                    const float* x = input + row * input_stride;
+                    float* y = out + row * out_stride;
+                    switch (count) {
+                      case 1: return few_rows_fixed<1>(x, input_stride, in, weight, first, last, y, out_stride);
+                      case 2: return few_rows_fixed<2>(x, input_stride, in, weight, first, last, y, out_stride);
+                      case 3: return few_rows_fixed<3>(x, input_stride, in, weight, first, last, y, out_stride);
+                      case 4: return few_rows_fixed<4>(x, input_stride, in, weight, first, last, y, out_stride);
+                      case 5: return few_rows_fixed<5>(x, input_stride, in, weight, first, last, y, out_stride);
+                      case 6: return few_rows_fixed<6>(x, input_stride, in, weight, first, last, y, out_stride);
+                      case 7: return few_rows_fixed<7>(x, input_stride, in, weight, first, last, y, out_stride);
+                      default: return few_rows_fixed<8>(x, input_stride, in, weight, first, last, y, out_stride);
+                    }
+                  });
 }
 
 // int4 weights: groups of 32, 16 bytes each; byte b holds value b + 8 in its low half and value 16 + b in its high
@@ -150,17 +169,21 @@ void few_rows_i4_fixed(const float* input, int64_t input_stride, int64_t in, con
 
 void few_rows_i4(const float* input, int64_t input_stride, int64_t rows, int64_t in, const uint8_t* weight,
                  const f16* scales, int64_t begin, int64_t end, float* out, int64_t out_stride) {
-  switch (rows) {
-    case 1: return few_rows_i4_fixed<1>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
-    case 2: return few_rows_i4_fixed<2>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
-    case 3: return few_rows_i4_fixed<3>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
-    case 4: return few_rows_i4_fixed<4>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
-    case 5: return few_rows_i4_fixed<5>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
-    case 6: return few_rows_i4_fixed<6>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
-    case 7: return few_rows_i4_fixed<7>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
-    case 8: return few_rows_i4_fixed<8>(input, input_stride, in, weight, scales, begin, end, out, out_stride);
-    default: return;
-  }
+  const int64_t row_bytes = (in + kGroup - 1) / kGroup * (kGroupBytes + 2);
+  few_rows_blocks(rows, row_bytes, begin, end, [&](int64_t count, int64_t row, int64_t first, int64_t last) HWY_ATTR {
+    const float* x = input + row * input_stride;
+    float* y = out + row * out_stride;
+    switch (count) {
+      case 1: return few_rows_i4_fixed<1>(x, input_stride, in, weight, scales, first, last, y, out_stride);
+      case 2: return few_rows_i4_fixed<2>(x, input_stride, in, weight, scales, first, last, y, out_stride);
+      case 3: return few_rows_i4_fixed<3>(x, input_stride, in, weight, scales, first, last, y, out_stride);
+      case 4: return few_rows_i4_fixed<4>(x, input_stride, in, weight, scales, first, last, y, out_stride);
+      case 5: return few_rows_i4_fixed<5>(x, input_stride, in, weight, scales, first, last, y, out_stride);
+      case 6: return few_rows_i4_fixed<6>(x, input_stride, in, weight, scales, first, last, y, out_stride);
+      case 7: return few_rows_i4_fixed<7>(x, input_stride, in, weight, scales, first, last, y, out_stride);
+      default: return few_rows_i4_fixed<8>(x, input_stride, in, weight, scales, first, last, y, out_stride);
+    }
+  });
 }
 
 template <typename Weight>

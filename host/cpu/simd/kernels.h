@@ -110,7 +110,8 @@ struct Kernels {
   float (*squared_distance)(const float* a, const float* b, int64_t count);
   double (*square_sum)(const float* x, int64_t count);
 
-  /// out[r * out_stride + o] = Σ input[r * input_stride + i] weight[o * in + i] for r < rows <= 8, o in [begin, end).
+  /// out[r * out_stride + o] = Σ input[r * input_stride + i] weight[o * in + i] for r < rows, o in [begin, end). What a
+  /// row gets does not depend on the others.
   void (*few_rows_f32)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const float* weight,
                        int64_t begin, int64_t end, float* out, int64_t out_stride);
   void (*few_rows_bf16)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const bf16* weight,

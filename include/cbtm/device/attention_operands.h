@@ -4,6 +4,7 @@
 #include <span>
 
 #include "cbtm/device/dropout.h"
+#include "cbtm/device/row_sums.h"
 #include "cbtm/device/tensor.h"
 
 namespace cbtm {
@@ -55,6 +56,7 @@ struct AttentionCached {
   KeyValueCache cache;
   ConstTensorView query, key, value;  ///< [new rows, num_heads * head_dim]
   TensorView output;
+  RowSums row_sums = RowSums::any;
 };
 
 }  // namespace cbtm

@@ -4,6 +4,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/device/activation.h"
+#include "cbtm/device/row_sums.h"
 #include "cbtm/device/tensor.h"
 
 namespace cbtm {
@@ -29,6 +30,7 @@ struct LinearForward {
   /// output, as the device likes it. Empty: nothing is kept.
   TensorView saved = {};
   ConstTensorView weight_scales = {};  ///< int8: float32 [1, out]; int4: float16 [out, int4_groups(in)]; else empty
+  RowSums row_sums = RowSums::any;
 
   bool int8_weights() const { return weight.dtype == DType::i8; }
   bool int4_weights() const { return weight.dtype == DType::u8; }

@@ -32,6 +32,9 @@ class ModelOperators {
   virtual void mixture_log_probabilities(const MixtureLogProbabilities& arguments) = 0;
   virtual void sample_mixture(const SampleMixture& arguments) = 0;
 
+  /// Whether rows with RowSums::prompt have the same bits whatever rows are beside them.
+  virtual bool prompt_rows_independent() const = 0;
+
   /// Ends a backward pass: until then a device may hold bias gradients back, to add all of them at once.
   virtual void finish_backward() {}
 
@@ -54,7 +57,8 @@ class ModelOperators {
     static_cast<void>(arguments);
     return 0;
   }
-  /// Takes that much of either now, so that none is asked for later. Throws Error like Device::allocate. By default
+  /// Takes that much of either now, so that none is asked for later, and forgets what linear_backward holds of a pass
+  /// that an error ended: call it before the first pass of a training. Throws Error like Device::allocate. By default
   /// operators take what they need when they run.
   virtual void reserve_scratch(int64_t scratch_bytes, int64_t held_bytes) {
     static_cast<void>(scratch_bytes);

@@ -13,6 +13,8 @@ struct TokenFilter {
   /// The smallest set of most likely tokens whose mass reaches this is kept, at least one token. Of equals the lower
   /// ids come first.
   double top_p = 1;
+
+  bool operator==(const TokenFilter&) const = default;
 };
 
 /// Turns scores (logits or log-probabilities) on the host into the probabilities that sampling draws from, in place, at
