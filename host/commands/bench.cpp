@@ -110,7 +110,7 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
   std::vector<float> logits(static_cast<size_t>(batch * model->vocab_size()));
   const std::vector<int32_t> prompt = random_ids(batch * sequence, model->vocab_size(), line.common().seed);
   const auto prompt_start = Clock::now();
-  model->extend(handles, {prompt, prompt_offsets}, logits);
+  model->extend(handles, {prompt, prompt_offsets}, logits, RowSums::prompt);
   const double prompt_seconds = seconds_since(prompt_start);
   const std::vector<int32_t> tokens = random_ids(batch * steps, model->vocab_size(), line.common().seed + 1);
   std::vector<double> rates;
@@ -119,7 +119,7 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
     model->extend(
         handles,
         {std::span(tokens).subspan(static_cast<size_t>(step * batch), static_cast<size_t>(batch)), token_offsets},
-        logits);
+        logits, RowSums::decode);
     rates.push_back(static_cast<double>(batch) / seconds_since(start));
   }
   // What a step cannot but read: the weights once, and the caches of all sequences as they are half way.

@@ -10,7 +10,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/device/open_device.h"
-#include "cbtm/ensemble/generate.h"
+#include "cbtm/ensemble/session.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
 #include "cbtm/pipeline/router_temperature.h"
@@ -182,24 +182,16 @@ int generate_text(const CommandLine& line) {
   mixture.temperature =
       temperature_flag(*device, line, experts, {.mixtures = {mixture}, .memory_bytes = memory_flag(line)});
   const RoutingMode routing = parse_routing_mode(line.text("routing"));
-  GenerationOptions options =
+  const GenerationOptions options =
       generation_options(line, read_model_spec(model_config_file(experts.experts().front().directory)).eos_token_ids);
   const Tokenizer& tokenizer = experts.tokenizer();
   const auto pool = generation_pool(*device, experts, memory_flag(line));
   std::vector<Generated> all;
   const auto answer = [&](const std::vector<std::vector<int32_t>>& prompts) {
-    options.stream = nullptr;
-    if (prompts.size() == 1)
-      options.stream = [](const std::string& piece) {
-        std::fwrite(piece.data(), 1, piece.size(), stdout);
-        std::fflush(stdout);
-      };
     const auto scorer = ensemble_scorer(pool, mixture, routing);
-    const std::vector<Generated> results = generate(*scorer, &tokenizer, prompts, options);
-    if (prompts.size() == 1)
-      fmt::print("\n");
-    else
-      for (const Generated& result : results) fmt::print("{}\n", result.text);
+    const std::vector<Generated> results =
+        generate(*scorer, &tokenizer, prompts, options, text_printer(prompts.size()));
+    print_texts(results, &tokenizer);
     if (line.get<bool>("show-routing"))
       for (const Generated& result : results) print_routing(result, tokenizer);
     all.insert(all.end(), results.begin(), results.end());

@@ -1,12 +1,9 @@
-#include "cbtm/ensemble/generate.h"
-
 #include <fmt/format.h>
-
-#include <cstdio>
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/device/open_device.h"
+#include "cbtm/ensemble/session.h"
 #include "cbtm/model/checkpoint.h"
 #include "commands/commands.h"
 #include "commands/generation_flags.h"
@@ -34,22 +31,12 @@ int run_generate(int argc, char** argv) {
   ModelCheckpoint::open(directory);  // what is wrong with the files is said first
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   std::unique_ptr<InferenceModel> model = InferenceModel::load(*device, directory, weights);
-  GenerationOptions options = generation_options(line, model->end_tokens());
+  const GenerationOptions options = generation_options(line, model->end_tokens());
   const auto prompts = read_prompts(line, known);
   if (known == nullptr) say("no tokenizer: ids only");
-  const bool streams = prompts.size() == 1 && known != nullptr;
-  if (streams)
-    options.stream = [](const std::string& piece) {
-      std::fwrite(piece.data(), 1, piece.size(), stdout);
-      std::fflush(stdout);
-    };
   const auto scorer = model_scorer(std::move(model));
-  const std::vector<Generated> results = generate(*scorer, known, prompts, options);
-  if (streams)
-    fmt::print("\n");
-  else
-    for (const Generated& result : results)
-      fmt::print("{}\n", known != nullptr ? result.text : Json(result.ids).dump());
+  const std::vector<Generated> results = generate(*scorer, known, prompts, options, text_printer(prompts.size()));
+  print_texts(results, known);
   line.write_json(generation_json(results));
   return kExitSuccess;
 }

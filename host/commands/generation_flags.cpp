@@ -1,5 +1,6 @@
 #include "commands/generation_flags.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -16,9 +17,9 @@ GenerationOptions generation_options(const CommandLine& line, const std::vector<
   options.new_tokens_max = line.integer("max-new-tokens", 1, 1 << 24);
   const double temperature = line.number("temperature", 0, 1e4);
   options.sampling.greedy = line.get<bool>("greedy") || temperature == 0;
-  if (!options.sampling.greedy) options.sampling.temperature = line.number("temperature", 1e-4, 1e4);
-  options.sampling.top_k = line.integer("sampling-top-k", 0);
-  options.sampling.top_p = line.number("sampling-top-p", 1e-9, 1);
+  if (!options.sampling.greedy) options.sampling.filter.temperature = line.number("temperature", 1e-4, 1e4);
+  options.sampling.filter.top_k = line.integer("sampling-top-k", 0);
+  options.sampling.filter.top_p = line.number("sampling-top-p", 1e-9, 1);
   options.sampling.repetition_penalty = line.number("repetition-penalty", 1e-3, 1e3);
   if (line.given("stop")) options.stop = line.get<std::vector<std::string>>("stop");
   std::erase(options.stop, "");
@@ -57,6 +58,20 @@ std::vector<std::vector<int32_t>> read_prompts(const CommandLine& line, const To
       line.given("prompt") ? line.text("prompt") : std::string(std::istreambuf_iterator<char>(std::cin), {});
   if (!line.given("prompt") && text.ends_with('\n')) text.pop_back();
   return {tokenizer->encode(text, {.add_bos = !line.get<bool>("no-bos"), .special_tokens = true})};
+}
+
+std::function<void(size_t, const std::string&)> text_printer(size_t prompts) {
+  if (prompts != 1) return {};
+  return [](size_t, const std::string& piece) {
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    std::fflush(stdout);
+  };
+}
+
+void print_texts(const std::vector<Generated>& results, const Tokenizer* tokenizer) {
+  if (tokenizer != nullptr && results.size() == 1) return fmt::print("\n");
+  for (const Generated& result : results)
+    fmt::print("{}\n", tokenizer != nullptr ? result.text : Json(result.ids).dump());
 }
 
 Json generation_json(const std::vector<Generated>& results) {

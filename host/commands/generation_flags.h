@@ -1,6 +1,6 @@
 #pragma once
 
-#include "cbtm/ensemble/generate.h"
+#include "cbtm/ensemble/session.h"
 #include "commands/command_line.h"
 
 namespace cbtm {
@@ -11,6 +11,12 @@ GenerationOptions generation_options(const CommandLine& line, const std::vector<
 /// Prompts as ids: --prompt-ids, --prompt, else standard input. At a terminal without a prompt: empty (then ask).
 std::vector<std::vector<int32_t>> read_prompts(const CommandLine& line, const Tokenizer* tokenizer);
 bool asks_at_terminal(const CommandLine& line);
+
+/// Prints the text of one prompt as it comes. Of several prompts nothing is printed before print_texts.
+std::function<void(size_t, const std::string&)> text_printer(size_t prompts);
+/// What text_printer has not printed: of one prompt the end of the line, of several a line each. Without a tokenizer
+/// the ids.
+void print_texts(const std::vector<Generated>& results, const Tokenizer* tokenizer);
 
 /// {"ids", "text", "finish"} of the new tokens.
 Json generation_json(const std::vector<Generated>& results);

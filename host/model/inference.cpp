@@ -134,19 +134,37 @@ class LoadedModel : public InferenceModel, private WeightSource {
 
   Device& device() override { return device_; }
 
-  ConstTensorView extend_on_device(std::span<const int64_t> handles, const PackedTokens& tokens) override {
-    const Device::Phase phase(device_, tokens.rows() == tokens.sequences() ? "token" : "prompt");
-    const int64_t count = static_cast<int64_t>(handles.size());
-    CBTM_ASSERT(tokens.sequences() == count, "a run of tokens for each sequence");
-    check(tokens, handles);
-    const Pass pass = start_pass(tokens, handles);
-    forward(pass);
-    const TensorView last = last_rows(final_hidden(pass), tokens.offsets);
-    const TensorView projected =
-        project_output(pass, last, spec_.has_projections() ? activations_.projected.row_range(0, count) : TensorView());
-    reserve(logits_, count * spec_.embedding.vocab_size * 4);
-    const TensorView out = logits_.view(DType::f32, count, spec_.embedding.vocab_size);
-    output_logits(pass, projected, out);
+  void reserve(int64_t handle, int64_t tokens) override { pages_.hold(handle, tokens); }
+  bool prompts_share_passes() const override { return device_.model_operators().prompt_rows_independent(); }
+
+  ConstTensorView read(std::span<const ReadPass> passes) override {
+    int64_t wanted = 0;
+    for (const ReadPass& pass : passes) wanted += std::count(pass.wanted.begin(), pass.wanted.end(), 1);
+    CBTM_ASSERT(!passes.empty(), "something is read");
+    TensorView last;  // the hidden state of every wanted token
+    TensorView projected;
+    place_last_rows(wanted, last, projected);
+    int64_t filled = 0;
+    std::optional<Pass> pass;
+    for (const ReadPass& reading : passes) {
+      const PackedTokens tokens{reading.ids, reading.offsets};
+      const bool decodes = tokens.rows() == tokens.sequences();
+      const Device::Phase phase(device_, decodes ? "token" : "prompt");
+      check(tokens, reading.handles);
+      pass.emplace(start_pass(tokens, reading.handles, reading.row_sums));
+      forward(*pass);
+      const TensorView hidden = final_hidden(*pass);
+      if (passes.size() == 1 && hidden.rows == wanted)
+        last = hidden;  // decoding: every row is a last one
+      else
+        filled += gather_last_rows(reading, hidden, last, filled);
+    }
+    if (wanted == 0) return {};
+    if (pass->batch.row_sums == RowSums::prompt) pass->batch.row_sums = RowSums::decode;
+    projected = project_output(*pass, last, projected);
+    reserve(logits_, wanted * spec_.embedding.vocab_size * 4);
+    const TensorView out = logits_.view(DType::f32, wanted, spec_.embedding.vocab_size);
+    output_logits(*pass, projected, out);
     return out;
   }
 
@@ -205,20 +223,29 @@ class LoadedModel : public InferenceModel, private WeightSource {
     }
   }
 
-  /// The row of each sequence's last token, gathered.
-  TensorView last_rows(TensorView hidden, std::span<const int32_t> offsets) {
-    const int64_t count = static_cast<int64_t>(offsets.size()) - 1;
-    if (hidden.rows == count) return hidden;  // decoding: every row is a last one
-    std::vector<int32_t> rows(offsets.begin() + 1, offsets.end());
-    for (int32_t& row : rows) --row;
-    const int64_t values = count * spec_.hidden_size * dtype_bytes(dtype_);
-    const int64_t begin = round_up(values, 64);
-    reserve(scratch_.last_rows, begin + count * 4);
-    const TensorView last = scratch_.last_rows.view(dtype_, count, spec_.hidden_size);
-    const TensorView row_view = scratch_.last_rows.view(DType::i32, 1, count, begin);
+  /// Memory for the hidden states of `count` tokens, what the output projection makes of them, and their rows in a
+  /// pass.
+  void place_last_rows(int64_t count, TensorView& last, TensorView& projected) {
+    const int64_t item = dtype_bytes(dtype_);
+    const int64_t projected_width = spec_.has_projections() ? spec_.embedding.width : 0;
+    const int64_t hidden_bytes = round_up(count * spec_.hidden_size * item, 64);
+    last_row_numbers_at_ = hidden_bytes + round_up(count * projected_width * item, 64);
+    reserve(scratch_.last_rows, last_row_numbers_at_ + count * 4);
+    last = scratch_.last_rows.view(dtype_, count, spec_.hidden_size);
+    if (projected_width > 0) projected = scratch_.last_rows.view(dtype_, count, projected_width, hidden_bytes);
+  }
+
+  /// Gathers the last rows of the wanted sequences of a pass into rows `first`, ... of `last`, and says how many.
+  int64_t gather_last_rows(const ReadPass& reading, TensorView hidden, TensorView last, int64_t first) {
+    std::vector<int32_t> rows;
+    for (size_t s = 0; s < reading.wanted.size(); ++s)
+      if (reading.wanted[s] != 0) rows.push_back(reading.offsets[s + 1] - 1);
+    if (rows.empty()) return 0;
+    const auto count = static_cast<int64_t>(rows.size());
+    const TensorView row_view = scratch_.last_rows.view(DType::i32, 1, count, last_row_numbers_at_ + first * 4);
     device_.copy_to_device(row_view.data, rows.data(), count * 4);
-    device_.model_operators().gather_rows({.source = hidden, .rows = row_view, .out = last});
-    return last;
+    device_.model_operators().gather_rows({.source = hidden, .rows = row_view, .out = last.row_range(first, count)});
+    return count;
   }
 
   /// Lays the activations of so many rows into the scratch memory, with room for ids and positions behind them, unless
@@ -235,7 +262,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
   }
 
   /// Tokens as they go through the model; with handles they extend those sequences. Valid until the next one.
-  Pass start_pass(const PackedTokens& tokens, std::span<const int64_t> handles) {
+  Pass start_pass(const PackedTokens& tokens, std::span<const int64_t> handles, RowSums row_sums = RowSums::any) {
     need_now();
     const int64_t rows = tokens.rows();
     place(rows);
@@ -257,6 +284,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
     device_.copy_to_device(ids.data, tokens.ids.data(), rows * 4);
     device_.copy_to_device(positions.data, places.data(), rows * 4);
     if (!handles.empty()) use_cache(batch, handles);
+    batch.row_sums = row_sums;
     return {.device = device_, .spec = spec_, .weights = *tensors_, .activations = activations_, .batch = batch};
   }
 
@@ -293,16 +321,22 @@ class LoadedModel : public InferenceModel, private WeightSource {
   int64_t placed_rows_ = 0;
   int64_t placed_bytes_ = 0;
   std::vector<int32_t> cached_lengths_;
+  int64_t last_row_numbers_at_ = 0;  ///< in scratch_.last_rows
   int64_t weight_bytes_ = 0;
   DeviceBuffer logits_;
 };
 
 }  // namespace
 
-void InferenceModel::extend(std::span<const int64_t> handles, const PackedTokens& tokens,
-                            std::span<float> next_logits) {
+void InferenceModel::extend(std::span<const int64_t> handles, const PackedTokens& tokens, std::span<float> next_logits,
+                            RowSums row_sums) {
   CBTM_ASSERT(next_logits.size() == handles.size() * static_cast<size_t>(vocab_size()), "logits after each sequence");
-  const ConstTensorView logits = extend_on_device(handles, tokens);
+  const ReadPass pass{.handles = {handles.begin(), handles.end()},
+                      .ids = {tokens.ids.begin(), tokens.ids.end()},
+                      .offsets = {tokens.offsets.begin(), tokens.offsets.end()},
+                      .wanted = std::vector<uint8_t>(handles.size(), 1),
+                      .row_sums = row_sums};
+  const ConstTensorView logits = read(std::span(&pass, 1));
   device().copy_to_host(next_logits.data(), logits.data, logits.size() * 4);
 }
 

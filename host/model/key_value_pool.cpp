@@ -26,10 +26,11 @@ int64_t KeyValuePool::bytes() const {
 }
 
 CacheRoom KeyValuePool::room(int64_t bytes) {
-  weights_.make_room(bytes, /*models_left=*/2);
-  if (!budget_.fits(bytes) && reclaim_ && reclaim_()) return CacheRoom::freed;
-  weights_.make_room(bytes, /*models_left=*/1);
-  if (!budget_.fits(bytes)) return CacheRoom::refused;
+  const int64_t needed = bytes + weights_.missing_bytes();
+  weights_.make_room(needed, /*models_left=*/2);
+  if (!budget_.fits(needed) && reclaim_ && reclaim_()) return CacheRoom::freed;
+  weights_.make_room(needed, /*models_left=*/1);
+  if (!budget_.fits(needed)) return CacheRoom::refused;
   budget_.note(bytes);
   return CacheRoom::granted;
 }

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
 #include "cbtm/device/model_operators.h"
+#include "cbtm/model/inference.h"
 
 namespace cbtm {
 
@@ -50,16 +52,31 @@ void KeyValuePages::make_free(int64_t pages) {
       if (room != CacheRoom::refused) break;
     }
     if (room == CacheRoom::refused)
-      fail(
+      throw CacheFull(fmt::format(
           "key-value caches need {} beside the weights, more than is left of the memory that both may take; raise "
-          "--memory, or ask for fewer or shorter texts at once",
-          format_bytes(least * page_bytes()));
+          "--memory, or ask for a shorter text",
+          format_bytes(least * page_bytes())));
     if (room == CacheRoom::granted) grow(wanted);
   }
 }
 
 int64_t KeyValuePages::missing_pages(const Sequence& sequence, int64_t count) const {
-  return (sequence.length + count + kPageTokens - 1) / kPageTokens - static_cast<int64_t>(sequence.pages.size());
+  const int64_t missing =
+      ceil_divide(sequence.length + count, kPageTokens) - static_cast<int64_t>(sequence.pages.size());
+  return std::max<int64_t>(missing, 0);
+}
+
+void KeyValuePages::hold(int64_t handle, int64_t tokens) {
+  Sequence& sequence = sequences_.at(handle);
+  const int64_t missing = missing_pages(sequence, tokens - sequence.length);
+  make_free(missing);
+  take_pages(sequence, missing);
+}
+
+void KeyValuePages::take_pages(Sequence& sequence, int64_t count) {
+  CBTM_ASSERT(static_cast<int64_t>(free_pages_.size()) >= count, "room is made before sequences grow");
+  sequence.pages.insert(sequence.pages.end(), free_pages_.rbegin(), free_pages_.rbegin() + count);
+  free_pages_.resize(free_pages_.size() - static_cast<size_t>(count));
 }
 
 void KeyValuePages::reserve(std::span<const int64_t> handles, std::span<const int32_t> offsets) {
@@ -71,11 +88,7 @@ void KeyValuePages::reserve(std::span<const int64_t> handles, std::span<const in
 
 void KeyValuePages::extend(int64_t handle, int64_t count) {
   Sequence& sequence = sequences_.at(handle);
-  for (int64_t missing = missing_pages(sequence, count); missing > 0; --missing) {
-    CBTM_ASSERT(!free_pages_.empty(), "room is made before sequences grow");
-    sequence.pages.push_back(free_pages_.back());
-    free_pages_.pop_back();
-  }
+  take_pages(sequence, missing_pages(sequence, count));
   sequence.length += count;
 }
 

@@ -30,8 +30,10 @@ class KeyValuePages {
   void close(int64_t handle);
   int64_t length(int64_t handle) const;
   int64_t bytes() const { return page_count_ * page_bytes(); }
-  /// Makes room for offsets[i + 1] - offsets[i] more tokens of handles[i]. Throws Error, and changes no sequence, if
-  /// that much is not granted.
+  /// Gives the sequence pages for `tokens` tokens altogether. Throws CacheFull, and changes no sequence, if that much
+  /// is not granted.
+  void hold(int64_t handle, int64_t tokens);
+  /// Makes room for offsets[i + 1] - offsets[i] more tokens of handles[i]. Throws as hold() does.
   void reserve(std::span<const int64_t> handles, std::span<const int32_t> offsets);
   /// Counts `count` more tokens, for which room was made, as held.
   void extend(int64_t handle, int64_t count);
@@ -47,6 +49,7 @@ class KeyValuePages {
   int64_t page_bytes() const { return 2 * layers_ * kPageTokens * width_ * dtype_bytes(dtype_); }
   int64_t missing_pages(const Sequence& sequence, int64_t count) const;
   void make_free(int64_t pages);
+  void take_pages(Sequence& sequence, int64_t count);
   void grow(int64_t pages);
 
   Device& device_;

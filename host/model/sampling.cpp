@@ -23,7 +23,7 @@ void penalise_repetition(std::span<float> scores, std::span<const int32_t> seen,
 
 void next_token_distribution(std::span<float> scores, std::span<const int32_t> seen, const SamplingOptions& options) {
   penalise_repetition(scores, seen, options.repetition_penalty);
-  filtered_distribution(scores, {options.temperature, options.top_k, options.top_p});
+  filtered_distribution(scores, options.filter);
 }
 
 int32_t choose_token(std::span<float> scores, std::span<const int32_t> seen, const SamplingOptions& options,

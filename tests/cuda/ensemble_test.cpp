@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "cbtm/ensemble/evaluate.h"
-#include "cbtm/ensemble/generate.h"
+#include "cbtm/ensemble/session.h"
 #include "cuda_device.h"
 #include "tests/ensemble/golden_ensemble.h"
 
@@ -110,7 +110,7 @@ TEST_CASE("generation: the CPU's tokens, greedy and drawn") {
     const auto run = [&](Device& device) {
       return generate(*ensemble_scorer(device, experts, {2, 0.1, 2}, {}), &experts.tokenizer(), prompts,
                       {.new_tokens_max = 10,
-                       .sampling = {.greedy = greedy, .temperature = 0.8, .top_k = 20, .top_p = 0.9},
+                       .sampling = {.greedy = greedy, .filter = {.temperature = 0.8, .top_k = 20, .top_p = 0.9}},
                        .ignore_eos = true,
                        .seed = 5});
     };

@@ -8,7 +8,7 @@
 #include "cbtm/base/json.h"
 #include "cbtm/ensemble/evaluate.h"
 #include "cbtm/ensemble/expert_set.h"
-#include "cbtm/ensemble/generate.h"
+#include "cbtm/ensemble/session.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/tensor_file/tensor_file.h"
 #include "tests/ensemble/golden_ensemble.h"
@@ -105,9 +105,11 @@ TEST_CASE("next-token distributions and greedy generation of the mixture") {
     const auto want = golden.at("next.log_probabilities").values<float>();
     for (size_t p = 0; p < positions.size(); ++p) {
       const auto scorer = ensemble_scorer(device(), experts, {2, 0.1, 2}, {});
-      scorer->start({{documents[d].ids.begin(), documents[d].ids.begin() + positions[p]}});
+      const std::vector<int64_t> sequences = {
+          scorer->open({documents[d].ids.begin(), documents[d].ids.begin() + positions[p]})};
+      CHECK(scorer->read(sequences, 512) == sequences);
       std::vector<float> scores;
-      scorer->score({0}, scores);
+      scorer->score(sequences, scores);
       for (size_t v = 0; v < scores.size(); ++v)
         CHECK(std::abs(static_cast<double>(scores[v]) - static_cast<double>(want[p * scores.size() + v])) <= 1e-4);
     }
@@ -137,9 +139,10 @@ TEST_CASE("several prompts at once give what each gives alone; seeds repeat; sto
   const ExpertSet experts = golden_experts();
   const std::vector<std::vector<int32_t>> prompts = {{896}, {524, 421, 453, 539}, {43, 40, 36}};
   const GenerationOptions options{
-      .new_tokens_max = 12, .sampling = {.temperature = 0.8, .top_k = 20}, .ignore_eos = true, .seed = 5};
-  const auto run = [&](const std::vector<std::vector<int32_t>>& some, GenerationOptions chosen) {
-    return generate(*ensemble_scorer(device(), experts, {2, 0.1, 2}, {}), &experts.tokenizer(), some, chosen);
+      .new_tokens_max = 12, .sampling = {.filter = {.temperature = 0.8, .top_k = 20}}, .ignore_eos = true, .seed = 5};
+  const auto run = [&](const std::vector<std::vector<int32_t>>& some, const GenerationOptions& chosen,
+                       const std::function<void(size_t, const std::string&)>& on_text = {}) {
+    return generate(*ensemble_scorer(device(), experts, {2, 0.1, 2}, {}), &experts.tokenizer(), some, chosen, on_text);
   };
   const auto together = run(prompts, options);
   CHECK(run({prompts[0]}, options)[0].ids == together[0].ids);
@@ -147,16 +150,17 @@ TEST_CASE("several prompts at once give what each gives alone; seeds repeat; sto
   GenerationOptions greedy{.new_tokens_max = 12, .sampling = {.greedy = true}, .ignore_eos = true};
   const auto batch = run(prompts, greedy);
   for (size_t p = 0; p < 3; ++p) CHECK(run({prompts[p]}, greedy)[0].ids == batch[p].ids);
-  std::string streamed;
-  greedy.stream = [&](const std::string& piece) { streamed += piece; };
-  const std::string text = run({prompts[0]}, greedy)[0].text;
-  CHECK(streamed == text);
+  std::string streamed[3];
+  const auto stream = [&](size_t prompt, const std::string& piece) { streamed[prompt] += piece; };
+  const auto streaming = run(prompts, greedy, stream);
+  for (size_t p = 0; p < 3; ++p) CHECK(streamed[p] == streaming[p].text);
+  const std::string text = streaming[0].text;
   greedy.stop = {text.substr(4, 3)};
-  streamed.clear();
-  const Generated cut = run({prompts[0]}, greedy)[0];
+  streamed[0].clear();
+  const Generated cut = run({prompts[0]}, greedy, stream)[0];
   CHECK(cut.finish == "stop");
   CHECK(cut.text == text.substr(0, text.find(text.substr(4, 3))));
-  CHECK(streamed == cut.text);
+  CHECK(streamed[0] == cut.text);
   CHECK_THROWS_AS(run({{}}, greedy), Error);
   CHECK_THROWS_AS(run({{99'999}}, greedy), Error);
 }

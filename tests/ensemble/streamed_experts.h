@@ -5,8 +5,9 @@
 #include <utility>
 #include <vector>
 
-#include "cbtm/ensemble/generate.h"
+#include "cbtm/ensemble/session.h"
 #include "tests/ensemble/golden_ensemble.h"
+#include "tests/ensemble/recording_scorer.h"
 
 namespace cbtm {
 
@@ -27,7 +28,7 @@ inline std::vector<std::vector<double>> evaluate_golden(Device& device, const Ex
 /// Generated from prompts of which each goes through several experts.
 struct GoldenGeneration {
   std::vector<std::vector<int32_t>> ids;
-  std::vector<float> scores;  ///< of the token after all of it
+  ScoresByText scores;
   ModelMemoryStatistics statistics;
 };
 
@@ -37,13 +38,14 @@ inline GoldenGeneration generate_golden(Device& device, const ExpertSet& experts
   const auto pool = generation_pool(device, experts, memory);
   const auto scorer = ensemble_scorer(pool, {3, 0.3, 2}, {});
   GoldenGeneration result;
-  for (const Generated& one : generate(*scorer, &experts.tokenizer(), prompts,
-                                       {.new_tokens_max = new_tokens,
-                                       .sampling = {.greedy = greedy, .temperature = 0.8, .top_k = 20, .top_p = 0.9},
-                                       .ignore_eos = true,
-                                       .seed = 5}))
+  RecordingScorer recording(*scorer, result.scores);
+  for (const Generated& one :
+       generate(recording, &experts.tokenizer(), prompts,
+                {.new_tokens_max = new_tokens,
+                .sampling = {.greedy = greedy, .filter = {.temperature = 0.8, .top_k = 20, .top_p = 0.9}},
+                .ignore_eos = true,
+                .seed = 5}))
     result.ids.push_back(one.ids);
-  scorer->score({0, 1, 2}, result.scores);
   result.statistics = pool->statistics();
   return result;
 }

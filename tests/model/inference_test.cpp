@@ -106,9 +106,9 @@ TEST_CASE("sampling equals the golden distributions") {
     CAPTURE(name);
     const std::string file_name = entry["file"];
     const TensorFile file = TensorFile::open(folder / file_name);
-    const SamplingOptions options{.temperature = entry.value("temperature", 1.0),
-                                  .top_k = entry.value("top_k", 0),
-                                  .top_p = entry.value("top_p", 1.0),
+    const SamplingOptions options{.filter = {.temperature = entry.value("temperature", 1.0),
+                                             .top_k = entry.value("top_k", 0),
+                                             .top_p = entry.value("top_p", 1.0)},
                                   .repetition_penalty = entry.value("repetition_penalty", 1.0)};
     const auto rows = static_cast<size_t>(entry["rows"].get<int>()),
                vocab = static_cast<size_t>(entry["vocab"].get<int>()),

@@ -17,7 +17,7 @@ TEST_CASE("any temperature above zero gives probabilities") {
       CAPTURE(temperature);
       CAPTURE(top_p);
       std::vector<float> scores = {-3e38f, 2.0f, 3e38f, 1.0f, -INFINITY};
-      next_token_distribution(scores, {}, {.temperature = temperature, .top_p = top_p});
+      next_token_distribution(scores, {}, {.filter = {.temperature = temperature, .top_p = top_p}});
       CHECK(std::accumulate(scores.begin(), scores.end(), 0.0f) == doctest::Approx(1));
       for (const float probability : scores) CHECK(std::isfinite(probability));
       CHECK(std::max_element(scores.begin(), scores.end()) - scores.begin() <= 2);

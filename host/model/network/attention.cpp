@@ -48,7 +48,8 @@ void attend(const Pass& pass, int64_t layer, ConstTensorView input) {
                                        .query = qkv.query,
                                        .key = qkv.key,
                                        .value = qkv.value,
-                                       .output = output});
+                                       .output = output,
+                                       .row_sums = pass.batch.row_sums});
   }
   linear(pass, output, w.attention_output, pass.cut(pass.activations.branch));
 }

@@ -13,7 +13,8 @@ inline void linear(const Pass& pass, ConstTensorView input, const LinearTensors&
                                    .activation = activation,
                                    .output = output,
                                    .saved = saved,
-                                   .weight_scales = tensors.weight_scales});
+                                   .weight_scales = tensors.weight_scales,
+                                   .row_sums = pass.batch.row_sums});
 }
 
 /// What the gradient of a linear layer's input becomes.

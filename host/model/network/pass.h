@@ -34,6 +34,7 @@ struct Batch {
   KeyValuePages* cache = nullptr;
   ConstTensorView block_table;                ///< of the cache: int32 [sequences, pages]
   std::span<const int32_t> cached_lengths{};  ///< tokens that each sequence then holds; host memory
+  RowSums row_sums = RowSums::any;            ///< of linear layers and attention
 
   int64_t rows() const { return offsets.back(); }
 };

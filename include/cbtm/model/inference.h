@@ -6,7 +6,9 @@
 #include <span>
 #include <vector>
 
+#include "cbtm/base/error.h"
 #include "cbtm/device/device.h"
+#include "cbtm/device/row_sums.h"
 #include "cbtm/model/weight_format.h"
 
 namespace cbtm {
@@ -18,6 +20,30 @@ struct PackedTokens {
 
   int64_t sequences() const { return static_cast<int64_t>(offsets.size()) - 1; }
   int64_t rows() const { return static_cast<int64_t>(ids.size()); }
+};
+
+/// What one pass through a model reads into its key-value cache: ids[offsets[i] .. offsets[i+1]), at least one token,
+/// after what the sequence handles[i] holds. A sequence is in a pass once.
+struct ReadPass {
+  std::vector<int64_t> handles;
+  std::vector<int32_t> ids;
+  std::vector<int32_t> offsets = {0};
+  std::vector<uint8_t> wanted;  ///< per sequence: 1 if the logits after its last token are wanted
+  RowSums row_sums = RowSums::any;
+
+  void add(int64_t handle, std::span<const int32_t> tokens, bool logits_wanted) {
+    handles.push_back(handle);
+    ids.insert(ids.end(), tokens.begin(), tokens.end());
+    offsets.push_back(static_cast<int32_t>(ids.size()));
+    wanted.push_back(logits_wanted ? 1 : 0);
+  }
+};
+
+/// The key-value caches of the models that share a memory may not grow as far as they would have to. Nothing has
+/// changed; closing sequences helps.
+class CacheFull : public Error {
+ public:
+  using Error::Error;
 };
 
 struct ModelMemory;
@@ -57,11 +83,18 @@ class InferenceModel {
   virtual int64_t open_sequence() = 0;  ///< a handle
   virtual void close_sequence(int64_t handle) = 0;
   virtual int64_t sequence_length(int64_t handle) const = 0;
-  /// Appends tokens.sequence(i) to handles[i] and writes the logits after its last token: [handle count, vocab_size]
-  /// host float32. Many new tokens (a prompt) or one (decoding) alike.
-  void extend(std::span<const int64_t> handles, const PackedTokens& tokens, std::span<float> next_logits);
-  /// The same, the logits staying on the device: float32 [handle count, vocab_size], valid until the next call.
-  virtual ConstTensorView extend_on_device(std::span<const int64_t> handles, const PackedTokens& tokens) = 0;
+  /// Makes room in the cache for so many tokens of the sequence altogether. Throws CacheFull.
+  virtual void reserve(int64_t handle, int64_t tokens) = 0;
+  /// Reads the passes, one after another, and gives the wanted logits, in order: float32 [wanted, vocab_size] on the
+  /// device, valid until the next call. In passes with RowSums::decode or prompt a token's keys and values have the
+  /// same bits whatever else is read, if a pass with RowSums::prompt holds one sequence or prompts_share_passes(); so
+  /// have its logits, if no pass is with RowSums::any. Throws CacheFull.
+  virtual ConstTensorView read(std::span<const ReadPass> passes) = 0;
+  virtual bool prompts_share_passes() const = 0;
+  /// Reads tokens.sequence(i) into handles[i], in one pass, and writes the logits after its last token: [handle count,
+  /// vocab_size] host float32.
+  void extend(std::span<const int64_t> handles, const PackedTokens& tokens, std::span<float> next_logits,
+              RowSums row_sums = RowSums::any);
   virtual Device& device() = 0;
 };
 

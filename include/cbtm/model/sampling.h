@@ -4,6 +4,7 @@
 #include <span>
 
 #include "cbtm/base/philox.h"
+#include "cbtm/device/token_filter.h"
 
 namespace cbtm {
 
@@ -11,9 +12,7 @@ namespace cbtm {
 /// (docs/opt-format.md, 'Sampling').
 struct SamplingOptions {
   bool greedy = false;
-  double temperature = 1;
-  int64_t top_k = 0;              ///< 0: no limit; ties with the k-th are kept
-  double top_p = 1;               ///< smallest set of most likely tokens whose mass reaches this; at least one
+  TokenFilter filter;             ///< not used if greedy
   double repetition_penalty = 1;  ///< scores of tokens in `seen`: divided by it where positive, else multiplied
 };
 

@@ -50,7 +50,9 @@ class WeightStreamer {
   /// only `models_left` models have theirs on the device.
   void make_room(int64_t bytes, int64_t models_left);
 
-  int64_t bytes() const;                              ///< on the device now
+  int64_t bytes() const;  ///< on the device now
+  /// What the weights of one model will still take, without which nothing can be computed.
+  int64_t missing_bytes() const { return slots_.empty() ? image_bytes_ : 0; }
   int64_t loads() const { return loads_; }            ///< times that weights were brought to the device
   int64_t file_reads() const { return file_reads_; }  ///< of those, from a file
 

@@ -1,0 +1,216 @@
+#include <algorithm>
+#include <cmath>
+
+#include "cbtm/base/error.h"
+#include "cbtm/device/device_matrix.h"
+#include "cbtm/device/model_operators.h"
+#include "cbtm/ensemble/next_token_scorer.h"
+#include "ensemble/read_plan.h"
+#include "ensemble/routed_text.h"
+
+namespace cbtm {
+namespace {
+
+constexpr const char* kPurpose = "mixture of the experts";
+
+class EnsembleScorer : public NextTokenScorer {
+ public:
+  EnsembleScorer(std::shared_ptr<ExpertPool> pool, const Mixture& mixture, const RoutingMode& routing)
+      : pool_(std::move(pool)),
+        device_(pool_->device()),
+        experts_(pool_->experts()),
+        mixture_(mixture),
+        routing_(routing) {
+    if (routing.schedule == RoutingSchedule::fraction)
+      fail_usage("--routing fraction:R needs the whole text; to generate, use token, every:N or prompt");
+    pool_->set_reclaim([this] { return drop_oldest(); });
+  }
+  EnsembleScorer(const EnsembleScorer&) = delete;
+  EnsembleScorer& operator=(const EnsembleScorer&) = delete;
+  ~EnsembleScorer() override { pool_->set_reclaim({}); }
+  int64_t vocab_size() const override { return experts_.vocab_size(); }
+  int64_t max_length() const override { return experts_.max_length(); }
+
+  int64_t open(std::vector<int32_t> prompt) override {
+    const auto length = static_cast<int64_t>(prompt.size());
+    sequences_.emplace(next_, GrowingSequence{std::move(prompt), length});
+    routes_[next_].context = experts_.router().context();
+    return next_++;
+  }
+  void append(int64_t sequence, int32_t id) override { sequences_.at(sequence).ids.push_back(id); }
+  void close(int64_t sequence) override {
+    drop_caches(sequence);
+    sequences_.erase(sequence);
+    routes_.erase(sequence);
+  }
+  void drop_caches(int64_t sequence) override {
+    for (auto& [cluster, caches] : caches_) caches.drop(sequence);
+  }
+
+  /// Each expert reads all sequences that use it at once, so that its weights are read once a step.
+  std::vector<int64_t> read(std::span<const int64_t> sequences, int64_t prompt_rows) override {
+    ++step_;
+    used_.clear();
+    for (const int64_t sequence : sequences) {
+      update_weights(sequence);
+      for (const int64_t cluster : clusters_of(sequence))
+        caches_.try_emplace(cluster, pool_->model(cluster)).first->second.touch(sequence, step_);
+    }
+    const ReadPlan plan = plan_reads(
+        sequences, sequences_, [this](int64_t sequence) { return clusters_of(sequence); },
+        [this](int64_t cluster, int64_t sequence) { return caches_.at(cluster).length(sequence); }, prompt_rows);
+    std::vector<int64_t> clusters;
+    for (const auto& [cluster, reads] : plan.reads) {
+      caches_.at(cluster).reserve(reads);
+      clusters.push_back(cluster);
+    }
+    pool_->for_each(clusters, [&](int64_t cluster, InferenceModel&) {
+      Used used;
+      used.logits = caches_.at(cluster).read(plan.reads.at(cluster), sequences_, used.rows);
+      if (!used.rows.empty()) used_.emplace(cluster, std::move(used));
+    });
+    return plan.complete;
+  }
+
+  void score(std::span<const int64_t> sequences, std::vector<float>& scores) override {
+    const Mixed mixed = mix(sequences);
+    const DeviceMatrix out(device_, DType::f32, static_cast<int64_t>(sequences.size()), vocab_size(), kPurpose);
+    device_.model_operators().mixture_log_probabilities({.logits = mixed.logits,
+                                                         .weights = mixed.weights.view(),
+                                                         .log_probabilities = out.view(),
+                                                         .rows = mixed.rows.view()});
+    scores = out.to_host<float>();
+  }
+
+  /// One call of the operator for all that are chosen alike.
+  std::vector<int32_t> choose(std::span<const TokenChoice> choices) override {
+    std::vector<int32_t> ids(choices.size());
+    std::vector<uint8_t> done(choices.size(), 0);
+    for (size_t first = 0; first < choices.size(); ++first) {
+      if (done[first] != 0) continue;
+      std::vector<size_t> places;
+      std::vector<int64_t> sequences;
+      std::vector<double> uniforms;
+      for (size_t i = first; i < choices.size(); ++i) {
+        if (done[i] != 0 || choices[i].greedy != choices[first].greedy || choices[i].filter != choices[first].filter)
+          continue;
+        done[i] = 1;
+        places.push_back(i);
+        sequences.push_back(choices[i].sequence);
+        uniforms.push_back(choices[i].uniform);
+      }
+      const Mixed mixed = mix(sequences);
+      const DeviceMatrix drawn = DeviceMatrix::copy_of<double>(device_, uniforms, 1, kPurpose);
+      const DeviceMatrix tokens(device_, DType::i32, 1, static_cast<int64_t>(sequences.size()), kPurpose);
+      device_.model_operators().sample_mixture({.logits = mixed.logits,
+                                                .rows = mixed.rows.view(),
+                                                .weights = mixed.weights.view(),
+                                                .uniforms = drawn.view(),
+                                                .greedy = choices[first].greedy,
+                                                .filter = choices[first].filter,
+                                                .tokens = tokens.view()});
+      const std::vector<int32_t> chosen = tokens.to_host<int32_t>();
+      for (size_t i = 0; i < places.size(); ++i) ids[places[i]] = chosen[i];
+    }
+    return ids;
+  }
+
+  std::vector<double> weights(int64_t sequence) const override { return routes_.at(sequence).weights; }
+
+ private:
+  struct Routed {
+    std::unique_ptr<RoutingContext> context;
+    int64_t tokens_read = -1;  ///< by the router; -1: no weights yet
+    std::vector<double> weights;
+  };
+  /// An expert of which logits are wanted.
+  struct Used {
+    ConstTensorView logits;
+    std::map<int64_t, int32_t> rows;  ///< of the logits, by sequence
+  };
+  /// What the experts in use say, and who uses which of it how much.
+  struct Mixed {
+    std::vector<ConstTensorView> logits;  ///< of the experts in use, in the order of their clusters
+    DeviceMatrix weights, rows;           ///< [sequences, experts in use]
+  };
+
+  Mixed mix(std::span<const int64_t> sequences) {
+    Mixed mixed;
+    std::vector<float> weights;
+    std::vector<int32_t> rows;
+    for (const auto& [cluster, one] : used_) mixed.logits.push_back(one.logits);
+    for (const int64_t sequence : sequences)
+      for (const auto& [cluster, one] : used_) {
+        const auto row = one.rows.find(sequence);
+        CBTM_ASSERT(row != one.rows.end() || weight_of(sequence, cluster) == 0, "what is scored has been read");
+        weights.push_back(row != one.rows.end() ? static_cast<float>(weight_of(sequence, cluster)) : 0.0f);
+        rows.push_back(row != one.rows.end() ? row->second : 0);
+      }
+    const auto count = static_cast<int64_t>(sequences.size());
+    mixed.weights = DeviceMatrix::copy_of<float>(device_, weights, count, kPurpose);
+    mixed.rows = DeviceMatrix::copy_of<int32_t>(device_, rows, count, kPurpose);
+    return mixed;
+  }
+
+  double weight_of(int64_t sequence, int64_t cluster) const {
+    return routes_.at(sequence).weights[static_cast<size_t>(cluster)];
+  }
+
+  std::vector<int64_t> clusters_of(int64_t sequence) const {
+    std::vector<int64_t> clusters;
+    for (int64_t cluster = 0; cluster < experts_.router().clusters(); ++cluster)
+      if (weight_of(sequence, cluster) > 0) clusters.push_back(cluster);
+    return clusters;
+  }
+
+  /// Closes the caches longest out of use, if this step does not need them; says whether there were any.
+  bool drop_oldest() {
+    int64_t oldest = step_;
+    for (const auto& [cluster, caches] : caches_) oldest = caches.oldest_step(oldest);
+    if (oldest == step_) return false;
+    for (auto& [cluster, caches] : caches_) caches.drop_step(oldest);
+    return true;
+  }
+
+  void update_weights(int64_t sequence) {
+    Routed& routed = routes_.at(sequence);
+    const GrowingSequence& text = sequences_.at(sequence);
+    const int64_t wanted = routed_tokens(routing_, text.length(), text.prompt_length);
+    if (routed.tokens_read == wanted) return;
+    for (int64_t n = std::max<int64_t>(0, routed.tokens_read); n < wanted; ++n)
+      append_token(experts_.tokenizer(), text.ids[static_cast<size_t>(n)], *routed.context);
+    routed.tokens_read = wanted;
+    routed.weights.resize(static_cast<size_t>(experts_.router().clusters()));
+    routed.context->weights(mixture_, experts_.present(), routed.weights);
+  }
+
+  std::shared_ptr<ExpertPool> pool_;
+  Device& device_;
+  const ExpertSet& experts_;
+  Mixture mixture_;
+  RoutingMode routing_;
+  int64_t step_ = 0;
+  std::map<int64_t, SequenceCaches> caches_;  ///< by cluster
+  std::map<int64_t, GrowingSequence> sequences_;
+  std::map<int64_t, Routed> routes_;
+  std::map<int64_t, Used> used_;  ///< by cluster; of the last read
+  int64_t next_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<NextTokenScorer> ensemble_scorer(std::shared_ptr<ExpertPool> pool, const Mixture& mixture,
+                                                 const RoutingMode& routing) {
+  return std::make_unique<EnsembleScorer>(std::move(pool), mixture, routing);
+}
+
+std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet& experts, const Mixture& mixture,
+                                                 const RoutingMode& routing, int64_t memory_bytes) {
+  return ensemble_scorer(generation_pool(device, experts, memory_bytes), mixture, routing);
+}
+
+std::shared_ptr<ExpertPool> generation_pool(Device& device, const ExpertSet& experts, int64_t memory_bytes) {
+  return std::make_shared<ExpertPool>(device, experts, memory_bytes > 0 ? memory_bytes : device.free_bytes() / 10 * 8);
+}
+
+}  // namespace cbtm

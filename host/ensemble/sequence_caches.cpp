@@ -1,0 +1,122 @@
+#include "ensemble/sequence_caches.h"
+
+#include <algorithm>
+
+namespace cbtm {
+namespace {
+
+/// Rows of a pass over several prompts, about.
+constexpr int64_t kPassRows = 4096;
+
+/// Whether kernels of decoding read the unit that begins there.
+bool is_decoded(const GrowingSequence& sequence, int64_t begin) {
+  return begin >= sequence.prompt_length || unit_end(sequence, begin) - begin <= kDecodedPiece;
+}
+
+/// A range of tokens of a sequence, read in one pass.
+struct Range {
+  int64_t sequence;
+  int64_t begin, end;
+  bool wanted;
+};
+
+/// The passes' ranges of one step: pieces of prompts, those of one sequence in different rounds, then one round of all
+/// that is decoded.
+struct Rounds {
+  std::vector<std::vector<Range>> prompts;
+  std::vector<Range> decoded;
+
+  void add(const PlannedRead& read, const GrowingSequence& sequence) {
+    int64_t begin = read.begin;
+    for (size_t round = 0; begin < read.end && !is_decoded(sequence, begin); ++round) {
+      const int64_t end = unit_end(sequence, begin);
+      prompts.resize(std::max(prompts.size(), round + 1));
+      prompts[round].push_back({read.sequence, begin, end, read.to_the_end && end == read.end});
+      begin = end;
+    }
+    if (begin < read.end) decoded.push_back({read.sequence, begin, read.end, read.to_the_end});
+  }
+};
+
+}  // namespace
+
+int64_t unit_end(const GrowingSequence& sequence, int64_t position) {
+  if (position >= sequence.prompt_length) return position + 1;
+  return std::min(position + kPromptPiece, sequence.prompt_length);
+}
+
+int64_t last_unit(const GrowingSequence& sequence) {
+  if (sequence.length() > sequence.prompt_length) return sequence.length() - 1;
+  return (sequence.prompt_length - 1) / kPromptPiece * kPromptPiece;
+}
+
+SequenceCaches::~SequenceCaches() {
+  for (const auto& [sequence, cached] : cached_) model_->close_sequence(cached.handle);
+}
+
+void SequenceCaches::touch(int64_t sequence, int64_t step) {
+  auto [place, fresh] = cached_.try_emplace(sequence);
+  if (fresh) place->second.handle = model_->open_sequence();
+  place->second.step = step;
+}
+
+int64_t SequenceCaches::length(int64_t sequence) const {
+  const auto found = cached_.find(sequence);
+  return found == cached_.end() ? 0 : model_->sequence_length(found->second.handle);
+}
+
+void SequenceCaches::reserve(const std::vector<PlannedRead>& reads) {
+  for (const PlannedRead& read : reads) model_->reserve(cached_.at(read.sequence).handle, read.end);
+}
+
+ConstTensorView SequenceCaches::read(const std::vector<PlannedRead>& reads,
+                                     const std::map<int64_t, GrowingSequence>& sequences,
+                                     std::map<int64_t, int32_t>& rows) {
+  Rounds rounds;
+  for (const PlannedRead& read : reads) rounds.add(read, sequences.at(read.sequence));
+  std::vector<ReadPass> passes;
+  const auto add = [&](const Range& range) {
+    const std::vector<int32_t>& ids = sequences.at(range.sequence).ids;
+    passes.back().add(
+        cached_.at(range.sequence).handle,
+        std::span(ids).subspan(static_cast<size_t>(range.begin), static_cast<size_t>(range.end - range.begin)),
+        range.wanted);
+    if (range.wanted) rows.emplace(range.sequence, static_cast<int32_t>(rows.size()));
+  };
+  for (const std::vector<Range>& round : rounds.prompts) {
+    int64_t pass_rows = kPassRows;
+    for (const Range& range : round) {
+      pass_rows += range.end - range.begin;
+      if (pass_rows > kPassRows || !model_->prompts_share_passes()) {
+        passes.push_back({.row_sums = RowSums::prompt});
+        pass_rows = range.end - range.begin;
+      }
+      add(range);
+    }
+  }
+  if (!rounds.decoded.empty()) passes.push_back({.row_sums = RowSums::decode});
+  for (const Range& range : rounds.decoded) add(range);
+  return model_->read(passes);
+}
+
+int64_t SequenceCaches::oldest_step(int64_t none) const {
+  for (const auto& [sequence, cached] : cached_) none = std::min(none, cached.step);
+  return none;
+}
+
+void SequenceCaches::drop_step(int64_t step) {
+  std::erase_if(cached_, [&](const auto& entry) {
+    if (entry.second.step != step) return false;
+    model_->close_sequence(entry.second.handle);
+    return true;
+  });
+}
+
+void SequenceCaches::drop(int64_t sequence) {
+  const auto found = cached_.find(sequence);
+  if (found == cached_.end()) return;
+  model_->close_sequence(found->second.handle);
+  cached_.erase(found);
+}
+
+}  // namespace cbtm

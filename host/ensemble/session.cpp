@@ -1,0 +1,211 @@
+#include "cbtm/ensemble/session.h"
+
+#include <algorithm>
+
+#include "cbtm/base/error.h"
+#include "ensemble/request_text.h"
+
+namespace cbtm {
+
+struct Session::Request {
+  Request(GenerationRequest asked_, const Tokenizer* tokenizer, int64_t sequence_)
+      : asked(std::move(asked_)),
+        sequence(sequence_),
+        text(tokenizer, asked.options.stop),
+        random(asked.options.seed, asked.random_stream),
+        seen(asked.prompt) {}
+
+  void show() {
+    const std::string piece = text.take_new();
+    if (asked.on_text && !piece.empty()) asked.on_text(piece);
+  }
+
+  GenerationRequest asked;
+  int64_t sequence;  ///< of the scorer
+  RequestText text;
+  PhiloxStream random;
+  std::vector<int32_t> seen;  ///< prompt and new tokens
+  Generated result;
+};
+
+Session::Session(NextTokenScorer& scorer, const Tokenizer* tokenizer, const SessionOptions& options)
+    : scorer_(scorer), tokenizer_(tokenizer), options_(options) {
+  CBTM_ASSERT(options.prompt_rows > 0, "prompts are read");
+}
+
+Session::~Session() {
+  for (const auto& [number, request] : requests_)
+    if (request->result.finish.empty()) scorer_.close(request->sequence);
+}
+
+int64_t Session::add(GenerationRequest request) {
+  const std::vector<int32_t>& prompt = request.prompt;
+  const int64_t shown = next_number_ + 1;
+  if (prompt.empty()) fail("prompt {} is empty; give it at least one token", shown);
+  for (const int32_t id : prompt)
+    if (id < 0 || id >= scorer_.vocab_size())
+      fail("prompt {} holds token id {}, outside the vocabulary of {}", shown, id, scorer_.vocab_size());
+  if (static_cast<int64_t>(prompt.size()) >= scorer_.max_length())
+    fail("prompt {} has {} tokens, which leaves no room in the model's {} positions; shorten it", shown, prompt.size(),
+         scorer_.max_length());
+  const int64_t number = next_number_++;
+  const int64_t sequence = scorer_.open(prompt);
+  requests_.emplace(number, std::make_unique<Request>(std::move(request), tokenizer_, sequence));
+  waiting_.push_back(number);
+  return number;
+}
+
+Generated Session::remove(int64_t number) {
+  const auto found = requests_.find(number);
+  CBTM_ASSERT(found != requests_.end(), "a request is removed once");
+  Request& request = *found->second;
+  if (request.result.finish.empty()) {
+    finish(request, "removed");
+    std::erase(waiting_, number);
+    std::erase(running_, number);
+  }
+  request.result.text = request.text.text();
+  Generated result = std::move(request.result);
+  requests_.erase(found);
+  return result;
+}
+
+std::vector<int64_t> Session::step() {
+  ended_.clear();
+  admit();
+  const std::vector<int64_t> read_to_end = read();
+  std::vector<int64_t> numbers;  // of the requests that get a token
+  for (const int64_t number : running_)
+    if (std::find(read_to_end.begin(), read_to_end.end(), requests_.at(number)->sequence) != read_to_end.end())
+      numbers.push_back(number);
+  const std::vector<int32_t> ids = choose(numbers);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    accept(*requests_.at(numbers[i]), ids[i]);
+    if (!requests_.at(numbers[i])->result.finish.empty()) ended_.push_back(numbers[i]);
+  }
+  std::erase_if(running_, [&](int64_t number) { return !requests_.at(number)->result.finish.empty(); });
+  return ended_;
+}
+
+/// Lets waiting requests run, the first first.
+void Session::admit() {
+  while (!waiting_.empty() && (!full_ || running_.empty()) &&
+         (options_.requests_max == 0 || running() < options_.requests_max)) {
+    const int64_t number = waiting_.front();
+    waiting_.pop_front();
+    if (Request& request = *requests_.at(number); request.asked.options.new_tokens_max <= 0) {
+      finish(request, "length");
+      ended_.push_back(number);
+      continue;
+    }
+    running_.insert(std::upper_bound(running_.begin(), running_.end(), number), number);
+    full_ = false;
+  }
+}
+
+/// Returns the scorer's sequences that have been read to their ends.
+std::vector<int64_t> Session::read() {
+  while (!running_.empty()) {
+    std::vector<int64_t> sequences;
+    for (const int64_t number : running_) sequences.push_back(requests_.at(number)->sequence);
+    try {
+      return scorer_.read(sequences, options_.prompt_rows);
+    } catch (const CacheFull& full) {
+      const int64_t last = running_.back();
+      running_.pop_back();
+      Request& request = *requests_.at(last);
+      if (running_.empty()) {  // it does not even fit alone
+        request.result.error = full.what();
+        finish(request, "error");
+        ended_.push_back(last);
+        break;
+      }
+      scorer_.drop_caches(request.sequence);
+      waiting_.push_front(last);
+      ++evictions_;
+      full_ = true;
+    }
+  }
+  return {};
+}
+
+/// The next tokens of requests that have been read to their ends.
+std::vector<int32_t> Session::choose(const std::vector<int64_t>& numbers) {
+  std::vector<int32_t> ids(numbers.size());
+  std::vector<TokenChoice> choices;
+  std::vector<size_t> chosen;      // places in `numbers`
+  std::vector<int64_t> penalised;  // sequences
+  std::vector<size_t> penalised_places;
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    Request& request = *requests_.at(numbers[i]);
+    const SamplingOptions& sampling = request.asked.options.sampling;
+    if (sampling.repetition_penalty != 1) {
+      penalised.push_back(request.sequence);
+      penalised_places.push_back(i);
+      continue;
+    }
+    choices.push_back(
+        {request.sequence, sampling.greedy, sampling.filter, sampling.greedy ? 0.0 : request.random.next_uniform()});
+    chosen.push_back(i);
+  }
+  if (!choices.empty()) {
+    const std::vector<int32_t> tokens = scorer_.choose(choices);
+    for (size_t i = 0; i < tokens.size(); ++i) ids[chosen[i]] = tokens[i];
+  }
+  if (penalised.empty()) return ids;
+  std::vector<float> scores;
+  scorer_.score(penalised, scores);
+  const auto vocab = static_cast<size_t>(scorer_.vocab_size());
+  for (size_t row = 0; row < penalised.size(); ++row) {
+    Request& request = *requests_.at(numbers[penalised_places[row]]);
+    ids[penalised_places[row]] = choose_token(std::span(scores).subspan(row * vocab, vocab), request.seen,
+                                              request.asked.options.sampling, request.random);
+  }
+  return ids;
+}
+
+void Session::accept(Request& request, int32_t id) {
+  const GenerationOptions& options = request.asked.options;
+  Generated& result = request.result;
+  const bool eos = std::find(options.eos_ids.begin(), options.eos_ids.end(), id) != options.eos_ids.end();
+  if (eos && !options.ignore_eos) return finish(request, "eos");
+  result.ids.push_back(id);
+  request.seen.push_back(id);
+  if (std::vector<double> weights = scorer_.weights(request.sequence); !weights.empty())
+    result.weights.push_back(std::move(weights));
+  if (request.text.push(id)) return finish(request, "stop");
+  if (static_cast<int64_t>(result.ids.size()) >= options.new_tokens_max ||
+      static_cast<int64_t>(request.seen.size()) >= scorer_.max_length())
+    return finish(request, "length");
+  request.show();
+  scorer_.append(request.sequence, id);
+}
+
+void Session::finish(Request& request, std::string how) {
+  request.result.finish = std::move(how);
+  request.text.finish();
+  if (request.result.finish != "removed") request.show();
+  scorer_.close(request.sequence);
+  full_ = false;
+}
+
+std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
+                                const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options,
+                                const std::function<void(size_t, const std::string&)>& on_text) {
+  Session session(scorer, tokenizer);
+  std::vector<int64_t> numbers;
+  for (size_t s = 0; s < prompts.size(); ++s) {
+    GenerationRequest request{.prompt = prompts[s], .options = options, .random_stream = s, .on_text = {}};
+    if (on_text) request.on_text = [&on_text, s](const std::string& piece) { on_text(s, piece); };
+    numbers.push_back(session.add(std::move(request)));
+  }
+  while (!session.idle()) session.step();
+  std::vector<Generated> results;
+  for (const int64_t number : numbers) {
+    results.push_back(session.remove(number));
+    if (results.back().finish == "error") throw Error(results.back().error);
+  }
+  return results;
+}
+
+}  // namespace cbtm

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cbtm/ensemble/next_token_scorer.h"
+#include "cbtm/model/sampling.h"
+#include "cbtm/tokenizer/tokenizer.h"
+
+namespace cbtm {
+
+struct GenerationOptions {
+  int64_t new_tokens_max = 128;
+  SamplingOptions sampling;
+  std::vector<int32_t> eos_ids = {2};
+  bool ignore_eos = false;
+  std::vector<std::string> stop;  ///< a text ends before the first of these strings
+  uint64_t seed = 1234;
+};
+
+struct GenerationRequest {
+  std::vector<int32_t> prompt;
+  GenerationOptions options;
+  uint64_t random_stream = 0;  ///< of the seed: requests of one seed draw different numbers
+  /// Called with whole characters of the text as they come.
+  std::function<void(const std::string&)> on_text;
+};
+
+struct Generated {
+  std::vector<int32_t> ids;  ///< new tokens, without the one that ended it
+  std::string text;          ///< of the new tokens; cut before a stop string
+  std::string finish;        ///< "length", "eos", "stop", "error" (see `error`), or "removed" before its end
+  std::string error;
+  std::vector<std::vector<double>> weights;  ///< one list per new token, by cluster; empty for one model
+};
+
+struct SessionOptions {
+  int64_t requests_max = 0;    ///< that run at once; 0: as many as there is memory for
+  int64_t prompt_rows = 2048;  ///< tokens of prompts that a step reads, about: others wait for so long
+};
+
+/// Requests that generate text together, with one model or an ensemble. They join and leave between steps. A step adds
+/// a token to every request whose text has been read, and reads some of the others' prompts. What a request generates
+/// does not depend on the others, bit for bit.
+///
+/// First come, first served. If the caches of all do not fit into memory together, the request that came last gives up
+/// its own and waits until another has ended; then its text is read again. A request that does not even fit alone ends
+/// with an error.
+class Session {
+ public:
+  /// Without a tokenizer the results have ids but no text. The scorer and the tokenizer must outlive the session.
+  Session(NextTokenScorer& scorer, const Tokenizer* tokenizer, const SessionOptions& options = {});
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  /// Returns the request's number, from 0. Throws Error if the prompt is empty, holds an id outside the vocabulary, or
+  /// leaves no room for a token.
+  int64_t add(GenerationRequest request);
+  /// Does one step, and returns the requests that have ended in it.
+  std::vector<int64_t> step();
+  /// Whether no request is left that has not ended.
+  bool idle() const { return waiting_.empty() && running_.empty(); }
+  /// Takes the request out, whether it has ended or not.
+  Generated remove(int64_t request);
+
+  int64_t running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+  int64_t evictions() const { return evictions_; }  ///< times that a request gave up its caches
+
+ private:
+  struct Request;
+
+  void admit();
+  std::vector<int64_t> read();
+  std::vector<int32_t> choose(const std::vector<int64_t>& numbers);
+  void accept(Request& request, int32_t id);
+  void finish(Request& request, std::string how);
+
+  NextTokenScorer& scorer_;
+  const Tokenizer* tokenizer_;
+  SessionOptions options_;
+  std::map<int64_t, std::unique_ptr<Request>> requests_;
+  std::deque<int64_t> waiting_;   ///< in the order of their arrival
+  std::vector<int64_t> running_;  ///< likewise
+  std::vector<int64_t> ended_;    ///< in this step
+  bool full_ = false;             ///< caches did not fit, and no request has ended since
+  int64_t evictions_ = 0;
+  int64_t next_number_ = 0;
+};
+
+/// Continues every prompt in a session. Throws Error as Session::add does, before anything is generated, or if memory
+/// does not suffice for a prompt alone. `on_text` receives the number of a prompt and whole characters as they come.
+std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
+                                const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options,
+                                const std::function<void(size_t, const std::string&)>& on_text = {});
+
+}  // namespace cbtm
