@@ -173,6 +173,8 @@ void print_routing(const Generated& result, const Tokenizer& tokenizer) {
 }
 
 int generate_text(const CommandLine& line) {
+  GenerationOptions options = generation_options(line);
+  const RoutingMode routing = parse_routing_mode(line.text("routing"));
   const ExpertSet experts = open_experts(line);
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const std::vector<int64_t> top_k = parse_top_k(line.text("topk"), experts.router().clusters());
@@ -181,9 +183,9 @@ int generate_text(const CommandLine& line) {
   Mixture mixture{top_k.front(), 0.1, power_flag(line, experts)};
   mixture.temperature =
       temperature_flag(*device, line, experts, {.mixtures = {mixture}, .memory_bytes = memory_flag(line)});
-  const RoutingMode routing = parse_routing_mode(line.text("routing"));
-  const GenerationOptions options =
-      generation_options(line, read_model_spec(model_config_file(experts.experts().front().directory)).eos_token_ids);
+  const std::vector<int64_t> end_tokens =
+      read_model_spec(model_config_file(experts.experts().front().directory)).eos_token_ids;
+  options.eos_ids.assign(end_tokens.begin(), end_tokens.end());
   const Tokenizer& tokenizer = experts.tokenizer();
   const auto pool = generation_pool(*device, experts, memory_flag(line));
   std::vector<Generated> all;

@@ -20,6 +20,7 @@ int run_generate(int argc, char** argv) {
   if (!line.parse(argc, argv)) return kExitSuccess;
   const std::filesystem::path directory = line.path("model");
   const WeightFormat weights = weights_flag(line);
+  GenerationOptions options = generation_options(line);
   std::optional<Tokenizer> tokenizer;
   if (line.given("tokenizer"))
     tokenizer = Tokenizer::load(line.path("tokenizer"));
@@ -31,7 +32,7 @@ int run_generate(int argc, char** argv) {
   ModelCheckpoint::open(directory);  // what is wrong with the files is said first
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   std::unique_ptr<InferenceModel> model = InferenceModel::load(*device, directory, weights);
-  const GenerationOptions options = generation_options(line, model->end_tokens());
+  options.eos_ids.assign(model->end_tokens().begin(), model->end_tokens().end());
   const auto prompts = read_prompts(line, known);
   if (known == nullptr) say("no tokenizer: ids only");
   const auto scorer = model_scorer(std::move(model));

@@ -12,11 +12,17 @@
 
 namespace cbtm {
 
-GenerationOptions generation_options(const CommandLine& line, const std::vector<int64_t>& end_tokens) {
+GenerationOptions generation_options(const CommandLine& line) {
   GenerationOptions options;
   options.new_tokens_max = line.integer("max-new-tokens", 1, 1 << 24);
   const double temperature = line.number("temperature", 0, 1e4);
   options.sampling.greedy = line.get<bool>("greedy") || temperature == 0;
+  for (const char* flag : {"sampling-top-k", "sampling-top-p"})
+    if (options.sampling.greedy && line.given(flag))
+      fail_usage("--{} is of sampling, but {} takes the most likely token; leave one of them out", flag,
+                 temperature == 0 ? "--temperature 0" : "--greedy");
+  if (options.sampling.greedy && temperature != 0 && line.given("temperature"))
+    fail_usage("--temperature is of sampling, but --greedy takes the most likely token; leave one of them out");
   if (!options.sampling.greedy) options.sampling.filter.temperature = line.number("temperature", 1e-4, 1e4);
   options.sampling.filter.top_k = line.integer("sampling-top-k", 0);
   options.sampling.filter.top_p = line.number("sampling-top-p", 1e-9, 1);
@@ -24,7 +30,6 @@ GenerationOptions generation_options(const CommandLine& line, const std::vector<
   if (line.given("stop")) options.stop = line.get<std::vector<std::string>>("stop");
   std::erase(options.stop, "");
   options.ignore_eos = line.get<bool>("ignore-eos");
-  options.eos_ids.assign(end_tokens.begin(), end_tokens.end());
   options.seed = line.common().seed;
   return options;
 }

@@ -5,8 +5,8 @@
 
 namespace cbtm {
 
-/// --max-new-tokens, sampling and stopping.
-GenerationOptions generation_options(const CommandLine& line, const std::vector<int64_t>& end_tokens);
+/// --max-new-tokens, sampling and stopping; the caller sets eos_ids.
+GenerationOptions generation_options(const CommandLine& line);
 
 /// Prompts as ids: --prompt-ids, --prompt, else standard input. At a terminal without a prompt: empty (then ask).
 std::vector<std::vector<int32_t>> read_prompts(const CommandLine& line, const Tokenizer* tokenizer);
