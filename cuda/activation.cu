@@ -114,28 +114,136 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// sums[c] += Σ_r rows[r, c]
+// gradient[r, c] = 0 where bit c % 8 of byte c / 8 of row r of the mask is 0
 //
-// mapping   a block 32 columns, 8 warps down the rows (row r by warp r % 8), then the warps in order through shared
-//           memory. Only where cuBLASLt cannot sum beside its product, so not tuned for few columns and many rows.
-// bytes     rows * columns * element + columns * 8.
-// order     fixed: bit-identical from run to run.
+// mapping   grid-stride over groups of 16 bytes of the gradient's rows.
+// bytes     rows * columns * (2 element + 1/8).
+template <typename Element>
+__global__ void __launch_bounds__(kThreads)
+    relu_mask_backward(const uint8_t* mask, int64_t mask_stride, Element* gradient, int64_t stride, int64_t rows,
+                       int64_t columns, bool aligned) {
+  constexpr int kLength = 16 / sizeof(Element);
+  const int64_t groups = (columns + kLength - 1) / kLength;
+  for (int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x; at < rows * groups;
+       at += int64_t{gridDim.x} * kThreads) {
+    const int64_t row = at / groups, column = at % groups * kLength;
+    const int available = static_cast<int>(min(int64_t{kLength}, columns - column));
+    Element* place = gradient + row * stride + column;
+    const unsigned bits = mask[row * mask_stride + column / 8] >> (column % 8);
+    float values[kLength];
+    load_packed<Element, kLength>(place, available, aligned).unpack(values);
+#pragma unroll
+    for (int i = 0; i < kLength; ++i)
+      if ((bits >> i & 1u) == 0) values[i] = 0;
+    store_packed<Element, kLength>(place, available, aligned, values);
+  }
+}
+
+// rows[r, c] = activation(rows[r, c] + bias[c])
+//
+// mapping   grid-stride over groups of 16 bytes of the rows.
+// bytes     2 * rows * columns * element, the bias from the cache.
+// numerics  float32, one rounding.
+template <typename Element>
+__global__ void __launch_bounds__(kThreads) add_bias_kernel(Element* target, int64_t stride, const Element* bias,
+                                                            bool relu, int64_t rows, int64_t columns, bool aligned) {
+  constexpr int kLength = 16 / sizeof(Element);
+  const int64_t groups = (columns + kLength - 1) / kLength;
+  for (int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x; at < rows * groups;
+       at += int64_t{gridDim.x} * kThreads) {
+    const int64_t row = at / groups, column = at % groups * kLength;
+    const int available = static_cast<int>(min(int64_t{kLength}, columns - column));
+    Element* place = target + row * stride + column;
+    float values[kLength];
+    load_packed<Element, kLength>(place, available, aligned).unpack(values);
+#pragma unroll
+    for (int i = 0; i < kLength; ++i) {
+      if (bias != nullptr && i < available) values[i] += widened(bias[column + i]);
+      if (relu) values[i] = fmaxf(values[i], 0.0f);
+    }
+    store_packed<Element, kLength>(place, available, aligned, values);
+  }
+}
+
 constexpr int kSumWarps = 8;
+/// Parts into which the rows are cut: enough blocks to fill the GPU, and no part of a few rows.
+int64_t sum_parts(const Context& context, int64_t rows, int64_t column_blocks) {
+  const int64_t wanted = ceil_divide(int64_t{context.sm_count} * 4, column_blocks);
+  return std::clamp<int64_t>(std::min(wanted, rows / (8 * kSumWarps)), 1, 64);
+}
+/// Columns of a block: a lane takes 16 bytes.
+template <typename Element>
+constexpr int kSumColumns = 32 * 16 / static_cast<int>(sizeof(Element));
+
+// partial[part][c] = Σ of the rows of the part, rows[r, c]
+//
+// mapping   grid (columns / kSumColumns, parts); a warp takes every 8th row of the part, a lane 16 bytes of it, four
+//           rows at a time; then the warps in order through shared memory.
+// bytes     rows * columns * element, once; parts * columns * 4 written.
+// order     fixed by the number of rows, columns and multiprocessors.
 template <typename Element>
 __global__ void __launch_bounds__(32 * kSumWarps)
-    column_sums(const Element* values, int64_t stride, int64_t rows, int64_t columns, float* sums) {
-  __shared__ float partial[kSumWarps][32];
+    column_sums_of_parts(const Element* values, int64_t stride, int64_t rows, int64_t columns, bool aligned,
+                         float* partial) {
+  constexpr int kLength = 16 / sizeof(Element);
+  constexpr int kUnroll = 4;
+  __shared__ float shared[kSumWarps][kLength][32];
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const int64_t column = int64_t{blockIdx.x} * 32 + lane;
-  float sum = 0;
-  if (column < columns)
-    for (int64_t row = warp; row < rows; row += kSumWarps) sum += widened(values[row * stride + column]);
-  partial[warp][lane] = sum;
+  const int64_t column = int64_t{blockIdx.x} * kSumColumns<Element> + lane * kLength;
+  const int available = static_cast<int>(max(int64_t{0}, min(int64_t{kLength}, columns - column)));
+  const int64_t first = rows * blockIdx.y / gridDim.y, last = rows * (blockIdx.y + 1) / gridDim.y;
+  float sums[kLength] = {};
+  int64_t row = first + warp;
+  for (; row + (kUnroll - 1) * kSumWarps < last; row += kUnroll * kSumWarps) {
+    Packed<Element, kLength> loaded[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u)
+      loaded[u] = load_packed<Element, kLength>(values + (row + u * kSumWarps) * stride + column, available, aligned);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      float of_row[kLength];
+      loaded[u].unpack(of_row);
+#pragma unroll
+      for (int i = 0; i < kLength; ++i) sums[i] += of_row[i];
+    }
+  }
+  for (; row < last; row += kSumWarps) {
+    float of_row[kLength];
+    load_packed<Element, kLength>(values + row * stride + column, available, aligned).unpack(of_row);
+#pragma unroll
+    for (int i = 0; i < kLength; ++i) sums[i] += of_row[i];
+  }
+#pragma unroll
+  for (int i = 0; i < kLength; ++i) shared[warp][i][lane] = sums[i];
   __syncthreads();
-  if (warp != 0 || column >= columns) return;
-  for (int other = 1; other < kSumWarps; ++other) sum += partial[other][lane];
-  sums[column] += sum;
+  for (int place = static_cast<int>(threadIdx.x); place < 32 * kLength; place += 32 * kSumWarps) {
+    const int of_lane = place % 32, i = place / 32;
+    const int64_t target = int64_t{blockIdx.x} * kSumColumns<Element> + of_lane * kLength + i;
+    if (target >= columns) continue;
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kSumWarps; ++w) sum += shared[w][i][of_lane];
+    partial[blockIdx.y * columns + target] = sum;
+  }
 }
+
+// sums[c] = Σ_part partial[part][c], in order. A column a thread.
+__global__ void __launch_bounds__(kThreads)
+    add_parts(const float* partial, int64_t parts, int64_t columns, float* sums) {
+  const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (column >= columns) return;
+  float sum = 0;
+  for (int64_t part = 0; part < parts; ++part) sum += partial[part * columns + column];
+  sums[column] = sum;
+}
+
+/// Blocks of the grid-stride kernels for so many units of a thread.
+unsigned blocks_for(const Context& context, int64_t units) {
+  return static_cast<unsigned>(
+      std::min<int64_t>(ceil_divide(units, kThreads), int64_t{context.sm_count} * kBlocksPerSm));
+}
+
+int64_t sum_column_blocks(ConstTensorView rows) { return ceil_divide(rows.columns, 32 * 16 / dtype_bytes(rows.dtype)); }
 
 }  // namespace
 
@@ -163,14 +271,50 @@ void relu_mask(Context& context, ConstTensorView output, TensorView mask) {
   CBTM_CUDA_LAUNCHED("relu_mask");
 }
 
-void add_column_sums(Context& context, ConstTensorView rows, TensorView sums) {
-  CBTM_ASSERT(sums.columns == rows.columns, "a sum a column");
+void apply_relu_mask(Context& context, ConstTensorView mask, TensorView gradient) {
+  if (gradient.size() == 0) return;
+  dispatch_floating(gradient.dtype, [&]<typename Element>() {
+    const int64_t groups = gradient.rows * ceil_divide(gradient.columns, 16 / static_cast<int64_t>(sizeof(Element)));
+    relu_mask_backward<<<blocks_for(context, groups), kThreads, 0, context.stream>>>(
+        mask.as<uint8_t>(), mask.row_stride, gradient.as<Element>(), gradient.row_stride, gradient.rows,
+        gradient.columns, rows_aligned(gradient, 16));
+  });
+  CBTM_CUDA_LAUNCHED("relu_mask_backward");
+}
+
+void add_bias(Context& context, TensorView rows, ConstTensorView bias, bool relu) {
+  CBTM_ASSERT(!bias || (bias.dtype == rows.dtype && bias.columns == rows.columns), "a bias a column");
   if (rows.size() == 0) return;
   dispatch_floating(rows.dtype, [&]<typename Element>() {
-    column_sums<<<static_cast<unsigned>(ceil_divide(rows.columns, 32)), 32 * kSumWarps, 0, context.stream>>>(
-        rows.as<Element>(), rows.row_stride, rows.rows, rows.columns, sums.as<float>());
+    const int64_t groups = rows.rows * ceil_divide(rows.columns, 16 / static_cast<int64_t>(sizeof(Element)));
+    add_bias_kernel<<<blocks_for(context, groups), kThreads, 0, context.stream>>>(
+        rows.as<Element>(), rows.row_stride, bias ? bias.as<Element>() : nullptr, relu, rows.rows, rows.columns,
+        rows_aligned(rows, 16));
+  });
+  CBTM_CUDA_LAUNCHED("add_bias");
+}
+
+int64_t column_sums_scratch_bytes(const Context& context, ConstTensorView rows) {
+  const int64_t parts = sum_parts(context, rows.rows, sum_column_blocks(rows));
+  return parts > 1 ? parts * rows.columns * 4 : 0;
+}
+
+void column_sums(Context& context, ConstTensorView rows, TensorView sums) {
+  CBTM_ASSERT(sums.columns == rows.columns, "a sum a column");
+  if (rows.columns == 0) return;
+  const int64_t column_blocks = sum_column_blocks(rows);
+  const int64_t parts = sum_parts(context, rows.rows, column_blocks);
+  auto* partial = parts > 1 ? static_cast<float*>(context.workspace(parts * rows.columns * 4)) : sums.as<float>();
+  const dim3 grid(static_cast<unsigned>(column_blocks), static_cast<unsigned>(parts));
+  dispatch_floating(rows.dtype, [&]<typename Element>() {
+    column_sums_of_parts<<<grid, 32 * kSumWarps, 0, context.stream>>>(rows.as<Element>(), rows.row_stride, rows.rows,
+                                                                      rows.columns, rows_aligned(rows, 16), partial);
   });
   CBTM_CUDA_LAUNCHED("column_sums");
+  if (parts == 1) return;
+  add_parts<<<static_cast<unsigned>(ceil_divide(rows.columns, kThreads)), kThreads, 0, context.stream>>>(
+      partial, parts, rows.columns, sums.as<float>());
+  CBTM_CUDA_LAUNCHED("add_parts");
 }
 
 }  // namespace cbtm::cuda

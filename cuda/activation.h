@@ -16,7 +16,13 @@ void gelu_backward(Context& context, Activation kind, ConstTensorView pre_activa
 void relu_backward(Context& context, ConstTensorView output, TensorView gradient);
 /// The mask of a ReLU's output as cuBLASLt writes it (matmul.h).
 void relu_mask(Context& context, ConstTensorView output, TensorView mask);
-/// sums [1, columns] float32 += column sums of `rows`, in a fixed order.
-void add_column_sums(Context& context, ConstTensorView rows, TensorView sums);
+/// gradient = 0 where the mask's bit is 0.
+void apply_relu_mask(Context& context, ConstTensorView mask, TensorView gradient);
+/// rows = rows + bias (of their type, or empty), then max(0, rows) if relu.
+void add_bias(Context& context, TensorView rows, ConstTensorView bias, bool relu);
+/// sums [1, columns] float32 = column sums of `rows`, in an order that follows from their number and the GPU.
+void column_sums(Context& context, ConstTensorView rows, TensorView sums);
+/// Of Context::workspace.
+int64_t column_sums_scratch_bytes(const Context& context, ConstTensorView rows);
 
 }  // namespace cbtm::cuda

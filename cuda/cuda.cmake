@@ -33,17 +33,21 @@ target_include_directories(cbtm_cuda PUBLIC ${CMAKE_SOURCE_DIR}/cuda ${CUDAToolk
 if(NCCL_INCLUDE_DIR)
   target_include_directories(cbtm_cuda SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
 endif()
-# Warnings, those of ptxas too, are errors.
 target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
-  --expt-relaxed-constexpr --extended-lambda -lineinfo -diag-suppress=20208 --Werror all-warnings -Xptxas --warning-as-error
+  --expt-relaxed-constexpr --extended-lambda -lineinfo -diag-suppress=20208
   -Xcompiler=-Wall,-Wextra,-Wno-restrict,-Wno-missing-field-initializers>)
+# Warnings, those of ptxas too, are errors in CI, and in CI alone: another version of nvcc or g++ may have new ones.
+if(CBTM_WARNINGS_AS_ERRORS)
+  target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
+    --Werror all-warnings -Xptxas --warning-as-error -Xcompiler=-Werror>)
+endif()
 # fmt has its compile-time functions only halfway with nvcc, unless told; its use of long double on the host is no
 # concern of the device (20208).
 target_compile_definitions(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
 if(CBTM_SHARED_CUDART)
   target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--no-compress>)
 endif()
-# Registers spilled to memory are an error too, where the kernels are laid out for it (80, 86, 89, 90).
+# Registers spilled to memory are a warning too, where the kernels are laid out for it (80, 86, 89, 90).
 if(NOT "${CMAKE_CUDA_ARCHITECTURES}" MATCHES "75|1[0-9][0-9]")
   target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=--warn-on-spills>)
 endif()

@@ -12,6 +12,7 @@
 #include "optimizer_operators.h"
 #include "runtime/check.h"
 #include "runtime/collectives.h"
+#include "runtime/copy_rows.h"
 #include "runtime/copy_stream.h"
 #include "runtime/gpu_peaks.h"
 #include "runtime/handles.h"
@@ -50,6 +51,7 @@ class CudaDevice final : public Device {
       if (gpu == nullptr) fail_usage("{} and {} do not train together", description(), device->description());
       members.push_back({gpu->info_.index, gpu->context_.stream});
     }
+    for (Device* device : devices) dynamic_cast<CudaDevice*>(device)->context_.matmul_plans().join_group();
     return cuda::connect_gpus(members);
   }
 
@@ -64,21 +66,20 @@ class CudaDevice final : public Device {
     if (source.size() == 0) return;
     if (destination.dtype != source.dtype) return cuda::convert(context_, destination, source);
     const auto item = static_cast<size_t>(dtype_bytes(source.dtype));
-    const size_t width = static_cast<size_t>(source.columns) * item;
-    CBTM_CUDA(cudaMemcpy2DAsync(destination.data, static_cast<size_t>(destination.row_stride) * item, source.data,
-                                static_cast<size_t>(source.row_stride) * item, width, static_cast<size_t>(source.rows),
-                                cudaMemcpyDeviceToDevice, context_.stream));
+    cuda::copy_rows({.destination = destination.data,
+                     .destination_pitch = static_cast<size_t>(destination.row_stride) * item,
+                     .source = source.data,
+                     .source_pitch = static_cast<size_t>(source.row_stride) * item,
+                     .row_bytes = static_cast<size_t>(source.columns) * item,
+                     .rows = static_cast<size_t>(source.rows)},
+                    context_.stream);
   }
   void fill_zero(TensorView destination) override {
     if (destination.size() == 0) return;
     const auto item = static_cast<size_t>(dtype_bytes(destination.dtype));
-    if (destination.contiguous()) {
-      CBTM_CUDA(cudaMemsetAsync(destination.data, 0, static_cast<size_t>(destination.size()) * item, context_.stream));
-      return;
-    }
-    CBTM_CUDA(cudaMemset2DAsync(destination.data, static_cast<size_t>(destination.row_stride) * item, 0,
-                                static_cast<size_t>(destination.columns) * item, static_cast<size_t>(destination.rows),
-                                context_.stream));
+    cuda::zero_rows(destination.data, static_cast<size_t>(destination.row_stride) * item,
+                    static_cast<size_t>(destination.columns) * item, static_cast<size_t>(destination.rows),
+                    context_.stream);
   }
   std::unique_ptr<HostCopy> start_copy_to_host(std::vector<HostCopyPiece> pieces) override {
     if (host_copies_ == nullptr) host_copies_ = std::make_unique<cuda::HostCopies>(info_.index, context_.stream);
@@ -131,10 +132,10 @@ class CudaDevice final : public Device {
 std::unique_ptr<Device> make_cuda_device(int index) {
   const CudaSystem system = cuda_system();
   if (!system.problem.empty()) fail("cuda:{}: {}; use --device cpu", index, system.problem);
-  if (index < 0 || index >= static_cast<int>(system.devices.size()))
-    fail("cuda:{}: this machine has {} GPU{}, numbered from 0", index, system.devices.size(),
-         system.devices.size() == 1 ? "" : "s");
-  const CudaDeviceInfo& info = system.devices[static_cast<size_t>(index)];
+  if (index < 0 || index >= system.device_count)
+    fail("cuda:{}: this machine has {} GPU{}, numbered from 0", index, system.device_count,
+         system.device_count == 1 ? "" : "s");
+  const CudaDeviceInfo info = cuda_device_info(index);
   if (!info.problem.empty()) fail("cuda:{} ({}): {}; use --device cpu", index, info.name, info.problem);
   return std::make_unique<CudaDevice>(info);
 }

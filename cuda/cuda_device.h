@@ -2,7 +2,6 @@
 
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "cbtm/device/device.h"
 
@@ -21,11 +20,14 @@ struct CudaDeviceInfo {
 struct CudaSystem {
   std::string driver;   ///< "13.0", or empty without a driver
   std::string problem;  ///< why there is no usable device at all; empty if some GPU was found
-  std::vector<CudaDeviceInfo> devices;
+  int device_count = 0;
 };
 
-/// What the machine has; never throws for what it lacks.
+/// What the machine has; never throws for what it lacks. Touches no GPU.
 CudaSystem cuda_system();
+
+/// GPU number `index`, below device_count. Opens a context on it, which takes some hundred megabytes of its memory.
+CudaDeviceInfo cuda_device_info(int index);
 
 /// GPU number `index`. Throws Error if it is not there or this build cannot run on it.
 std::unique_ptr<Device> make_cuda_device(int index);

@@ -5,9 +5,8 @@
 #include "runtime/probe.h"
 
 namespace cbtm {
-namespace {
 
-CudaDeviceInfo device_info(int index) {
+CudaDeviceInfo cuda_device_info(int index) {
   CudaDeviceInfo info{.index = index};
   cudaDeviceProp properties{};
   if (const cudaError_t status = cudaGetDeviceProperties(&properties, index); status != cudaSuccess) {
@@ -25,10 +24,9 @@ CudaDeviceInfo device_info(int index) {
     info.problem = fmt::format("this build has no code for it; build with make cuda ARCH={}", info.compute_capability);
   else if (probe.status != cudaSuccess)
     info.problem = cudaGetErrorString(probe.status);
+  cudaGetLastError();  // what this machine lacks is not an error of the next call
   return info;
 }
-
-}  // namespace
 
 CudaSystem cuda_system() {
   CudaSystem system;
@@ -46,8 +44,7 @@ CudaSystem cuda_system() {
   } else if (status != cudaSuccess || count == 0) {
     system.problem = status == cudaSuccess ? "there is no GPU on this machine" : cudaGetErrorString(status);
   } else {
-    for (int index = 0; index < count; ++index) system.devices.push_back(device_info(index));
-    cudaGetLastError();
+    system.device_count = count;
   }
   return system;
 }

@@ -1,8 +1,7 @@
 // Quantised weights as matrices of floating type, for products of many rows.
 
-#include "dequantise.h"
-
 #include "cbtm/device/linear_operands.h"
+#include "dequantise.h"
 #include "dispatch.h"
 #include "elements.cuh"
 #include "runtime/check.h"

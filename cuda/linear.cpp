@@ -52,10 +52,6 @@ void decode_rows(Context& context, const LinearForward& arguments) {
   if (is_gelu(arguments.activation)) gelu_forward(context, arguments.activation, arguments.output, arguments.output);
 }
 
-void zero(Context& context, TensorView vector) {
-  CBTM_CUDA(cudaMemsetAsync(vector.data, 0, static_cast<size_t>(vector.columns) * 4, context.stream));
-}
-
 }  // namespace
 
 int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) {
@@ -72,6 +68,10 @@ int64_t scratch_bytes(const Context&, const LinearForward& arguments) {
   const auto& [input, weight, bias, activation, output, saved, scales, row_sums] = arguments;
   return (widens_weight(arguments) ? Scratch::bytes_of(input.dtype, weight.rows, input.columns) : 0) +
          (converts_bias(arguments) ? Scratch::bytes_of(output.dtype, 1, bias.columns) : 0);
+}
+
+int64_t scratch_bytes(const Context& context, const LinearBackward& arguments) {
+  return arguments.bias_gradient.size() > 0 ? column_sums_scratch_bytes(context, arguments.output_gradient) : 0;
 }
 
 // output = activation(input weightᵀ + bias): one product with bias, ReLU and its mask in the epilogue; a GELU (the
@@ -110,14 +110,7 @@ void linear_forward(Context& context, const LinearForward& arguments) {
     product.bias = converted;
   }
   product.relu = activation == Activation::relu;
-  if (product.relu && saved) {
-    product.relu_mask = saved;
-    if (!matmul_supported(context, product)) {
-      product.relu_mask = {};
-      matmul(context, product);
-      return relu_mask(context, output, saved);
-    }
-  }
+  if (product.relu) product.relu_mask = saved;
   matmul(context, product);
   if (is_gelu(activation)) gelu_forward(context, activation, product.c, output);
 }
@@ -131,7 +124,6 @@ void linear_backward(Context& context, const LinearBackward& arguments, BiasGrad
   }
   const TensorView bias_gradient =
       arguments.bias_gradient ? bias_gradients.hold(arguments.bias_gradient) : TensorView();
-  bool bias_due = static_cast<bool>(bias_gradient);
   if (arguments.weight_gradient) {
     MatmulArguments product;
     product.a = gradient;
@@ -139,22 +131,10 @@ void linear_backward(Context& context, const LinearBackward& arguments, BiasGrad
     product.b = arguments.input;
     product.c = arguments.weight_gradient;
     product.beta = 1;
-    if (bias_due) {
-      product.a_sums = bias_gradient;
-      if (matmul_supported(context, product)) {
-        matmul(context, product);
-        bias_due = false;
-      } else {
-        product.a_sums = {};
-        matmul(context, product);
-      }
-    } else {
-      matmul(context, product);
-    }
-  }
-  if (bias_due) {
-    zero(context, bias_gradient);
-    add_column_sums(context, gradient, bias_gradient);
+    product.a_sums = bias_gradient;
+    matmul(context, product);
+  } else if (bias_gradient) {
+    column_sums(context, gradient, bias_gradient);
   }
 
   if (!arguments.input_gradient) return;
@@ -166,12 +146,9 @@ void linear_backward(Context& context, const LinearBackward& arguments, BiasGrad
   switch (arguments.input_activation) {
     case Activation::none: return matmul(context, product);
     case Activation::relu:
-      if (arguments.input_saved) {
-        product.relu_derivative_mask = arguments.input_saved;
-        if (matmul_supported(context, product)) return matmul(context, product);
-        product.relu_derivative_mask = {};
-      }
+      product.relu_derivative_mask = arguments.input_saved;
       matmul(context, product);
+      if (arguments.input_saved) return;
       return relu_backward(context, arguments.input, arguments.input_gradient);
     case Activation::gelu:
     case Activation::gelu_tanh:

@@ -10,6 +10,7 @@ namespace cbtm::cuda {
 int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns);
 /// Room for weights that are widened and a bias that is converted first.
 int64_t scratch_bytes(const Context& context, const LinearForward& arguments);
+int64_t scratch_bytes(const Context& context, const LinearBackward& arguments);
 /// Through cuBLASLt, bias and ReLU in the epilogue; few rows go to decode_linear.
 void linear_forward(Context& context, const LinearForward& arguments);
 /// The bias gradient is held in `bias_gradients`.

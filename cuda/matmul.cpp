@@ -8,8 +8,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cbtm/base/progress.h"
 #include "matmul_choices.h"
+#include "matmul_fallback.h"
 #include "runtime/check.h"
 #include "runtime/cublaslt.h"
 #include "runtime/device_memory.h"
@@ -18,7 +18,7 @@
 namespace cbtm::cuda {
 namespace {
 
-constexpr int kProposals = 6;              ///< algorithms asked for and timed
+constexpr int kProposals = 16;             ///< algorithms asked for and timed
 constexpr int kTimedRuns = 5;              ///< after one that warms up
 constexpr double kTimedFrom = 1ull << 26;  ///< multiply-adds: below, launches cost more than algorithms differ
 
@@ -52,6 +52,11 @@ cublasLtEpilogue_t epilogue_of(const MatmulArguments& m) {
   return m.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
 }
 
+const void* epilogue_vector(const MatmulArguments& m) { return m.a_sums ? m.a_sums.data : m.bias.data; }
+const void* epilogue_mask(const MatmulArguments& m) {
+  return m.relu_mask ? m.relu_mask.data : m.relu_derivative_mask.data;
+}
+
 /// All that the choice of an algorithm depends on.
 struct Shape {
   int64_t m = 0, n = 0, k = 0;
@@ -64,23 +69,24 @@ struct Shape {
   int64_t mask_stride = 0;
   bool reads_c = false;
   uint32_t a_alignment = 0, b_alignment = 0, c_alignment = 0;
+  uint32_t epilogue_alignment = 0;  ///< of its vector and its mask
 
   bool operator==(const Shape&) const = default;
   std::string text() const {
     return fmt::format(
         "{} {} {} strides {} {} {} batches {} {} {} {} transposed {:d}{:d} types {} {} epilogue {} {} {:d} "
-        "alignment {} {} {}",
+        "alignment {} {} {} {}",
         m, n, k, a_stride, b_stride, c_stride, batch_count, a_batch_stride, b_batch_stride, c_batch_stride, transpose_a,
         transpose_b, dtype_name(in), dtype_name(out), static_cast<int>(epilogue), mask_stride, reads_c, a_alignment,
-        b_alignment, c_alignment);
+        b_alignment, c_alignment, epilogue_alignment);
   }
 };
 struct ShapeHash {
   size_t operator()(const Shape& s) const {
     size_t hash = 0;
-    for (const int64_t part :
-         {s.m, s.n, s.k, s.a_stride, s.b_stride, s.c_stride, static_cast<int64_t>(s.epilogue), int64_t{s.transpose_a},
-          int64_t{s.transpose_b}, static_cast<int64_t>(s.out), int64_t{s.reads_c}, int64_t{s.c_alignment}})
+    for (const int64_t part : {s.m, s.n, s.k, s.a_stride, s.b_stride, s.c_stride, static_cast<int64_t>(s.epilogue),
+                               int64_t{s.transpose_a}, int64_t{s.transpose_b}, static_cast<int64_t>(s.out),
+                               int64_t{s.reads_c}, int64_t{s.c_alignment}, int64_t{s.epilogue_alignment}})
       hash = hash * 1'000'003 + static_cast<size_t>(part);
     return hash;
   }
@@ -120,8 +126,15 @@ Shape shape_of(const MatmulArguments& m) {
   s.a_alignment = alignment_of(m.a.data);
   s.b_alignment = alignment_of(m.b.data);
   s.c_alignment = alignment_of(m.c.data);
+  s.epilogue_alignment = std::min(alignment_of(epilogue_vector(m)), alignment_of(epilogue_mask(m)));
   return s;
 }
+
+enum class Way : uint8_t {
+  library,    ///< cuBLASLt, the epilogue in it
+  unfused,    ///< the product without the epilogue, then a kernel of ours
+  own_kernel  ///< cuBLASLt has no such product
+};
 
 /// Descriptors of a shape, with the algorithm once it is chosen.
 struct Plan {
@@ -137,7 +150,8 @@ struct Plan {
 
   cublasLtMatmulDesc_t description = nullptr;
   cublasLtMatrixLayout_t a = nullptr, b = nullptr, c = nullptr;  ///< in cuBLASLt's roles: a is our b
-  bool supported = false;
+  Way way = Way::library;
+  bool provisional = false;  ///< not timed, though it is large
   cublasLtMatmulAlgo_t algorithm{};
 };
 
@@ -191,18 +205,24 @@ struct MatmulPlans::State {
     cublas_lt().destroy(handle);
   }
 
-  Plan& plan(const MatmulArguments& arguments);
+  Plan& plan(Context& context, const MatmulArguments& arguments);
   std::vector<cublasLtMatmulHeuristicResult_t> proposals(const Shape& shape, Plan& plan);
-  void choose(const Shape& shape, Plan& plan, const MatmulArguments& arguments);
+  void choose(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments);
+  bool take_kept(const Shape& shape, Plan& plan);
   void set_pointers(Plan& plan, const MatmulArguments& arguments);
-  cublasStatus_t run(Plan& plan, const MatmulArguments& arguments, void* output, const cublasLtMatmulAlgo_t& algorithm);
-  double time_ms(Plan& plan, const MatmulArguments& arguments, void* output, const cublasLtMatmulAlgo_t& algorithm);
+  void run(Context& context, const MatmulArguments& arguments, Plan& plan);
+  cublasStatus_t run_library(Plan& plan, const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm);
+  template <typename Run>
+  double time_ms(const Run& run);
+  bool is_capturing() const;
 
   cudaStream_t stream;
   MatmulChoices choices;
   cublasLtHandle_t handle = nullptr;
   DeviceMemory workspace{kWorkspaceBytes, "scratch memory of matrix products"};
   int64_t products = 0;  ///< asked for
+  bool tuning = false;
+  bool grouped = false;
   std::unordered_map<Shape, std::unique_ptr<Plan>, ShapeHash> plans;
 };
 
@@ -232,28 +252,45 @@ std::vector<cublasLtMatmulHeuristicResult_t> MatmulPlans::State::proposals(const
 }
 
 void MatmulPlans::State::set_pointers(Plan& plan, const MatmulArguments& m) {
-  const void* bias = m.a_sums ? m.a_sums.data : m.bias.data;
-  if (bias != nullptr) plan.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
-  const void* mask = m.relu_mask ? m.relu_mask.data : m.relu_derivative_mask.data;
-  if (mask != nullptr) plan.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, mask);
+  if (const void* vector = epilogue_vector(m); vector != nullptr) plan.set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, vector);
+  if (const void* mask = epilogue_mask(m); mask != nullptr) plan.set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, mask);
 }
 
-cublasStatus_t MatmulPlans::State::run(Plan& plan, const MatmulArguments& m, void* output,
-                                       const cublasLtMatmulAlgo_t& algorithm) {
+cublasStatus_t MatmulPlans::State::run_library(Plan& plan, const MatmulArguments& m,
+                                               const cublasLtMatmulAlgo_t& algorithm) {
   return cublas_lt().matmul(handle, plan.description, &m.alpha, m.b.data, plan.a, m.a.data, plan.b, &m.beta, m.c.data,
-                            plan.c, output, plan.c, &algorithm, workspace.data(), static_cast<size_t>(kWorkspaceBytes),
-                            stream);
+                            plan.c, m.c.data, plan.c, &algorithm, workspace.data(),
+                            static_cast<size_t>(kWorkspaceBytes), stream);
 }
 
-/// Shortest of some runs, or infinity if the algorithm does not run.
-double MatmulPlans::State::time_ms(Plan& plan, const MatmulArguments& arguments, void* output,
-                                   const cublasLtMatmulAlgo_t& algorithm) {
-  if (run(plan, arguments, output, algorithm) != CUBLAS_STATUS_SUCCESS) return INFINITY;
+/// The product in the way of the plan, whose pointers are set.
+void MatmulPlans::State::run(Context& context, const MatmulArguments& arguments, Plan& plan) {
+  switch (plan.way) {
+    case Way::library: CBTM_CUBLASLT(run_library(plan, arguments, plan.algorithm)); break;
+    case Way::own_kernel: plain_product(context, without_epilogue(arguments)); break;
+    case Way::unfused: {
+      const MatmulArguments product = without_epilogue(arguments);
+      run(context, product, this->plan(context, product));
+      apply_epilogue(context, arguments);
+    }
+  }
+}
+
+bool MatmulPlans::State::is_capturing() const {
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  CBTM_CUDA(cudaStreamIsCapturing(stream, &capture));
+  return capture != cudaStreamCaptureStatusNone;
+}
+
+/// Shortest of some runs after one that warms up; infinity if `run` returns false.
+template <typename Run>
+double MatmulPlans::State::time_ms(const Run& run) {
+  if (!run()) return INFINITY;
   const Event begin(cudaEventDefault), end(cudaEventDefault);
   float best = INFINITY;
   for (int i = 0; i < kTimedRuns; ++i) {
     CBTM_CUDA(cudaEventRecord(begin, stream));
-    CBTM_CUBLASLT(run(plan, arguments, output, algorithm));
+    run();
     CBTM_CUDA(cudaEventRecord(end, stream));
     CBTM_CUDA(cudaEventSynchronize(end));
     float taken = 0;
@@ -263,57 +300,76 @@ double MatmulPlans::State::time_ms(Plan& plan, const MatmulArguments& arguments,
   return best;
 }
 
-void MatmulPlans::State::choose(const Shape& shape, Plan& plan, const MatmulArguments& arguments) {
+/// The choice that the file holds, if it still runs.
+bool MatmulPlans::State::take_kept(const Shape& shape, Plan& plan) {
+  const auto kept = choices.find(shape.text());
+  if (!kept) return false;
+  if (is_unfused(*kept)) {
+    plan.way = Way::unfused;
+    return shape.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+  }
+  cublasLtMatmulHeuristicResult_t result{};
+  if (cublas_lt().matmul_algo_check(handle, plan.description, plan.a, plan.b, plan.c, plan.c, &*kept, &result) !=
+          CUBLAS_STATUS_SUCCESS ||
+      result.workspaceSize > static_cast<size_t>(kWorkspaceBytes))
+    return false;
+  plan.algorithm = *kept;
+  return true;
+}
+
+void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments) {
+  plan.way = Way::library;
   const double products =
       static_cast<double>(shape.m) * static_cast<double>(shape.n) * static_cast<double>(shape.k) * shape.batch_count;
-  const bool timed = products >= kTimedFrom;
+  const bool large = products >= kTimedFrom;
+  const bool timed = large && (tuning || (!grouped && !shape.reads_c)) && !is_capturing();
+  plan.provisional = large && !timed;
   // GPUs of one process choose one after another, so that all come to the first one's choice.
-  static std::mutex choosing;
-  const std::unique_lock lock = timed ? std::unique_lock(choosing) : std::unique_lock<std::mutex>();
-  if (timed)
-    if (const auto kept = choices.find(shape.text())) {
-      cublasLtMatmulHeuristicResult_t result{};
-      if (cublas_lt().matmul_algo_check(handle, plan.description, plan.a, plan.b, plan.c, plan.c, &*kept, &result) ==
-              CUBLAS_STATUS_SUCCESS &&
-          result.workspaceSize <= static_cast<size_t>(kWorkspaceBytes)) {
-        plan.algorithm = *kept;
-        plan.supported = true;
-        return;
-      }
-    }
-  const std::vector<cublasLtMatmulHeuristicResult_t> proposed = proposals(shape, plan);
-  plan.supported = !proposed.empty();
-  if (!plan.supported) return;
-  plan.algorithm = proposed.front().algo;
-  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
-  CBTM_CUDA(cudaStreamIsCapturing(stream, &capture));
-  CBTM_ASSERT(capture == cudaStreamCaptureStatusNone, "a step is captured after its shapes have been met");
-  if (!timed || proposed.size() < 2) return;
-  // Into memory of its own: with beta the true output would be added to. Freed again: this happens once a shape.
-  const auto last_batch = static_cast<int64_t>(shape.batch_count - 1) * shape.c_batch_stride;
-  const int64_t bytes = (last_batch + (shape.m - 1) * shape.c_stride + shape.n) * dtype_bytes(shape.out);
-  const DeviceMemory output = DeviceMemory::if_there_is_room(bytes);
-  if (!output) {  // the first proposal stays, and is not kept in the file
-    warn(fmt::format("cuBLASLt's algorithms for {} are not timed: there is no room for the result; the first is taken",
-                     shape.text()));
+  static std::recursive_mutex choosing;
+  const std::unique_lock lock = timed ? std::unique_lock(choosing) : std::unique_lock<std::recursive_mutex>();
+  if (large && take_kept(shape, plan)) {
+    plan.provisional = false;
     return;
   }
+  const std::vector<cublasLtMatmulHeuristicResult_t> proposed = proposals(shape, plan);
+  const bool has_epilogue = shape.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+  if (proposed.empty()) {
+    plan.way = has_epilogue ? Way::unfused : Way::own_kernel;
+    say_missing(arguments);
+    return;
+  }
+  plan.algorithm = proposed.front().algo;
+  CBTM_ASSERT(!is_capturing(), "a step is captured after its shapes have been met");
+  if (!timed || (proposed.size() < 2 && !has_epilogue)) return;
   double best = INFINITY;
-  for (const cublasLtMatmulHeuristicResult_t& result : proposed)
-    if (const double taken = time_ms(plan, arguments, output.data(), result.algo); taken < best) {
-      best = taken;
-      plan.algorithm = result.algo;
+  for (const cublasLtMatmulHeuristicResult_t& result : proposed) {
+    const double taken = time_ms([&] { return run_library(plan, arguments, result.algo) == CUBLAS_STATUS_SUCCESS; });
+    if (taken >= best) continue;
+    best = taken;
+    plan.algorithm = result.algo;
+  }
+  if (has_epilogue) {
+    Plan apart(shape);
+    apart.way = Way::unfused;
+    const double taken = time_ms([&] {
+      run(context, arguments, apart);
+      return true;
+    });
+    if (taken < best) {
+      plan.way = Way::unfused;
+      plan.algorithm = {};
     }
+  }
   choices.add(shape.text(), plan.algorithm);
 }
 
-Plan& MatmulPlans::State::plan(const MatmulArguments& arguments) {
+Plan& MatmulPlans::State::plan(Context& context, const MatmulArguments& arguments) {
   const Shape shape = shape_of(arguments);
   const auto [place, is_new] = plans.try_emplace(shape);
   if (is_new) place->second = std::make_unique<Plan>(shape);
   Plan& plan = *place->second;
   set_pointers(plan, arguments);
-  if (is_new) choose(shape, plan, arguments);
+  if (is_new || (plan.provisional && tuning)) choose(context, shape, plan, arguments);
   return plan;
 }
 
@@ -321,17 +377,13 @@ MatmulPlans::MatmulPlans(const std::string& cache_file, cudaStream_t stream)
     : state_(std::make_unique<State>(cache_file, stream)) {}
 MatmulPlans::~MatmulPlans() = default;
 int64_t MatmulPlans::products() const { return state_->products; }
-
-bool matmul_supported(Context& context, const MatmulArguments& arguments) {
-  return context.matmul_plans().state().plan(arguments).supported;
-}
+void MatmulPlans::tune(bool on) { state_->tuning = on; }
+void MatmulPlans::join_group() { state_->grouped = true; }
 
 void matmul(Context& context, const MatmulArguments& arguments) {
   if (arguments.c.size() == 0) return;
   MatmulPlans::State& state = context.matmul_plans().state();
-  Plan& plan = state.plan(arguments);
-  if (!plan.supported) fail("cuBLASLt has no algorithm for the product {}", shape_of(arguments).text());
-  CBTM_CUBLASLT(state.run(plan, arguments, arguments.c.data, plan.algorithm));
+  state.run(context, arguments, state.plan(context, arguments));
   ++state.products;
 }
 

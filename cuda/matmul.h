@@ -9,10 +9,10 @@
 
 namespace cbtm::cuda {
 
-/// c = epilogue(alpha * op(a) op(b) + beta * c), row-major, one launch of cuBLASLt. op(a) is [m, k]: `a` is, or, if
+/// c = epilogue(alpha * op(a) op(b) + beta * c), row-major. op(a) is [m, k]: `a` is, or, if
 /// transpose_a, its transpose; op(b) is [k, n] likewise; c is [m, n]. a and b have one type (float32, bfloat16 or
-/// float16), c that one or float32. Sums in float32 (no TF32). Uses scratch memory of its own, not Context::workspace.
-/// With several batches, matrix i lies i * batch_stride elements after the first.
+/// float16), c that one or float32. Sums in float32 (no TF32). With several batches, matrix i lies i * batch_stride
+/// elements after the first.
 struct MatmulArguments {
   ConstTensorView a, b;
   bool transpose_a = false, transpose_b = false;
@@ -34,15 +34,16 @@ struct MatmulArguments {
 /// Bytes of a row of a ReLU mask for `columns` columns: whole 128-bit units.
 constexpr int64_t relu_mask_columns(int64_t columns) { return ceil_divide(columns, 128) * 16; }
 
+/// One launch of cuBLASLt. Where it has no algorithm with the epilogue, or one is slower, the epilogue is a kernel of
+/// our own behind the product (a result of 16 bits is then rounded once more); where it has none for the product at
+/// all, so is that. A warning says so once for each kind. Uses scratch memory of its own, and for a_sums, if they come
+/// apart, Context::workspace (column_sums_scratch_bytes of activation.h).
 void matmul(Context& context, const MatmulArguments& arguments);
 
-/// Whether cuBLASLt has an algorithm for these; without an epilogue it always has. What is not supported is asked once
-/// a shape.
-bool matmul_supported(Context& context, const MatmulArguments& arguments);
-
-/// The choice of algorithm for every shape met, with cuBLASLt's handle and scratch memory. Large products are timed
-/// once a shape (the first algorithms that cuBLASLt proposes, into scratch memory) and the choice is kept in a file, so
-/// that later runs on this GPU add in the same order; small ones take the first proposal.
+/// How every product met is made, with cuBLASLt's handle and scratch memory. Large ones are timed once a shape, the
+/// algorithms that cuBLASLt proposes, with and without the epilogue, and the choice is kept in a file, so that later
+/// runs on this GPU add in the same order; small ones take the first proposal. Timing takes no memory: it writes where
+/// the product will. So a product that adds to its output is timed only while tuning, else it takes the first proposal.
 class MatmulPlans {
  public:
   /// `cache_file`: empty for none. Throws Error if cuBLASLt is not on this machine.
@@ -53,6 +54,11 @@ class MatmulPlans {
 
   struct State;
   State& state() { return *state_; }
+  /// While on, outputs may be left with any values: what adds to its output is timed too.
+  void tune(bool on);
+  /// This GPU exchanges values with others: one that times waits for its own exchange, and that for the other, which
+  /// may wait for its turn to time. So from now on nothing is timed but while tuning, when nothing is exchanged.
+  void join_group();
   /// Products that have been asked for so far.
   int64_t products() const;
 

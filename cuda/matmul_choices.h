@@ -2,11 +2,18 @@
 
 #include <cublasLt.h>
 
+#include <algorithm>
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
 
 namespace cbtm::cuda {
+
+/// What stands for a product whose epilogue is a kernel of its own.
+inline bool is_unfused(const cublasLtMatmulAlgo_t& algorithm) {
+  return std::ranges::all_of(algorithm.data, [](uint64_t word) { return word == 0; });
+}
 
 /// The algorithms chosen by timing, by a text that names shape, types, alignment and epilogue, kept in a file from run
 /// to run: a line "KEY = 16 hexadecimal words of 32 bits". A file that cannot be read or written costs the timing again

@@ -99,7 +99,9 @@ int64_t CudaModelOperators::scratch_bytes(const LinearForward& a) const {
   return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
 }
 
-int64_t CudaModelOperators::scratch_bytes(const LinearBackward&) const { return MatmulPlans::kWorkspaceBytes; }
+int64_t CudaModelOperators::scratch_bytes(const LinearBackward& a) const {
+  return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
+}
 
 int64_t CudaModelOperators::scratch_bytes(const AttentionForward&) const { return MatmulPlans::kWorkspaceBytes; }
 
@@ -114,6 +116,8 @@ int64_t CudaModelOperators::scratch_bytes(const OutputLoss& a) const {
 int64_t CudaModelOperators::held_bytes(const LinearBackward& a) const {
   return a.bias_gradient.size() > 0 ? BiasGradients::held_bytes(a.bias_gradient.columns) : 0;
 }
+
+void CudaModelOperators::tune(bool on) { context_.matmul_plans().tune(on); }
 
 void CudaModelOperators::reserve_scratch(int64_t scratch_bytes, int64_t held_bytes) {
   context_.matmul_plans();  // with the memory that products keep

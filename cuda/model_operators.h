@@ -37,6 +37,9 @@ class CudaModelOperators final : public ModelOperators {
   int64_t held_bytes(const LinearBackward& a) const override;
   void reserve_scratch(int64_t scratch_bytes, int64_t held_bytes) override;
 
+  bool tunes() const override { return true; }
+  void tune(bool on) override;
+
   /// A backward pass was given up: what it held is not added.
   void forget_backward() { bias_gradients_.forget(); }
 

@@ -1,8 +1,9 @@
 #include "runtime/collectives.h"
 
 #include <chrono>
+#include <condition_variable>
+#include <memory>
 #include <mutex>
-#include <thread>
 
 #include "cbtm/base/error.h"
 #include "cbtm/device/device_error.h"
@@ -14,8 +15,8 @@
 namespace cbtm::cuda {
 namespace {
 
-/// Between two looks at an exchange under way: little beside a step, and no core is kept busy.
-constexpr std::chrono::microseconds kPollInterval{50};
+/// Between two looks at whether an exchange under way has failed. Its end is told without such a look.
+constexpr std::chrono::milliseconds kLookInterval{50};
 
 ncclDataType_t data_type(DType dtype) {
   switch (dtype) {
@@ -27,6 +28,21 @@ ncclDataType_t data_type(DType dtype) {
   CBTM_ASSERT(dtype == DType::f32, "weights, gradients and sums are exchanged");
   return ncclFloat32;
 }
+
+/// How many of the calls of wait() have been told their end, by the stream of the operators.
+struct Told {
+  std::mutex mutex;
+  std::condition_variable changed;
+  int64_t count = 0;
+
+  /// `shared`: a std::shared_ptr<Told> on the heap, which is taken over.
+  static void CUDART_CB count_one(void* shared) {
+    const std::unique_ptr<std::shared_ptr<Told>> told(static_cast<std::shared_ptr<Told>*>(shared));
+    const std::lock_guard lock((*told)->mutex);
+    ++(*told)->count;
+    (*told)->changed.notify_all();
+  }
+};
 
 class NcclCollectives final : public Collectives {
  public:
@@ -70,12 +86,19 @@ class NcclCollectives final : public Collectives {
 
   void wait() override {
     CBTM_CUDA(cudaEventRecord(finished_, operators_));
+    auto told = std::make_unique<std::shared_ptr<Told>>(told_);  // the stream may come so far after this object's end
+    CBTM_CUDA(cudaLaunchHostFunc(operators_, &Told::count_one, told.get()));
+    told.release();
+    const int64_t wanted = ++waits_;
     while (true) {
       check_group();
+      {
+        std::unique_lock lock(told_->mutex);
+        if (told_->changed.wait_for(lock, kLookInterval, [&] { return told_->count >= wanted; })) break;
+      }
+      // After an error of the GPU nothing is told any more.
       const cudaError_t status = cudaEventQuery(finished_);
-      if (status == cudaSuccess) break;
       if (status != cudaErrorNotReady) CBTM_CUDA(status);
-      std::this_thread::sleep_for(kPollInterval);
     }
     check_group();  // an abort, too, lets the operators run on
   }
@@ -105,14 +128,16 @@ class NcclCollectives final : public Collectives {
   }
 
   cudaStream_t operators_;
-  Stream stream_;
-  Event written_;    ///< what an operation reads, by the operators
-  Event exchanged_;  ///< what the operations write
-  Event finished_;   ///< what was called before wait()
+  Stream stream_{StreamPriority::urgent};  ///< operators of a whole step may be queued before
+  Event written_;                          ///< what an operation reads, by the operators
+  Event exchanged_;                        ///< what the operations write
+  Event finished_;                         ///< what was called before wait()
   ncclComm_t communicator_;
   int rank_, size_;
   std::mutex mutex_;
   bool aborted_ = false;
+  int64_t waits_ = 0;  ///< calls of wait()
+  std::shared_ptr<Told> told_ = std::make_shared<Told>();
 };
 
 }  // namespace

@@ -19,7 +19,7 @@ class CopyStream final : public UploadStream {
  private:
   int device_index_;
   cudaStream_t operators_;
-  Stream copies_;
+  Stream copies_{StreamPriority::urgent};
 };
 
 }  // namespace cbtm::cuda

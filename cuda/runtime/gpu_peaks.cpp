@@ -6,15 +6,20 @@ namespace cbtm::cuda {
 namespace {
 
 struct Datasheet {
-  std::string_view name;  ///< part of the driver's name; the longer names come first
+  std::string_view name;  ///< part of the driver's name; a name comes before those that are part of it
   double teraflops;
 };
 
 // Without sparsity; GeForce: with float32 accumulation.
 constexpr Datasheet kDatasheets[] = {
-    {"H100 PCIe", 756}, {"H100 NVL", 835},  {"H100", 989},    {"H200", 989},     {"B200", 2250},   {"A100", 312},
-    {"A30", 165},       {"A40", 149.7},     {"A10G", 70},     {"A10", 125},      {"L40S", 362},    {"L40", 181},
-    {"L4", 121},        {"RTX A6000", 155}, {"RTX 3090", 71}, {"RTX 4090", 165}, {"Tesla T4", 65},
+    {"H100 PCIe", 756},  {"H100 NVL", 835}, {"H100", 989},
+    {"GH200", 989},      {"H200", 989},     {"GB200", 2500},
+    {"B200", 2250},      {"GB300", 2500},   {"B300", 2250},
+    {"A100", 312},       {"A30", 165},      {"A40", 149.7},
+    {"A10G", 70},        {"A10", 125},      {"L40S", 362},
+    {"L40", 181},        {"L4", 121},       {"RTX PRO 6000", 503.8},
+    {"RTX A6000", 155},  {"RTX 3090", 71},  {"RTX 4090", 165},
+    {"RTX 5090", 209.5}, {"Tesla T4", 65},
 };
 
 }  // namespace

@@ -6,10 +6,18 @@
 
 namespace cbtm::cuda {
 
+/// What waits for room on a GPU's multiprocessors: urgent work goes first.
+enum class StreamPriority { normal, urgent };
+
 /// A stream that does not wait for the default stream; destroyed with the object, once its work is done.
 class Stream {
  public:
-  Stream() { CBTM_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking)); }
+  explicit Stream(StreamPriority priority = StreamPriority::normal) {
+    int least = 0, greatest = 0;
+    CBTM_CUDA(cudaDeviceGetStreamPriorityRange(&least, &greatest));
+    CBTM_CUDA(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking,
+                                           priority == StreamPriority::urgent ? greatest : least));
+  }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   ~Stream() {

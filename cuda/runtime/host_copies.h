@@ -26,7 +26,7 @@ class HostCopies {
  private:
   int device_index_;
   cudaStream_t operators_;
-  Stream copies_;
+  Stream copies_{StreamPriority::urgent};
   Event written_;  ///< the sources, by the operators
   Event read_;     ///< the sources, by the last copy
   LandingMemory landing_;

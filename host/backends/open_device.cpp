@@ -33,7 +33,7 @@ std::vector<int> cuda_indices(std::string_view name) {
   if (name == "cuda") return {0};
   std::vector<int> indices;
   if (name == "cuda:all") {
-    for (const CudaDeviceInfo& info : cuda_system().devices) indices.push_back(info.index);
+    for (int index = 0; index < cuda_system().device_count; ++index) indices.push_back(index);
     return indices.empty() ? std::vector<int>{0} : indices;  // none: opening the first says why
   }
   std::string_view rest = name.substr(5);
@@ -65,8 +65,9 @@ std::vector<int> cuda_indices(std::string_view name) {
 std::unique_ptr<Device> best_cuda_device(std::string& why_not) {
   const CudaSystem system = cuda_system();
   why_not = system.problem;
-  for (const CudaDeviceInfo& info : system.devices) {
-    if (info.problem.empty()) return make_cuda_device(info.index);
+  for (int index = 0; index < system.device_count; ++index) {
+    const CudaDeviceInfo info = cuda_device_info(index);
+    if (info.problem.empty()) return make_cuda_device(index);
     if (why_not.empty()) why_not = fmt::format("cuda:{} ({}) cannot be used: {}", info.index, info.name, info.problem);
   }
   return nullptr;
@@ -130,7 +131,8 @@ std::vector<DeviceInfo> list_devices() {
   const CudaSystem system = cuda_system();
   if (!system.problem.empty())
     devices.push_back({.name = "cuda", .description = {}, .free_bytes = 0, .problem = system.problem});
-  for (const CudaDeviceInfo& info : system.devices)
+  for (int index = 0; index < system.device_count; ++index) {
+    const CudaDeviceInfo info = cuda_device_info(index);
     devices.push_back(
         {.name = fmt::format("cuda:{}", info.index),
          .description = fmt::format("{}, compute capability {}.{}, {} multiprocessors, {}, driver for CUDA {}",
@@ -138,6 +140,7 @@ std::vector<DeviceInfo> list_devices() {
                                     info.multiprocessors, format_bytes(info.memory_bytes), system.driver),
          .free_bytes = info.free_bytes,
          .problem = info.problem});
+  }
 #else
   devices.push_back(
       {.name = "cuda", .description = {}, .free_bytes = 0, .problem = "not in this build; build with make cuda"});

@@ -107,20 +107,25 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
     prompt_offsets.push_back(static_cast<int32_t>((s + 1) * sequence));
     token_offsets.push_back(static_cast<int32_t>(s + 1));
   }
-  std::vector<float> logits(static_cast<size_t>(batch * model->vocab_size()));
   const std::vector<int32_t> prompt = random_ids(batch * sequence, model->vocab_size(), line.common().seed);
-  const auto prompt_start = Clock::now();
-  model->extend(handles, {prompt, prompt_offsets}, logits, RowSums::prompt);
-  const double prompt_seconds = seconds_since(prompt_start);
+  // As generation does it: the logits stay on the device, where tokens are chosen.
+  const auto read = [&](std::vector<int32_t> ids, const std::vector<int32_t>& offsets, RowSums row_sums) {
+    const ReadPass pass{.handles = handles,
+                        .ids = std::move(ids),
+                        .offsets = offsets,
+                        .wanted = std::vector<uint8_t>(handles.size(), 1),
+                        .row_sums = row_sums};
+    const auto start = Clock::now();
+    model->read(std::span(&pass, 1));
+    device.synchronize();
+    return seconds_since(start);
+  };
+  const double prompt_seconds = read(prompt, prompt_offsets, RowSums::prompt);
   const std::vector<int32_t> tokens = random_ids(batch * steps, model->vocab_size(), line.common().seed + 1);
   std::vector<double> rates;
   for (int64_t step = 0; step < steps; ++step) {
-    const auto start = Clock::now();
-    model->extend(
-        handles,
-        {std::span(tokens).subspan(static_cast<size_t>(step * batch), static_cast<size_t>(batch)), token_offsets},
-        logits, RowSums::decode);
-    rates.push_back(static_cast<double>(batch) / seconds_since(start));
+    const auto first = tokens.begin() + step * batch;
+    rates.push_back(static_cast<double>(batch) / read({first, first + batch}, token_offsets, RowSums::decode));
   }
   // What a step cannot but read: the weights once, and the caches of all sequences as they are half way.
   const double cached_tokens =

@@ -55,6 +55,7 @@ struct TrainingModel::State {
   /// Σ loss of a micro-batch of the step.
   TensorView loss_slot(int64_t micro_batch) const { return results.view(DType::f64, 1, 1, 8 * (1 + micro_batch)); }
 
+  void tune(const PackedTokens& tokens, std::span<const int32_t> targets, BackwardOptions options);
   void gradient_pass(TensorView loss);
   void run_gradient_pass(const PackedTokens& tokens, const BackwardOptions& options);
   double read_loss(int64_t micro_batch) const;
@@ -82,8 +83,27 @@ struct TrainingModel::State {
   };
   std::shared_ptr<HostCopy> snapshot;  ///< under way; weights and moments must not change before it is complete
   bool recording = false;              ///< whether passes are recorded
+  bool tuned = false;                  ///< the operators have been tried out
   std::vector<RecordedPass> recorded;  ///< the last used first
 };
+
+/// Before the first micro-batch: a pass whose results are thrown away, in which the device may try out its operators.
+void TrainingModel::State::tune(const PackedTokens& tokens, std::span<const int32_t> targets, BackwardOptions options) {
+  tuned = true;
+  ModelOperators& operators = device.model_operators();
+  if (!operators.tunes()) return;
+  options.completes_step = false;
+  pass.load(tokens, targets, &options, recording);
+  operators.tune(true);
+  try {
+    gradient_pass(loss_slot(kMicroBatchesMax));
+  } catch (...) {
+    operators.tune(false);
+    throw;
+  }
+  operators.tune(false);
+  device.fill_zero(parameters.gradients());
+}
 
 void TrainingModel::State::gradient_pass(TensorView loss) {
   pass.forward();
@@ -146,6 +166,7 @@ void TrainingModel::add_gradients(const PackedTokens& tokens, std::span<const in
   State& s = *state_;
   if (s.micro_batches == kMicroBatchesMax)
     fail("a step of more than {} micro-batches; raise --micro-batch", kMicroBatchesMax);
+  if (!s.tuned && s.micro_batches == 0) s.tune(tokens, targets, options);
   s.pass.load(tokens, targets, &options, s.recording);
   s.run_gradient_pass(tokens, options);
   ++s.micro_batches;

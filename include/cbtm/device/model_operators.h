@@ -35,6 +35,12 @@ class ModelOperators {
   /// Whether rows with RowSums::prompt have the same bits whatever rows are beside them.
   virtual bool prompt_rows_independent() const = 0;
 
+  /// Whether the device tries several ways of an operator and keeps the fastest. Then the first pass of a training is
+  /// run twice, the first time with tune(true): operators may then leave any values in what they write or add to, so
+  /// gradients are zeroed afterwards. Nothing may be exchanged between devices meanwhile.
+  virtual bool tunes() const { return false; }
+  virtual void tune(bool on) { static_cast<void>(on); }
+
   /// Ends a backward pass: until then a device may hold bias gradients back, to add all of them at once.
   virtual void finish_backward() {}
 
