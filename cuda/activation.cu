@@ -182,7 +182,7 @@ constexpr int kSumColumns = 32 * 16 / static_cast<int>(sizeof(Element));
 // bytes     rows * columns * element, once; parts * columns * 4 written.
 // order     fixed by the number of rows, columns and multiprocessors.
 template <typename Element>
-__global__ void __launch_bounds__(32 * kSumWarps)
+__global__ void __launch_bounds__(32 * kSumWarps, 4)
     column_sums_of_parts(const Element* values, int64_t stride, int64_t rows, int64_t columns, bool aligned,
                          float* partial) {
   constexpr int kLength = 16 / sizeof(Element);
