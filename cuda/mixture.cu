@@ -147,14 +147,14 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 /// Splits of the vocabulary, so that few sequences fill the device too; each is a multiple of what keeps vectors whole.
+/// They do not follow from the number of sequences: a sequence's sums must not depend on the others.
 struct Splits {
   int count;
   int size;
 };
-Splits splits_for(const Context& context, int64_t vocab_size, int64_t blocks_a_split) {
+Splits splits_for(const Context& context, int64_t vocab_size) {
   constexpr int64_t kSmallest = 2048;
-  const int64_t wanted = std::max<int64_t>(1, int64_t{4} * context.sm_count / std::max<int64_t>(1, blocks_a_split));
-  const int64_t size = round_up(std::max(kSmallest, ceil_divide(vocab_size, wanted)), 64);
+  const int64_t size = round_up(std::max(kSmallest, ceil_divide(vocab_size, int64_t{4} * context.sm_count)), 64);
   return {static_cast<int>(ceil_divide(vocab_size, size)), static_cast<int>(size)};
 }
 
@@ -203,7 +203,7 @@ void mixture_log_probabilities(Context& context, const MixtureLogProbabilities& 
   const TensorView out = arguments.log_probabilities;
   if (out.size() == 0) return;
   const Inputs in = inputs_of(arguments.logits, arguments.weights, arguments.rows);
-  const Splits splits = splits_for(context, in.vocab_size, out.rows);
+  const Splits splits = splits_for(context, in.vocab_size);
   auto* partials = static_cast<Statistics*>(context.workspace(partials_bytes(in, out.rows, splits.count)));
   mix(context, arguments.logits.front().dtype, in, out.rows, splits, partials, out.as<float>(), out.row_stride);
 }
@@ -212,7 +212,7 @@ void sample_mixture(Context& context, const SampleMixture& arguments) {
   const int64_t sequences = arguments.tokens.columns;
   if (sequences == 0) return;
   const Inputs in = inputs_of(arguments.logits, arguments.weights, arguments.rows);
-  const Splits splits = splits_for(context, in.vocab_size, sequences);
+  const Splits splits = splits_for(context, in.vocab_size);
   const int64_t partials = partials_bytes(in, sequences, splits.count);
   const int64_t stride = round_up(in.vocab_size, 4);
   char* workspace = static_cast<char*>(context.workspace(partials + sequences * stride * 4));

@@ -1,8 +1,9 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "cbtm/base/error.h"
-#include "cbtm/device/device_matrix.h"
+#include "cbtm/device/device_buffer.h"
 #include "cbtm/device/model_operators.h"
 #include "cbtm/ensemble/next_token_scorer.h"
 #include "ensemble/read_plan.h"
@@ -73,13 +74,13 @@ class EnsembleScorer : public NextTokenScorer {
   }
 
   void score(std::span<const int64_t> sequences, std::vector<float>& scores) override {
-    const Mixed mixed = mix(sequences);
-    const DeviceMatrix out(device_, DType::f32, static_cast<int64_t>(sequences.size()), vocab_size(), kPurpose);
-    device_.model_operators().mixture_log_probabilities({.logits = mixed.logits,
-                                                         .weights = mixed.weights.view(),
-                                                         .log_probabilities = out.view(),
-                                                         .rows = mixed.rows.view()});
-    scores = out.to_host<float>();
+    const Mixed mixed = mix(sequences, {});
+    const auto count = static_cast<int64_t>(sequences.size());
+    const TensorView out = scores_.view(device_, DType::f32, count, vocab_size());
+    device_.model_operators().mixture_log_probabilities(
+        {.logits = mixed.logits, .weights = mixed.weights, .log_probabilities = out, .rows = mixed.rows});
+    scores.resize(static_cast<size_t>(out.size()));
+    device_.copy_to_host(scores.data(), out.data, out.size() * 4);
   }
 
   /// One call of the operator for all that are chosen alike.
@@ -99,17 +100,17 @@ class EnsembleScorer : public NextTokenScorer {
         sequences.push_back(choices[i].sequence);
         uniforms.push_back(choices[i].uniform);
       }
-      const Mixed mixed = mix(sequences);
-      const DeviceMatrix drawn = DeviceMatrix::copy_of<double>(device_, uniforms, 1, kPurpose);
-      const DeviceMatrix tokens(device_, DType::i32, 1, static_cast<int64_t>(sequences.size()), kPurpose);
+      const Mixed mixed = mix(sequences, uniforms);
+      const TensorView tokens = tokens_.view(device_, DType::i32, 1, static_cast<int64_t>(sequences.size()));
       device_.model_operators().sample_mixture({.logits = mixed.logits,
-                                                .rows = mixed.rows.view(),
-                                                .weights = mixed.weights.view(),
-                                                .uniforms = drawn.view(),
+                                                .rows = mixed.rows,
+                                                .weights = mixed.weights,
+                                                .uniforms = mixed.uniforms,
                                                 .greedy = choices[first].greedy,
                                                 .filter = choices[first].filter,
-                                                .tokens = tokens.view()});
-      const std::vector<int32_t> chosen = tokens.to_host<int32_t>();
+                                                .tokens = tokens});
+      std::vector<int32_t> chosen(places.size());
+      device_.copy_to_host(chosen.data(), tokens.data, tokens.size() * 4);
       for (size_t i = 0; i < places.size(); ++i) ids[places[i]] = chosen[i];
     }
     return ids;
@@ -131,10 +132,25 @@ class EnsembleScorer : public NextTokenScorer {
   /// What the experts in use say, and who uses which of it how much.
   struct Mixed {
     std::vector<ConstTensorView> logits;  ///< of the experts in use, in the order of their clusters
-    DeviceMatrix weights, rows;           ///< [sequences, experts in use]
+    ConstTensorView weights, rows;        ///< [sequences, experts in use]
+    ConstTensorView uniforms;             ///< float64 [1, sequences]
   };
 
-  Mixed mix(std::span<const int64_t> sequences) {
+  /// Memory on the device that is kept from step to step.
+  struct KeptMemory {
+    DeviceBuffer buffer;
+    TensorView view(Device& device, DType dtype, int64_t rows, int64_t columns) {
+      const int64_t bytes = rows * columns * dtype_bytes(dtype);
+      if (buffer.bytes() < bytes) {
+        buffer = {};
+        buffer = device.allocate(bytes + bytes / 2, kPurpose);
+      }
+      return buffer.view(dtype, rows, columns);
+    }
+  };
+
+  /// `uniforms`: one a sequence, or none. What goes to the device goes in one copy.
+  Mixed mix(std::span<const int64_t> sequences, std::span<const double> uniforms) {
     Mixed mixed;
     std::vector<float> weights;
     std::vector<int32_t> rows;
@@ -147,8 +163,17 @@ class EnsembleScorer : public NextTokenScorer {
         rows.push_back(row != one.rows.end() ? row->second : 0);
       }
     const auto count = static_cast<int64_t>(sequences.size());
-    mixed.weights = DeviceMatrix::copy_of<float>(device_, weights, count, kPurpose);
-    mixed.rows = DeviceMatrix::copy_of<int32_t>(device_, rows, count, kPurpose);
+    const auto experts = static_cast<int64_t>(used_.size());
+    const auto uniform_bytes = static_cast<int64_t>(uniforms.size_bytes()), matrix_bytes = count * experts * 4;
+    sent_.resize(static_cast<size_t>(uniform_bytes + 2 * matrix_bytes));
+    if (!uniforms.empty()) std::memcpy(sent_.data(), uniforms.data(), uniforms.size_bytes());
+    std::memcpy(sent_.data() + uniform_bytes, weights.data(), static_cast<size_t>(matrix_bytes));
+    std::memcpy(sent_.data() + uniform_bytes + matrix_bytes, rows.data(), static_cast<size_t>(matrix_bytes));
+    const auto bytes = static_cast<int64_t>(sent_.size());
+    device_.copy_to_device(received_.view(device_, DType::u8, 1, bytes).data, sent_.data(), bytes);
+    if (!uniforms.empty()) mixed.uniforms = received_.buffer.view(DType::f64, 1, count);
+    mixed.weights = received_.buffer.view(DType::f32, count, experts, uniform_bytes);
+    mixed.rows = received_.buffer.view(DType::i32, count, experts, uniform_bytes + matrix_bytes);
     return mixed;
   }
 
@@ -193,7 +218,9 @@ class EnsembleScorer : public NextTokenScorer {
   std::map<int64_t, SequenceCaches> caches_;  ///< by cluster
   std::map<int64_t, GrowingSequence> sequences_;
   std::map<int64_t, Routed> routes_;
-  std::map<int64_t, Used> used_;  ///< by cluster; of the last read
+  std::map<int64_t, Used> used_;           ///< by cluster; of the last read
+  std::vector<char> sent_;                 ///< uniforms, weights and rows on their way to the device
+  KeptMemory received_, scores_, tokens_;  ///< these; what the operators write
   int64_t next_ = 0;
 };
 

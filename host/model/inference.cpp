@@ -248,12 +248,12 @@ class LoadedModel : public InferenceModel, private WeightSource {
     return count;
   }
 
-  /// Lays the activations of so many rows into the scratch memory, with room for ids and positions behind them, unless
-  /// they lie there already: decoding keeps its rows from step to step.
+  /// Lays the activations of so many rows into the scratch memory, unless they lie there already: decoding keeps its
+  /// rows from step to step.
   void place(int64_t rows) {
     ModelOperators& operators = device_.model_operators();
     if (rows != placed_rows_) placed_bytes_ = activation_bytes(operators, spec_, rows, Keep::nothing, dtype_);
-    reserve(scratch_.activations, placed_bytes_ + 2 * rows * 4);
+    reserve(scratch_.activations, placed_bytes_);
     void* const memory = scratch_.activations.data();
     if (rows == placed_rows_ && memory == placed_in_) return;
     activations_ = place_activations(memory, operators, spec_, rows, Keep::nothing, dtype_);
@@ -266,38 +266,38 @@ class LoadedModel : public InferenceModel, private WeightSource {
     need_now();
     const int64_t rows = tokens.rows();
     place(rows);
-    const TensorView ids = scratch_.activations.view(DType::i32, 1, rows, placed_bytes_);
-    const TensorView positions = scratch_.activations.view(DType::i32, 1, rows, placed_bytes_ + rows * 4);
-    Batch batch{.offsets = tokens.offsets, .ids = ids, .positions = positions, .dropout = {}};
     if (!handles.empty()) pages_.reserve(handles, tokens.offsets);
     cached_lengths_.clear();
-    std::vector<int32_t> places(static_cast<size_t>(rows));
+    numbers_.assign(tokens.ids.begin(), tokens.ids.end());
     for (size_t s = 0; s + 1 < tokens.offsets.size(); ++s) {
       const int64_t before = handles.empty() ? 0 : pages_.length(handles[s]);
       for (int32_t row = tokens.offsets[s]; row < tokens.offsets[s + 1]; ++row)
-        places[static_cast<size_t>(row)] =
-            static_cast<int32_t>(before + row - tokens.offsets[s] + spec_.embedding.position_offset);
+        numbers_.push_back(static_cast<int32_t>(before + row - tokens.offsets[s] + spec_.embedding.position_offset));
       if (handles.empty()) continue;
       pages_.extend(handles[s], tokens.offsets[s + 1] - tokens.offsets[s]);
       cached_lengths_.push_back(static_cast<int32_t>(pages_.length(handles[s])));
     }
-    device_.copy_to_device(ids.data, tokens.ids.data(), rows * 4);
-    device_.copy_to_device(positions.data, places.data(), rows * 4);
-    if (!handles.empty()) use_cache(batch, handles);
+    int64_t pages_max = 0;
+    if (!handles.empty()) {
+      const std::vector<int32_t> table = pages_.block_table(handles, pages_max);
+      numbers_.insert(numbers_.end(), table.begin(), table.end());
+    }
+    // Ids, positions and the block table, in one copy.
+    const auto bytes = static_cast<int64_t>(numbers_.size()) * 4;
+    reserve(scratch_.numbers, bytes);
+    device_.copy_to_device(scratch_.numbers.data(), numbers_.data(), bytes);
+    Batch batch{.offsets = tokens.offsets,
+                .ids = scratch_.numbers.view(DType::i32, 1, rows),
+                .positions = scratch_.numbers.view(DType::i32, 1, rows, rows * 4),
+                .dropout = {}};
+    if (!handles.empty()) {
+      batch.cache = &pages_;
+      batch.block_table =
+          scratch_.numbers.view(DType::i32, static_cast<int64_t>(handles.size()), pages_max, 2 * rows * 4);
+      batch.cached_lengths = cached_lengths_;
+    }
     batch.row_sums = row_sums;
     return {.device = device_, .spec = spec_, .weights = *tensors_, .activations = activations_, .batch = batch};
-  }
-
-  void use_cache(Batch& batch, std::span<const int64_t> handles) {
-    int64_t pages_max = 0;
-    const std::vector<int32_t> table = pages_.block_table(handles, pages_max);
-    const auto bytes = static_cast<int64_t>(table.size()) * 4;
-    reserve(scratch_.block_table, bytes);
-    const TensorView view = scratch_.block_table.view(DType::i32, static_cast<int64_t>(handles.size()), pages_max);
-    device_.copy_to_device(view.data, table.data(), bytes);
-    batch.cache = &pages_;
-    batch.block_table = view;
-    batch.cached_lengths = cached_lengths_;
   }
 
   Device& device_;
@@ -321,6 +321,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
   int64_t placed_rows_ = 0;
   int64_t placed_bytes_ = 0;
   std::vector<int32_t> cached_lengths_;
+  std::vector<int32_t> numbers_;     ///< of a pass, on their way to the device
   int64_t last_row_numbers_at_ = 0;  ///< in scratch_.last_rows
   int64_t weight_bytes_ = 0;
   DeviceBuffer logits_;

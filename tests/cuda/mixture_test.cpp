@@ -98,14 +98,28 @@ TEST_CASE("sampled tokens are the CPU's: greedy, temperature, top-k, top-p and t
                                          {false, {.top_p = 0.3}},
                                          {false, {.top_p = 1e-9}},
                                          {false, {.temperature = 1.5, .top_k = 40, .top_p = 0.8}}};
-  for (const auto& [vocab, rounded] : {std::pair{1, false}, {37, false}, {5000, false}, {1030, true}}) {
+  // Many ties; few distinct scores, so that thousands are equal; all equal; some far below the others.
+  enum class Kind { plain, rounded, coarse, equal, outliers };
+  for (const auto& [vocab, kind] : {std::pair{1, Kind::plain},
+                                    {37, Kind::plain},
+                                    {5000, Kind::plain},
+                                    {1030, Kind::rounded},
+                                    {9001, Kind::coarse},
+                                    {2500, Kind::equal},
+                                    {3001, Kind::outliers}}) {
     constexpr int64_t kSequences = 4;
     Case c(kSequences, vocab, 3, 4.0f);
-    if (rounded)  // many ties
+    if (kind != Kind::plain)
       for (size_t j = 0; j < 3; ++j) {
         std::vector<float> values = c.cpu_logits[j].to_host<float>();
-        for (float& value : values)
-          if (std::isfinite(value)) value = std::round(value);
+        for (size_t i = 0; i < values.size(); ++i) {
+          float& value = values[i];
+          if (kind == Kind::equal) value = 1.5f;
+          if (!std::isfinite(value)) continue;
+          if (kind == Kind::rounded) value = std::round(value);
+          if (kind == Kind::coarse) value = std::round(value / 4);
+          if (kind == Kind::outliers && i % 5 == 0) value -= 1e6f;
+        }
         c.cpu_logits[j].write<float>(values);
         c.cuda_logits[j].write<float>(values);
       }

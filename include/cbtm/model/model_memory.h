@@ -12,7 +12,7 @@ namespace cbtm {
 
 /// Memory that operators of all models of one device use in turn.
 struct ModelScratch {
-  DeviceBuffer activations, losses, last_rows, block_table;
+  DeviceBuffer activations, losses, last_rows, numbers;
 };
 
 struct ModelMemoryStatistics {
