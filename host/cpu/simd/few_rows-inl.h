@@ -20,6 +20,51 @@ HWY_INLINE float weight_value(bf16 w) {
   return value;
 }
 
+/// totals[i] = the sum of sums[i]'s lanes, for i < kCount, a power of two: neighbouring lanes first, then those sums'
+/// neighbours, and so on. All at once, for each of kCount sums alone would take as many steps.
+template <int kCount>
+HWY_INLINE void add_lanes(Floats (&sums)[kCount], float* totals) {
+  int left = kCount;
+  for (int64_t lanes = kLanes; lanes > 1; lanes /= 2) {
+    if (left == 1) {
+      sums[0] = hn::Add(hn::ConcatEven(kFloats, sums[0], sums[0]), hn::ConcatOdd(kFloats, sums[0], sums[0]));
+      continue;
+    }
+    left /= 2;
+    for (int i = 0; i < left; ++i)
+      sums[i] = hn::Add(hn::ConcatEven(kFloats, sums[2 * i + 1], sums[2 * i]),
+                        hn::ConcatOdd(kFloats, sums[2 * i + 1], sums[2 * i]));
+  }
+  constexpr int kVectors = kCount > kLanes ? kCount / static_cast<int>(kLanes) : 1;
+  HWY_ALIGN float places[kVectors * kLanes];
+  for (int i = 0; i < kVectors; ++i) hn::Store(sums[i], kFloats, places + i * kLanes);
+  for (int i = 0; i < kCount; ++i) totals[i] = places[i];
+}
+
+/// The least power of two that is not below.
+constexpr int power_of_two(int count) {
+  int power = 1;
+  while (power < count) power *= 2;
+  return power;
+}
+
+/// totals[r][o] = the sum of sums[r][o]'s lanes (add_lanes).
+template <int kRows, int kOutputs>
+HWY_INLINE void add_lanes_of_tile(const Floats (&sums)[kRows][kOutputs], float (&totals)[kRows][kOutputs]) {
+  constexpr int kCount = power_of_two(kRows * kOutputs);
+  Floats padded[kCount];
+  for (int i = 0; i < kCount; ++i)
+    padded[i] = i < kRows * kOutputs ? sums[i / kOutputs][i % kOutputs] : hn::Zero(kFloats);
+  float all[kCount];
+  add_lanes(padded, all);
+  for (int i = 0; i < kRows * kOutputs; ++i) totals[i / kOutputs][i % kOutputs] = all[i];
+}
+
+/// Rows and outputs of a tile: what the registers hold of sums. Weights that must be widened are widened for eight
+/// rows.
+constexpr int kTileRowsF32 = 4, kTileRowsNarrow = 8;
+constexpr int tile_outputs(int rows, bool narrow) { return rows <= 2 || (!narrow && HWY_TARGET <= HWY_AVX3) ? 4 : 2; }
+
 template <int kRows, int kOutputs, typename Weight>
 HWY_INLINE void few_rows_tile(const float* input, int64_t input_stride, int64_t in, const Weight* weight, int64_t first,
                               float* out, int64_t out_stride) {
@@ -35,9 +80,11 @@ HWY_INLINE void few_rows_tile(const float* input, int64_t input_stride, int64_t 
       for (int o = 0; o < kOutputs; ++o) sums[r][o] = hn::MulAdd(x, w[o], sums[r][o]);
     }
   }
+  float totals[kRows][kOutputs];
+  add_lanes_of_tile(sums, totals);
   for (int r = 0; r < kRows; ++r)
     for (int o = 0; o < kOutputs; ++o) {
-      float sum = total(sums[r][o]);
+      float sum = totals[r][o];
       for (int64_t j = i; j < in; ++j) sum += input[r * input_stride + j] * weight_value(weight[(first + o) * in + j]);
       out[r * out_stride + first + o] = sum;
     }
@@ -46,7 +93,7 @@ HWY_INLINE void few_rows_tile(const float* input, int64_t input_stride, int64_t 
 template <int kRows, typename Weight>
 void few_rows_fixed(const float* input, int64_t input_stride, int64_t in, const Weight* weight, int64_t begin,
                     int64_t end, float* out, int64_t out_stride) {
-  constexpr int kOutputs = kRows <= 2 ? 4 : 2;
+  constexpr int kOutputs = tile_outputs(kRows, sizeof(Weight) < sizeof(float));
   int64_t o = begin;
   for (; o + kOutputs <= end; o += kOutputs)
     few_rows_tile<kRows, kOutputs>(input, input_stride, in, weight, o, out, out_stride);
@@ -54,37 +101,49 @@ void few_rows_fixed(const float* input, int64_t input_stride, int64_t in, const 
 }
 
 /// Calls part(rows of a tile, first row, first output, end of the outputs) for all rows and outputs: blocks of outputs
-/// whose weights, `row_bytes` each, stay in the second cache for all rows; within them kFewRows rows at a time.
+/// whose weights, `row_bytes` each, stay in the second cache for all rows; within them `tile_rows` rows at a time.
 template <typename Part>
-HWY_INLINE void few_rows_blocks(int64_t rows, int64_t row_bytes, int64_t begin, int64_t end, const Part& part) {
+HWY_INLINE void few_rows_blocks(int64_t rows, int64_t tile_rows, int64_t row_bytes, int64_t begin, int64_t end,
+                                const Part& part) {
   constexpr int64_t kBlockBytes = 256 << 10;
   constexpr int64_t kGrain = 4;  // outputs of the largest tile
-  int64_t block = rows <= kFewRows ? end - begin : kBlockBytes / row_bytes / kGrain * kGrain;
+  int64_t block = rows <= tile_rows ? end - begin : kBlockBytes / row_bytes / kGrain * kGrain;
   if (block < kGrain) block = kGrain;
   for (int64_t first = begin; first < end; first += block) {
     const int64_t last = end - first < block ? end : first + block;
-    for (int64_t row = 0; row < rows; row += kFewRows)
-      part(rows - row < kFewRows ? rows - row : kFewRows, row, first, last);
+    for (int64_t row = 0; row < rows; row += tile_rows)
+      part(rows - row < tile_rows ? rows - row : tile_rows, row, first, last);
+  }
+}
+
+template <typename Weight>
+void few_rows_of_tile(int64_t rows, const float* x, int64_t x_stride, int64_t in, const Weight* weight, int64_t begin,
+                      int64_t end, float* y, int64_t y_stride) {
+  switch (rows) {
+    case 1: return few_rows_fixed<1>(x, x_stride, in, weight, begin, end, y, y_stride);
+    case 2: return few_rows_fixed<2>(x, x_stride, in, weight, begin, end, y, y_stride);
+    case 3: return few_rows_fixed<3>(x, x_stride, in, weight, begin, end, y, y_stride);
+    case 4: return few_rows_fixed<4>(x, x_stride, in, weight, begin, end, y, y_stride);
+    default: break;
+  }
+  if constexpr (sizeof(Weight) < sizeof(float)) {
+    switch (rows) {
+      case 5: return few_rows_fixed<5>(x, x_stride, in, weight, begin, end, y, y_stride);
+      case 6: return few_rows_fixed<6>(x, x_stride, in, weight, begin, end, y, y_stride);
+      case 7: return few_rows_fixed<7>(x, x_stride, in, weight, begin, end, y, y_stride);
+      default: return few_rows_fixed<8>(x, x_stride, in, weight, begin, end, y, y_stride);
+    }
   }
 }
 
 template <typename Weight>
 void few_rows(const float* input, int64_t input_stride, int64_t rows, int64_t in, const Weight* weight, int64_t begin,
               int64_t end, float* out, int64_t out_stride) {
-  few_rows_blocks(rows, in * static_cast<int64_t>(sizeof(Weight)), begin, end,
+  constexpr int kTileRows = sizeof(Weight) < sizeof(float) ? kTileRowsNarrow : kTileRowsF32;
+  few_rows_blocks(rows, kTileRows, in * static_cast<int64_t>(sizeof(Weight)), begin, end,
                   [&](int64_t count, int64_t row, int64_t first, int64_t last) HWY_ATTR {
-                    const float* x = input + row * input_stride;
-                    float* y = out + row * out_stride;
-                    switch (count) {
-                      case 1: return few_rows_fixed<1>(x, input_stride, in, weight, first, last, y, out_stride);
-                      case 2: return few_rows_fixed<2>(x, input_stride, in, weight, first, last, y, out_stride);
-                      case 3: return few_rows_fixed<3>(x, input_stride, in, weight, first, last, y, out_stride);
-                      case 4: return few_rows_fixed<4>(x, input_stride, in, weight, first, last, y, out_stride);
-                      case 5: return few_rows_fixed<5>(x, input_stride, in, weight, first, last, y, out_stride);
-                      case 6: return few_rows_fixed<6>(x, input_stride, in, weight, first, last, y, out_stride);
-                      case 7: return few_rows_fixed<7>(x, input_stride, in, weight, first, last, y, out_stride);
-                      default: return few_rows_fixed<8>(x, input_stride, in, weight, first, last, y, out_stride);
-                    }
+                    few_rows_of_tile(count, input + row * input_stride, input_stride, in, weight, first, last,
+                                     out + row * out_stride, out_stride);
                   });
 }
 
@@ -153,14 +212,16 @@ HWY_INLINE void few_rows_i4_tile(const float* input, int64_t input_stride, int64
       for (int64_t i = whole * kGroup; i < in; ++i) rest[r][i - whole * kGroup] = input[r * input_stride + i];
     add_group(whole, rest[0], kGroup);
   }
+  float totals[kRows][kOutputs];
+  add_lanes_of_tile(sums, totals);
   for (int r = 0; r < kRows; ++r)
-    for (int o = 0; o < kOutputs; ++o) out[r * out_stride + first + o] = total(sums[r][o]);
+    for (int o = 0; o < kOutputs; ++o) out[r * out_stride + first + o] = totals[r][o];
 }
 
 template <int kRows>
 void few_rows_i4_fixed(const float* input, int64_t input_stride, int64_t in, const uint8_t* weight, const f16* scales,
                        int64_t begin, int64_t end, float* out, int64_t out_stride) {
-  constexpr int kOutputs = kRows <= 2 ? 4 : 2;
+  constexpr int kOutputs = kRows <= 4 ? 4 : 2;
   int64_t o = begin;
   for (; o + kOutputs <= end; o += kOutputs)
     few_rows_i4_tile<kRows, kOutputs>(input, input_stride, in, weight, scales, o, out, out_stride);
@@ -170,20 +231,22 @@ void few_rows_i4_fixed(const float* input, int64_t input_stride, int64_t in, con
 void few_rows_i4(const float* input, int64_t input_stride, int64_t rows, int64_t in, const uint8_t* weight,
                  const f16* scales, int64_t begin, int64_t end, float* out, int64_t out_stride) {
   const int64_t row_bytes = (in + kGroup - 1) / kGroup * (kGroupBytes + 2);
-  few_rows_blocks(rows, row_bytes, begin, end, [&](int64_t count, int64_t row, int64_t first, int64_t last) HWY_ATTR {
-    const float* x = input + row * input_stride;
-    float* y = out + row * out_stride;
-    switch (count) {
-      case 1: return few_rows_i4_fixed<1>(x, input_stride, in, weight, scales, first, last, y, out_stride);
-      case 2: return few_rows_i4_fixed<2>(x, input_stride, in, weight, scales, first, last, y, out_stride);
-      case 3: return few_rows_i4_fixed<3>(x, input_stride, in, weight, scales, first, last, y, out_stride);
-      case 4: return few_rows_i4_fixed<4>(x, input_stride, in, weight, scales, first, last, y, out_stride);
-      case 5: return few_rows_i4_fixed<5>(x, input_stride, in, weight, scales, first, last, y, out_stride);
-      case 6: return few_rows_i4_fixed<6>(x, input_stride, in, weight, scales, first, last, y, out_stride);
-      case 7: return few_rows_i4_fixed<7>(x, input_stride, in, weight, scales, first, last, y, out_stride);
-      default: return few_rows_i4_fixed<8>(x, input_stride, in, weight, scales, first, last, y, out_stride);
-    }
-  });
+  few_rows_blocks(rows, kTileRowsNarrow, row_bytes, begin, end,
+                  [&](int64_t count, int64_t row, int64_t first, int64_t last) HWY_ATTR {
+                    const float* x = input + row * input_stride;
+                    float* y = out + row * out_stride;
+                    const int64_t s = input_stride, t = out_stride;
+                    switch (count) {
+                      case 1: return few_rows_i4_fixed<1>(x, s, in, weight, scales, first, last, y, t);
+                      case 2: return few_rows_i4_fixed<2>(x, s, in, weight, scales, first, last, y, t);
+                      case 3: return few_rows_i4_fixed<3>(x, s, in, weight, scales, first, last, y, t);
+                      case 4: return few_rows_i4_fixed<4>(x, s, in, weight, scales, first, last, y, t);
+                      case 5: return few_rows_i4_fixed<5>(x, s, in, weight, scales, first, last, y, t);
+                      case 6: return few_rows_i4_fixed<6>(x, s, in, weight, scales, first, last, y, t);
+                      case 7: return few_rows_i4_fixed<7>(x, s, in, weight, scales, first, last, y, t);
+                      default: return few_rows_i4_fixed<8>(x, s, in, weight, scales, first, last, y, t);
+                    }
+                  });
 }
 
 template <typename Weight>
