@@ -1,43 +1,31 @@
-# Every dependency is a Debian package; scripts/install-deps.sh installs them all.
+# Every dependency is a Debian package; scripts/install-deps.sh installs them all. They are found by a header, and an
+# archive where there is something to link, so that a folder which holds no more than those (CMAKE_PREFIX_PATH;
+# scripts/gpu-check --pack) does as well.
 
-find_package(PkgConfig)
-if(NOT PkgConfig_FOUND)
-  message(FATAL_ERROR "pkg-config is missing. Install it: apt-get install pkg-config (or run scripts/install-deps.sh)")
-endif()
-
-# cbtm_package(NAME DEBIAN_PACKAGE): find_package with a message that says what to install.
-macro(cbtm_package name debian_package)
-  find_package(${name} QUIET)
-  if(NOT ${name}_FOUND)
-    message(FATAL_ERROR "${name} is missing. Install it: apt-get install ${debian_package} (or run scripts/install-deps.sh)")
+# cbtm_dependency(TARGET HEADER DEBIAN_PACKAGE [LIBRARY]): an imported target of the header's folder, and of libLIBRARY: its
+# archive, or else its shared library.
+function(cbtm_dependency target header debian_package)
+  string(MAKE_C_IDENTIFIER ${target} name)
+  find_path(${name}_INCLUDE ${header})
+  if(ARGN)
+    find_library(${name}_LIBRARY NAMES lib${ARGV3}.a ${ARGV3})
   endif()
-endmacro()
-
-# cbtm_pkg_config(NAME MODULE DEBIAN_PACKAGE STATIC_LIBRARY): PkgConfig::NAME, which links the static archive if there is one.
-function(cbtm_pkg_config name module debian_package archive)
-  pkg_check_modules(${name} QUIET ${module})
-  if(NOT ${name}_FOUND)
-    message(FATAL_ERROR "${module} is missing. Install it: apt-get install ${debian_package} (or run scripts/install-deps.sh)")
+  if(NOT ${name}_INCLUDE OR (ARGN AND NOT ${name}_LIBRARY))
+    message(FATAL_ERROR "${header} is missing. Install it: apt-get install ${debian_package} (or run scripts/install-deps.sh)")
   endif()
-  find_library(${name}_ARCHIVE ${archive} HINTS ${${name}_LIBRARY_DIRS})
-  add_library(PkgConfig::${name} INTERFACE IMPORTED GLOBAL)
-  target_include_directories(PkgConfig::${name} INTERFACE ${${name}_INCLUDE_DIRS})
-  if(${name}_ARCHIVE)
-    target_link_libraries(PkgConfig::${name} INTERFACE ${${name}_ARCHIVE})
-  else()
-    target_link_libraries(PkgConfig::${name} INTERFACE ${${name}_LINK_LIBRARIES})
+  add_library(${target} INTERFACE IMPORTED GLOBAL)
+  target_include_directories(${target} INTERFACE ${${name}_INCLUDE})
+  if(ARGN)
+    target_link_libraries(${target} INTERFACE ${${name}_LIBRARY})
   endif()
 endfunction()
 
-cbtm_package(fmt libfmt-dev)
-cbtm_package(nlohmann_json nlohmann-json3-dev)
-cbtm_package(cxxopts libcxxopts-dev)
-cbtm_package(doctest doctest-dev)
-cbtm_pkg_config(xxhash libxxhash libxxhash-dev libxxhash.a)
-cbtm_pkg_config(zlib zlib zlib1g-dev libz.a)
-cbtm_pkg_config(zstd libzstd libzstd-dev libzstd.a)
-
-find_path(HIGHWAY_INCLUDE hwy/highway.h)
-if(NOT HIGHWAY_INCLUDE)
-  message(FATAL_ERROR "Highway is missing. Install it: apt-get install libhwy-dev (or run scripts/install-deps.sh)")
-endif()
+cbtm_dependency(fmt::fmt-header-only fmt/format.h libfmt-dev)
+target_compile_definitions(fmt::fmt-header-only INTERFACE FMT_HEADER_ONLY=1)
+cbtm_dependency(nlohmann_json::nlohmann_json nlohmann/json.hpp nlohmann-json3-dev)
+cbtm_dependency(cxxopts::cxxopts cxxopts.hpp libcxxopts-dev)
+cbtm_dependency(doctest::doctest doctest/doctest.h doctest-dev)
+cbtm_dependency(hwy::headers hwy/highway.h libhwy-dev)
+cbtm_dependency(xxhash::xxhash xxhash.h libxxhash-dev xxhash)
+cbtm_dependency(zlib::zlib zlib.h zlib1g-dev z)
+cbtm_dependency(zstd::zstd zstd.h libzstd-dev zstd)

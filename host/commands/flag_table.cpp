@@ -22,7 +22,8 @@ enum : CommandSet {
   kInspect = 1u << 13,
   kBenchTrain = 1u << 14,
   kBenchDecode = 1u << 15,
-  kDevices = 1u << 16,
+  kBenchDevice = 1u << 16,
+  kDevices = 1u << 17,
 };
 
 constexpr CommandUse kUses[] = {
@@ -42,6 +43,7 @@ constexpr CommandUse kUses[] = {
     {kInspect, "inspect", ""},
     {kBenchTrain, "bench", "train"},
     {kBenchDecode, "bench", "decode"},
+    {kBenchDevice, "bench", "device"},
     {kDevices, "devices", ""},
 };
 
@@ -49,7 +51,7 @@ constexpr CommandSet kTokenizers = kTokenizerTrain | kTokenizerEncode | kTokeniz
 constexpr CommandSet kCodings = kTokenizerEncode | kTokenizerDecode;
 constexpr CommandSet kMixing = kEnsembleGenerate | kEnsembleEvaluate;
 constexpr CommandSet kEnsembles = kMixing | kEnsembleAverage;
-constexpr CommandSet kBenches = kBenchTrain | kBenchDecode;
+constexpr CommandSet kBenches = kBenchTrain | kBenchDecode;  // of a model
 constexpr CommandSet kClusterings = kRun | kCluster;
 constexpr CommandSet kSeeds = kRun | kTrainSeed;
 constexpr CommandSet kBranches = kRun | kTrainExpert;
@@ -59,7 +61,7 @@ constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate;
 constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
 constexpr CommandSet kInference = kGenerations | kEvaluations | kLogits | kBenchDecode;
 constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
-constexpr CommandSet kOnDevices = kTrainings | kBenches;                                // several at a time
+constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice;                                // several at a time
 constexpr CommandSet kOnDevice = kCluster | kMixing | kGenerate | kEvaluate | kLogits;  // one at a time
 constexpr CommandSet kAll = (kDevices << 1) - 1;
 
@@ -72,7 +74,7 @@ constexpr Flag kFlags[] = {
     // group, name, alias, kind, value, default, commands, help
     {"", "what", "", kText, "train|encode|decode", kNone, kTokenizers, "what to do"},
     {"", "what", "", kText, "[generate|evaluate|average]", "generate", kEnsembles, "what to do"},
-    {"", "what", "", kText, "train|decode", kNone, kBenches, "what to measure"},
+    {"", "what", "", kText, "train|decode|device", kNone, kBenches | kBenchDevice, "what to measure: a training, decoding, or what the device itself reaches"},
     {"", "path", "", kText, "PATH", kNone, kInspect, "a directory or file of any kind that cbtm reads or writes"},
 
     {"Run", "run", "out", kText, "DIR", "run", kClusterings, "the run directory"},

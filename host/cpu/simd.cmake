@@ -3,7 +3,7 @@
 function(cbtm_simd_level level table shown)
   add_library(cbtm_simd_${level} OBJECT ${CMAKE_SOURCE_DIR}/host/cpu/simd/kernels.cpp)
   target_link_libraries(cbtm_simd_${level} PRIVATE cbtm_options)
-  target_include_directories(cbtm_simd_${level} PRIVATE ${HIGHWAY_INCLUDE})
+  target_link_libraries(cbtm_simd_${level} PRIVATE hwy::headers)
   target_compile_definitions(cbtm_simd_${level} PRIVATE HWY_COMPILE_ONLY_STATIC HWY_DISABLED_TARGETS=0
                                                         CBTM_SIMD_TABLE=${table} CBTM_SIMD_NAME="${shown}")
   target_compile_options(cbtm_simd_${level} PRIVATE -O3 ${ARGN})

@@ -11,13 +11,14 @@ import struct
 import sys
 from pathlib import Path
 
-# layers, hidden size, heads, vocabulary, positions: cbtm's presets, and OPT's smallest published size.
+# layers, hidden size, heads, vocabulary, positions: cbtm's presets, and two of OPT's published sizes.
 SHAPES = {
     "nano": (2, 64, 2, 4096, 1024),
     "micro": (3, 128, 4, 4096, 1024),
     "mini": (4, 192, 6, 4096, 1024),
     "small": (6, 384, 6, 4096, 1024),
     "125m": (12, 768, 12, 50272, 2048),
+    "1.3b": (24, 2048, 32, 50272, 2048),
 }
 
 

@@ -53,7 +53,7 @@ class TorchWorker:
     def __init__(self, arguments, script, *options):
         environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads), MKL_NUM_THREADS=str(arguments.threads))
         self.process = subprocess.Popen([arguments.torch, str(HERE / script), *map(str, options), "--threads",
-                                         str(arguments.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         str(arguments.threads), "--device", arguments.device], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=environment)
         self.about = self.answer()
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from torch_opt import Opt
-from torch_process import peak_resident_bytes
+from torch_process import peak_resident_bytes, synchronizer
 
 TOKENS_AT_ONCE = 4096
 
@@ -27,9 +27,11 @@ def main():
     parser.add_argument("--ids", required=True)
     parser.add_argument("--sequence", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    experts = [Opt(path).eval() for path in sorted(Path(arguments.experts).iterdir())]
+    synchronizer(arguments.device)
+    experts = [Opt(path).eval().to(arguments.device) for path in sorted(Path(arguments.experts).iterdir())]
     documents = [json.loads(line) + [2] for line in Path(arguments.ids).read_text().splitlines()]
     documents = sorted((ids[:arguments.sequence + 1] for ids in documents), key=len)
     batches, batch = [], []
@@ -45,8 +47,9 @@ def main():
         loss, tokens = 0.0, 0
         for batch in batches:
             longest = max(map(len, batch))
-            ids = torch.tensor([one + [1] * (longest - len(one)) for one in batch])
-            scored = torch.tensor([[place < len(one) for place in range(1, longest)] for one in batch])
+            ids = torch.tensor([one + [1] * (longest - len(one)) for one in batch], device=arguments.device)
+            scored = torch.tensor([[place < len(one) for place in range(1, longest)] for one in batch],
+                                  device=arguments.device)
             targets = ids[:, 1:]
             each = []
             for expert in experts:

@@ -91,7 +91,7 @@ class Opt(torch.nn.Module):
         copy(self.final_norm, "final_layer_norm")
 
     def hidden(self, ids, caches=None, first_position=0):
-        places = torch.arange(first_position + 2, first_position + 2 + ids.shape[1])
+        places = torch.arange(first_position + 2, first_position + 2 + ids.shape[1], device=ids.device)
         x = self.tokens(ids) + self.positions(places)
         for index, layer in enumerate(self.layers):
             x = layer(x, None if caches is None else (*caches[index], first_position))

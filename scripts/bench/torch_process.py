@@ -1,4 +1,4 @@
-"""Memory of this process, as Linux counts it."""
+"""Memory of this process, as Linux counts it, and the device that PyTorch's side computes on."""
 
 
 def status_bytes(field):
@@ -7,6 +7,16 @@ def status_bytes(field):
             if line.startswith(field + ":"):
                 return 1024 * int(line.split()[1])
     raise SystemExit(f"/proc/self/status has no {field}")
+
+
+def synchronizer(device):
+    """A function that waits for what was queued on the device."""
+    if not device.startswith("cuda"):
+        return lambda: None
+    import torch
+    if not torch.cuda.is_available():
+        raise SystemExit(f"--device {device}: this PyTorch ({torch.__version__}) has no CUDA or finds no GPU")
+    return torch.cuda.synchronize
 
 
 def resident_bytes():

@@ -1,6 +1,7 @@
 """PyTorch's side of scripts/bench/train: training steps of an OPT model, at the fastest setting found.
 
-Measures eager and torch.compile for a few steps and goes on with the faster one. Speaks the worker protocol of
+Measures eager and torch.compile for a few steps and goes on with the faster one. On a GPU it computes in bfloat16 by
+autocast, with float32 weights. Speaks the worker protocol of
 measuring.py: a first line about itself, then a line of JSON for each line read.
 """
 
@@ -13,7 +14,7 @@ import warnings
 import torch
 
 from torch_opt import Opt
-from torch_process import peak_resident_bytes, reset_peak, resident_bytes
+from torch_process import peak_resident_bytes, reset_peak, resident_bytes, synchronizer
 
 
 def main():
@@ -23,12 +24,14 @@ def main():
     parser.add_argument("--micro-batch", type=int, required=True)
     parser.add_argument("--dropout", type=float, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--setting", choices=("fastest", "eager", "compiled"), default="fastest")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(1)
     runtime = resident_bytes()
-    model = Opt(arguments.model, arguments.dropout).train()
+    wait, device = synchronizer(arguments.device), arguments.device
+    model = Opt(arguments.model, arguments.dropout).train().to(device)
     vectors = [p for p in model.parameters() if p.dim() < 2]
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
@@ -37,9 +40,11 @@ def main():
     def steps(loss_of, count):
         seconds = []
         for _ in range(count):
-            ids = torch.randint(model.config["vocab_size"], (arguments.micro_batch, arguments.sequence + 1))
+            ids = torch.randint(model.config["vocab_size"], (arguments.micro_batch, arguments.sequence + 1), device=device)
+            wait()
             start = time.perf_counter()
-            loss = loss_of(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
+            with torch.autocast("cuda", torch.bfloat16, enabled=device != "cpu"):
+                loss = loss_of(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
             optimizer.step()
