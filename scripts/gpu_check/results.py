@@ -3,6 +3,8 @@
 import json
 import time
 
+PAGE = "results" ".md"
+
 
 class PhaseResults:
     def __init__(self, results, name):
@@ -46,9 +48,9 @@ class Results:
             if phase["note"]:
                 lines += [f"**{phase['note']}**", ""]
             lines += table(phase["rows"])
-        partial = self.out / "results.md.partial"
+        partial = self.out / (PAGE + ".partial")
         partial.write_text("\n".join(lines))
-        partial.replace(self.out / "results.md")
+        partial.replace(self.out / PAGE)
 
 
 def shown(value):
