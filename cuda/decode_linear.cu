@@ -167,8 +167,9 @@ __global__ void __launch_bounds__(kThreads, kRows* kOutputs == 16 ? 2 : 1) decod
       float sum = sums[o][row];
       for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
       if (lane != row || row >= p.rows || column >= p.out) continue;  // lane r writes row r
-      if constexpr (std::is_same_v<Weight, int8_t>) sum *= static_cast<const float*>(p.scales)[column];
-      if (p.bias != nullptr) sum += p.bias[column];
+      // One rounding in every instance: the compiler does not choose.
+      const float scale = std::is_same_v<Weight, int8_t> ? static_cast<const float*>(p.scales)[column] : 1.0f;
+      sum = fmaf(sum, scale, p.bias != nullptr ? p.bias[column] : 0.0f);
       if (p.relu) sum = fmaxf(sum, 0.0f);
       p.output[row * p.output_stride + column] = sum;
     }

@@ -132,8 +132,9 @@ __global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTil
       float sum = 0;
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) sum += warp_sums[w][tile][tile_row][output];
-      if constexpr (std::is_same_v<Weight, int8_t>) sum *= static_cast<const float*>(p.scales)[column];
-      if (p.bias != nullptr) sum += element_at<Element>(p.bias, p.bias_f32, column);
+      // One rounding in every instance: the compiler does not choose.
+      const float scale = std::is_same_v<Weight, int8_t> ? static_cast<const float*>(p.scales)[column] : 1.0f;
+      sum = fmaf(sum, scale, p.bias != nullptr ? element_at<Element>(p.bias, p.bias_f32, column) : 0.0f);
       if (p.relu) sum = fmaxf(sum, 0.0f);
       if (p.output_f32)
         static_cast<float*>(p.output)[row * p.output_stride + column] = sum;

@@ -139,7 +139,8 @@ __device__ uint32_t select_in_full_bin(Shared& shared, const float* __restrict__
       const unsigned lanes = __ballot_sync(~0u, weight != 0);
       if (lanes == 0) return;
       const int leader = __ffs(static_cast<int>(lanes)) - 1;
-      if (__all_sync(~0u, weight == 0 || place == __shfl_sync(~0u, place, leader))) {  // one addition for the warp
+      const int first_place = __shfl_sync(~0u, place, leader);
+      if (__all_sync(~0u, weight == 0 || place == first_place)) {  // one addition for the warp
         unsigned long long sum = weight;
         for (int offset = 16; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
         if (static_cast<int>(threadIdx.x) % 32 == leader) atomicAdd(&shared.digits[place], sum);
@@ -215,12 +216,14 @@ __device__ uint32_t select_key(Shared& shared, const float* __restrict__ scores,
   for (unsigned own = threadIdx.x; own < length; own += kThreads) {
     const uint32_t key = shared.list.keys[own];
     unsigned long long larger = before, not_smaller = before;
+    bool first = true;  // of equal keys
     for (unsigned other = 0; other < length; ++other) {
       const unsigned long long weight = shared.list.weights[other];
       if (shared.list.keys[other] > key) larger += weight;
       if (shared.list.keys[other] >= key) not_smaller += weight;
+      first = first && (other >= own || shared.list.keys[other] != key);
     }
-    if (target >= larger && target < not_smaller) {  // true of one key, perhaps of several threads: all write the same
+    if (first && target >= larger && target < not_smaller) {  // in one thread
       shared.key = key;
       shared.before = larger;
     }

@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 /// As many GPUs as wanted, or fewer if there are not so many.
 struct Gpus {
   explicit Gpus(size_t wanted) {
-    const size_t there = cuda_system().devices.size();
+    const size_t there = static_cast<size_t>(cuda_system().device_count);
     for (size_t i = 0; i < std::min(wanted, there); ++i) owned.push_back(make_cuda_device(static_cast<int>(i)));
     for (const std::unique_ptr<Device>& device : owned) all.push_back(device.get());
     all.front()->bind_thread();
@@ -37,7 +37,7 @@ struct Gpus {
 };
 
 bool one_gpu_only() {
-  if (cuda_system().devices.size() > 1) return false;
+  if (static_cast<size_t>(cuda_system().device_count) > 1) return false;
   MESSAGE("SKIPPED: this machine has one GPU, which has nobody to train with");
   return true;
 }

@@ -75,7 +75,7 @@ void check(Shape shape) {
                             .weight_scales = s.view()};
   const bool quantised = shape.weight == DType::i8 || shape.weight == DType::u8;
   const int64_t rows_max = quantised && shape.input != DType::f32 ? 32 : 8;
-  CHECK(cuda::decode_linear_applies(layer, cuda_system().devices[0].compute_capability) == (shape.rows <= rows_max));
+  CHECK(cuda::decode_linear_applies(layer, cuda_device_info(0).compute_capability) == (shape.rows <= rows_max));
   cuda().model_operators().linear_forward(layer);
   const std::vector<float> got = download(y);
   int64_t wrong = 0;

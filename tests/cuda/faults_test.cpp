@@ -107,7 +107,7 @@ TEST_CASE("a state whose copy from the GPU fails is not written; the one before 
 }
 
 TEST_CASE("of two GPUs that train together one fails: both stop, its name, what is saved; then to the same bits") {
-  if (cuda_system().devices.size() < 2) {
+  if (static_cast<size_t>(cuda_system().device_count) < 2) {
     MESSAGE("SKIPPED: this machine has one GPU");
     return;
   }

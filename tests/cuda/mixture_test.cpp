@@ -105,7 +105,7 @@ TEST_CASE("sampled tokens are the CPU's: greedy, temperature, top-k, top-p and t
                                     {5000, Kind::plain},
                                     {1030, Kind::rounded},
                                     {9001, Kind::coarse},
-                                    {2500, Kind::equal},
+                                    {2501, Kind::equal},
                                     {3001, Kind::outliers}}) {
     constexpr int64_t kSequences = 4;
     Case c(kSequences, vocab, 3, 4.0f);
@@ -128,6 +128,9 @@ TEST_CASE("sampled tokens are the CPU's: greedy, temperature, top-k, top-p and t
       for (int32_t j = 0; j < 3; ++j) rows.push_back((s + j) % kSequences);
     for (const Setting& setting : settings) {
       CAPTURE(vocab);
+      CAPTURE(static_cast<int>(kind));
+      CAPTURE(setting.greedy);
+      CAPTURE(setting.filter.temperature);
       CAPTURE(setting.filter.top_k);
       CAPTURE(setting.filter.top_p);
       for (uint64_t draw = 0; draw < 4; ++draw) {

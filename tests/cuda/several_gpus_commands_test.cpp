@@ -43,7 +43,7 @@ const fs::path& place() {
 }
 
 bool one_gpu_only() {
-  if (cuda_system().devices.size() > 1) return false;
+  if (static_cast<size_t>(cuda_system().device_count) > 1) return false;
   MESSAGE("SKIPPED: this machine has one GPU");
   return true;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "cbtm/base/philox.h"
@@ -78,9 +79,10 @@ inline void check_linear(Device& device, DType type, RowSums row_sums) {
     for (const Activation activation : {Activation::relu, Activation::gelu_tanh})
       for (const auto& [in, out] : {std::pair<int64_t, int64_t>{40, 70}, {133, 17}}) {
         if (kind == DType::bf16 && type == DType::f16) continue;
-        CAPTURE(dtype_name(type));
-        CAPTURE(dtype_name(kind));
+        CAPTURE(std::string(dtype_name(type)));
+        CAPTURE(std::string(dtype_name(kind)));
         CAPTURE(in);
+        CAPTURE(static_cast<int>(activation));
         constexpr int64_t kRows = 75;
         const DeviceMatrix input = random_matrix(device, type, kRows, in, 1);
         const Weights weights = weights_of(device, kind, out, in);
