@@ -22,6 +22,10 @@
 namespace cbtm {
 namespace {
 
+/// Memory of a GPU that plans leave free: kernels that are loaded when they are first launched, graphs, other programs'
+/// contexts and the driver take some beside what is allocated.
+int64_t reserve_of(int64_t memory_bytes) { return std::min<int64_t>(int64_t{1} << 30, memory_bytes / 20); }
+
 /// A GPU as a device.
 class CudaDevice final : public Device {
  public:
@@ -41,7 +45,7 @@ class CudaDevice final : public Device {
     const cuda::CurrentGpu current(info_.index);
     size_t free = 0, total = 0;
     CBTM_CUDA(cudaMemGetInfo(&free, &total));
-    return static_cast<int64_t>(free);
+    return std::max<int64_t>(0, static_cast<int64_t>(free) - reserve_of(static_cast<int64_t>(total)));
   }
   void bind_thread() override { CBTM_CUDA(cudaSetDevice(info_.index)); }
   std::vector<std::unique_ptr<Collectives>> connect(std::span<Device* const> devices) override {

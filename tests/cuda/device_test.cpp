@@ -120,6 +120,17 @@ TEST_CASE("padded matrices: rows at multiples of a sector, zeros between them, t
   }
 }
 
+TEST_CASE("plans leave a part of the memory free: 5 percent, or 1 GiB") {
+  const std::unique_ptr<Device> device = make_cuda_device(0);
+  const CudaDeviceInfo info = cuda_device_info(0);
+  const int64_t reserve = std::min<int64_t>(int64_t{1} << 30, info.memory_bytes / 20);
+  CHECK(device->free_bytes() <= info.memory_bytes - reserve);
+  const DeviceBuffer all = device->allocate(device->free_bytes(), "test");
+  CHECK(device->free_bytes() <= 2 << 20);  // granules of the driver
+  const DeviceBuffer more = device->allocate(reserve / 2, "test");
+  CHECK(more.data() != nullptr);
+}
+
 TEST_CASE("too little memory is an error that says what was asked for and what is free") {
   const std::unique_ptr<Device> device = make_cuda_device(0);
   CHECK_THROWS_WITH_AS(device->allocate(int64_t{1} << 50, "weights"),

@@ -60,7 +60,7 @@ class Device {
   virtual double peak_flops() = 0;
   /// Of the memory, from the driver; 0 when unknown.
   virtual double peak_bytes_per_second() const { return 0; }
-  /// Bytes that could still be allocated.
+  /// Bytes that could still be allocated, less what a GPU needs beside: 1 GiB, or 5 percent of a small one's memory.
   virtual int64_t free_bytes() const = 0;
 
   /// Whether the model operators take activations and weights of this type.
