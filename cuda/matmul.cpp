@@ -348,7 +348,8 @@ void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan
     best = taken;
     plan.algorithm = result.algo;
   }
-  if (has_epilogue) {
+  // A bias apart rounds a result of 16 bits once more: that is done only where it must be.
+  if (has_epilogue && (!arguments.bias || shape.out == DType::f32)) {
     Plan apart(shape);
     apart.way = Way::unfused;
     const double taken = time_ms([&] {
