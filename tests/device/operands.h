@@ -57,10 +57,11 @@ double relative_error(const std::vector<Got>& got, const std::vector<Want>& want
   return error == 0 ? 0 : error / largest;
 }
 
-/// The relative error that rounding explains in float32 sums of so many terms. Their signs are random, so a sum is
-/// about 1/√terms of its terms' sizes; its rounding errors are random too, and add up to √terms u of those sizes (u =
-/// 2^-24; Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019). That is terms * u of the
-/// sum. A few roundings come before and after the sum.
-inline double sum_error(int64_t terms) { return static_cast<double>(terms + 8) * 0x1p-24; }
+/// The relative error that rounding explains in float32 sums of so many terms. The k-th partial sum is rounded by up to
+/// u of itself (u = 2^-24), in a random direction (Higham and Mary, "A new approach to probabilistic rounding error
+/// analysis", 2019), so the squares of these errors add up. Terms of one sign make the k-th partial sum k / terms of
+/// the result, terms of random signs √(k / terms); the root of the squares is √terms u of the result at most. A few
+/// roundings come before and after the sum.
+inline double sum_error(int64_t terms) { return (std::sqrt(static_cast<double>(terms)) + 8) * 0x1p-24; }
 
 }  // namespace cbtm
