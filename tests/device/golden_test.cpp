@@ -29,7 +29,7 @@ void for_cases(const std::string& operation, const Check& check) {
 }
 
 TEST_CASE("layernorm equals the goldens") {
-  for_cases("layernorm", [](const std::string& name, const Json& entry, const TensorFile& file) {
+  for_cases("layernorm", [](const std::string&, const Json& entry, const TensorFile& file) {
     Device& device = device_under_test();
     const int64_t rows = entry["rows"], width = entry["cols"];
     auto x = file.at("x").values<float>(), gamma = file.at("weight").values<float>(),
@@ -56,8 +56,9 @@ TEST_CASE("layernorm equals the goldens") {
                                                           .branch_gradient = {},
                                                           .gamma_gradient = as_matrix(dgamma, 1),
                                                           .beta_gradient = as_matrix(dbeta, 1)});
-    const double forward = name == "layernorm_4" ? 3e-5 : 2e-6;
-    const double backward = name == "layernorm_4" ? 3e-5 : 5e-6;
+    // The mean is off by the rounding of values of x, which the difference to it takes over.
+    const double factor = std::max(1.0, largest_magnitude(x) * largest_magnitude(rstd));
+    const double forward = sum_error(width) * factor, backward = sum_error(width + rows) * factor;
     CHECK(width == static_cast<int64_t>(gamma.size()));
     CHECK(relative_error(y, file.at("y").values<float>()) <= forward);
     CHECK(relative_error(mean, file.at("mean").values<float>()) <= forward);
@@ -95,8 +96,8 @@ TEST_CASE("both kinds of gelu, forward and backward, equal the goldens") {
                                .input_saved = kept,
                                .weight_gradient = {},
                                .bias_gradient = {}});
-    CHECK(relative_error(y, file.at("y").values<float>()) <= 2e-6);
-    CHECK(relative_error(dx, file.at("dx").values<float>()) <= 5e-6);
+    CHECK(relative_error(y, file.at("y").values<float>()) <= sum_error(1));
+    CHECK(relative_error(dx, file.at("dx").values<float>()) <= sum_error(8));
   }
 }
 
@@ -126,12 +127,14 @@ TEST_CASE("two linear layers with relu equal the golden mlp") {
                                               .input_gradient = as_matrix(dx, rows),
                                               .weight_gradient = as_matrix(dw1, ffn),
                                               .bias_gradient = as_matrix(db1, 1)});
-    CHECK(relative_error(y, file.at("y").values<float>()) <= 2e-6);
-    CHECK(relative_error(dx, file.at("dx").values<float>()) <= 5e-6);
-    CHECK(relative_error(dw1, file.at("d.fc1.weight").values<float>()) <= 5e-6);
-    CHECK(relative_error(db1, file.at("d.fc1.bias").values<float>()) <= 5e-6);
-    CHECK(relative_error(dw2, file.at("d.fc2.weight").values<float>()) <= 5e-6);
-    CHECK(relative_error(db2, file.at("d.fc2.bias").values<float>()) <= 5e-6);
+    // Through two layers, forward or backward; parameters' gradients are summed over the rows then.
+    const double forward = sum_error(hidden + ffn), backward = sum_error(hidden + ffn + rows);
+    CHECK(relative_error(y, file.at("y").values<float>()) <= forward);
+    CHECK(relative_error(dx, file.at("dx").values<float>()) <= backward);
+    CHECK(relative_error(dw1, file.at("d.fc1.weight").values<float>()) <= backward);
+    CHECK(relative_error(db1, file.at("d.fc1.bias").values<float>()) <= backward);
+    CHECK(relative_error(dw2, file.at("d.fc2.weight").values<float>()) <= backward);
+    CHECK(relative_error(db2, file.at("d.fc2.bias").values<float>()) <= backward);
   });
 }
 
@@ -183,11 +186,16 @@ TEST_CASE("attention equals the goldens") {
         values.resize(static_cast<size_t>(tokens) * values.size() / static_cast<size_t>(batch * tokens));
       return values;
     };
-    CHECK(relative_error(comparable(o, queries), comparable(token_major(file.at("o")), queries)) <= 2e-6);
-    CHECK(relative_error(comparable(lse, queries), comparable(token_major(file.at("lse")), queries)) <= 2e-6);
-    CHECK(relative_error(comparable(dq, queries), comparable(token_major(file.at("dq")), queries)) <= 5e-6);
-    CHECK(relative_error(comparable(dk, keys), comparable(token_major(file.at("dk")), keys)) <= 5e-6);
-    CHECK(relative_error(comparable(dv, keys), comparable(token_major(file.at("dv")), keys)) <= 5e-6);
+    // The gradient of a score is a difference of such products; of a query with one key it is 0.
+    const double cancelling = largest_magnitude(dout) * largest_magnitude(v) * static_cast<double>(shape.scale);
+    const double forward = sum_error(dim + keys), backward = sum_error(2 * dim + keys + queries);
+    CHECK(relative_error(comparable(o, queries), comparable(token_major(file.at("o")), queries)) <= forward);
+    CHECK(relative_error(comparable(lse, queries), comparable(token_major(file.at("lse")), queries)) <= forward);
+    CHECK(relative_error(comparable(dq, queries), comparable(token_major(file.at("dq")), queries),
+                         cancelling * largest_magnitude(k)) <= backward);
+    CHECK(relative_error(comparable(dk, keys), comparable(token_major(file.at("dk")), keys),
+                         cancelling * largest_magnitude(q)) <= backward);
+    CHECK(relative_error(comparable(dv, keys), comparable(token_major(file.at("dv")), keys)) <= backward);
   });
 }
 
@@ -212,8 +220,8 @@ TEST_CASE("output layer and cross-entropy equal the goldens") {
                                           .hidden_gradient = as_matrix(dlogits, rows),
                                           .table_gradient = as_matrix(dtable, vocab)});
     CHECK(std::abs(loss_sum / static_cast<double>(scored) - file.at("loss").values<double>()[0]) <=
-          2e-6 * std::max(1.0, file.at("loss").values<double>()[0]));
-    CHECK(relative_error(dlogits, file.at("dlogits").values<float>()) <= 5e-6);
+          sum_error(vocab) * file.at("loss").values<double>()[0]);
+    CHECK(relative_error(dlogits, file.at("dlogits").values<float>()) <= sum_error(vocab));
     std::vector<float> forward_only(losses.size());
     device.model_operators().output_loss({.hidden = as_matrix(logits, rows),
                                           .table = as_matrix(identity, vocab),
@@ -222,7 +230,7 @@ TEST_CASE("output layer and cross-entropy equal the goldens") {
                                           .loss_sum = {},
                                           .hidden_gradient = {},
                                           .table_gradient = {}});
-    CHECK(relative_error(forward_only, losses) <= 1e-6);
+    CHECK(relative_error(forward_only, losses) <= sum_error(vocab));
   });
 }
 
@@ -236,7 +244,8 @@ TEST_CASE("gradient norm and adamw equal the goldens") {
       double square_sum = 0;
       device.optimizer_operators().gradient_square_sum(as_matrix(g, 1), view_of(&square_sum, 1, 1));
       if (const StoredTensor* norm = file.find("norm" + std::to_string(step)))
-        CHECK(std::abs(std::sqrt(square_sum) - norm->values<double>()[0]) <= 1e-6 * norm->values<double>()[0]);
+        CHECK(std::abs(std::sqrt(square_sum) - norm->values<double>()[0]) <=
+              sum_error(static_cast<int64_t>(w.size())) * norm->values<double>()[0]);
       device.optimizer_operators().adamw(
           {.weights = as_matrix(w, 1),
            .gradients = as_matrix(g, 1),
@@ -251,9 +260,13 @@ TEST_CASE("gradient norm and adamw equal the goldens") {
            .epsilon = entry["eps"],
            .weight_decay = entry["weight_decay"],
            .clip_norm = entry["clip_norm"].is_null() ? 0.0f : entry["clip_norm"].get<float>()});
-      CHECK(relative_error(w, file.at("w" + std::to_string(step)).values<double>()) <= 2e-6);
-      CHECK(relative_error(m, file.at("m" + std::to_string(step)).values<double>()) <= 2e-6);
-      CHECK(relative_error(v, file.at("v" + std::to_string(step)).values<double>()) <= 2e-6);
+      CHECK(relative_error(w, file.at("w" + std::to_string(step)).values<double>()) <= sum_error(4 * step));
+      // The operator has the betas as float32 numbers, which changes 1 - beta by u at most.
+      const double beta1 = entry["betas"][0], beta2 = entry["betas"][1];
+      const double first_error = sum_error(4 * step) + 0x1p-24 / (1 - beta1),
+                   second_error = sum_error(4 * step) + 0x1p-24 / (1 - beta2);
+      CHECK(relative_error(m, file.at("m" + std::to_string(step)).values<double>()) <= first_error);
+      CHECK(relative_error(v, file.at("v" + std::to_string(step)).values<double>()) <= second_error);
       for (const float gradient : g) CHECK(gradient == 0);
     }
   });

@@ -50,31 +50,5 @@ TEST_CASE("top-k keeps ties, top-p does not, and temperature sharpens") {
   CHECK(experts.tokens({0.67, 0}, false, {.temperature = 0.5}) == Tokens{1, 0});
 }
 
-TEST_CASE("int8 weights stand for their scale times themselves, few rows and many") {
-  for (const int64_t rows : {3, 40}) {
-    constexpr int64_t kIn = 50, kOut = 7;
-    auto input = random_values(rows * kIn, 1), bias = random_values(kOut, 2);
-    std::vector<float> scales = random_values(kOut, 3), output(static_cast<size_t>(rows * kOut));
-    std::vector<int8_t> weight;
-    for (const float value : random_values(kOut * kIn, 4, 127)) weight.push_back(static_cast<int8_t>(value));
-    device_under_test().model_operators().linear_forward({.input = as_matrix(input, rows),
-                                                          .weight = view_of(weight.data(), kOut, kIn),
-                                                          .bias = as_matrix(bias, 1),
-                                                          .output = as_matrix(output, rows),
-                                                          .weight_scales = as_matrix(scales, 1)});
-    std::vector<double> want;
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t o = 0; o < kOut; ++o) {
-        double sum = 0;
-        for (int64_t i = 0; i < kIn; ++i)
-          sum +=
-              static_cast<double>(input[static_cast<size_t>(r * kIn + i)]) * weight[static_cast<size_t>(o * kIn + i)];
-        want.push_back(sum * static_cast<double>(scales[static_cast<size_t>(o)]) +
-                       static_cast<double>(bias[static_cast<size_t>(o)]));
-      }
-    CHECK(relative_error(output, want) <= 1e-5);
-  }
-}
-
 }  // namespace
 }  // namespace cbtm

@@ -36,44 +36,32 @@ inline TensorView as_saved(TensorView values) {
   return {values.data, DType::u8, values.rows, values.columns * item, values.row_stride * item};
 }
 
-/// Largest difference, relative to max(1, largest value of `want`).
+inline double largest_magnitude(const std::vector<float>& values) {
+  double largest = 0;
+  for (const float value : values) largest = std::max(largest, std::abs(static_cast<double>(value)));
+  return largest;
+}
+
+/// Largest difference, relative to the largest value of `want`, or to `size` if that is more: the size of terms that
+/// may cancel each other. Infinite if one is not a number.
 template <typename Got, typename Want>
-double relative_error(const std::vector<Got>& got, const std::vector<Want>& want) {
+double relative_error(const std::vector<Got>& got, const std::vector<Want>& want, double size = 0) {
   REQUIRE(got.size() == want.size());
-  double largest = 1;
+  double largest = size;
   double error = 0;
   for (size_t i = 0; i < got.size(); ++i) {
     largest = std::max(largest, std::abs(static_cast<double>(want[i])));
     const double difference = std::abs(static_cast<double>(got[i]) - static_cast<double>(want[i]));
     error = std::isnan(difference) ? INFINITY : std::max(error, difference);
   }
-  return error / largest;
+  return error == 0 ? 0 : error / largest;
 }
 
-/// Σ a b in float64: the scalar whose gradient finite differences check.
-inline double weighted_sum(const std::vector<float>& a, const std::vector<float>& b) {
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
-  return sum;
-}
-
-/// Compares gradient[i] with (f(x + h) - f(x - h)) / 2h for a spread of elements of x; f reads x.
-template <typename Function>
-void check_gradient(std::vector<float>& x, const std::vector<float>& gradient, const Function& f, float step = 1e-2f,
-                    double tolerance = 2e-3) {
-  REQUIRE(x.size() == gradient.size());
-  const size_t stride = std::max<size_t>(1, x.size() / 40);
-  for (size_t i = 0; i < x.size(); i += stride) {
-    const float kept = x[i];
-    x[i] = kept + step;
-    const double above = f();
-    x[i] = kept - step;
-    const double below = f();
-    x[i] = kept;
-    const double numeric = (above - below) / (2 * static_cast<double>(step));
-    CAPTURE(i);
-    CHECK(std::abs(numeric - static_cast<double>(gradient[i])) <= tolerance * std::max(1.0, std::abs(numeric)));
-  }
-}
+/// The relative error that rounding explains in float32 sums of so many terms. The k-th partial sum is rounded by up to
+/// u of itself (u = 2^-24), in a random direction (Higham and Mary, "A new approach to probabilistic rounding error
+/// analysis", 2019), so the squares of these errors add up. Terms of one sign make the k-th partial sum k / terms of
+/// the result, terms of random signs √(k / terms); the root of the squares is √terms u of the result at most. A few
+/// roundings come before and after the sum.
+inline double sum_error(int64_t terms) { return (std::sqrt(static_cast<double>(terms)) + 8) * 0x1p-24; }
 
 }  // namespace cbtm

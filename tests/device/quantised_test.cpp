@@ -1,9 +1,8 @@
-// int8 and int4 weights: what quantising loses, and operators on quantised weights against float64 sums over the values
-// that the codes stand for.
+// int8 and int4 weights: what quantising loses.
 
 #include <limits>
 
-#include "cbtm/device/model_operators.h"
+#include "cbtm/device/linear_operands.h"
 #include "cbtm/device/quantise.h"
 #include "tests/device/operands.h"
 
@@ -12,7 +11,7 @@ namespace {
 
 struct Int4Matrix {
   Int4Matrix(const std::vector<float>& weights, int64_t out)
-      : out_(out), in_(static_cast<int64_t>(weights.size()) / out), meant(weights.size()) {
+      : in_(static_cast<int64_t>(weights.size()) / out), meant(weights.size()) {
     codes.resize(static_cast<size_t>(out * int4_groups(in_) * kInt4GroupBytes));
     scales.resize(static_cast<size_t>(out * int4_groups(in_)));
     for (int64_t o = 0; o < out; ++o) {
@@ -22,17 +21,15 @@ struct Int4Matrix {
       dequantise_int4(row, row_scales, in_, meant.data() + o * in_);
     }
   }
-  ConstTensorView view() const { return view_of(codes.data(), out_, int4_groups(in_) * kInt4GroupBytes); }
-  ConstTensorView scale_view() const { return view_of(scales.data(), out_, int4_groups(in_)); }
 
-  int64_t out_, in_;
+  int64_t in_;
   std::vector<uint8_t> codes;
   std::vector<f16> scales;
   std::vector<float> meant;
 };
 
 struct Int8Matrix {
-  Int8Matrix(const std::vector<float>& weights, int64_t out) : out_(out), codes(weights.size()), meant(weights.size()) {
+  Int8Matrix(const std::vector<float>& weights, int64_t out) : codes(weights.size()), meant(weights.size()) {
     scales.resize(static_cast<size_t>(out));
     const int64_t in = static_cast<int64_t>(weights.size()) / out;
     for (int64_t o = 0; o < out; ++o) {
@@ -42,10 +39,7 @@ struct Int8Matrix {
         meant[i] = scale * static_cast<float>(codes[i]);
     }
   }
-  ConstTensorView view() const { return view_of(codes.data(), out_, static_cast<int64_t>(codes.size()) / out_); }
-  ConstTensorView scale_view() const { return view_of(scales.data(), 1, out_); }
 
-  int64_t out_;
   std::vector<int8_t> codes;
   std::vector<float> scales, meant;
 };
@@ -115,79 +109,6 @@ TEST_CASE("what is not finite is not quantised") {
   }
   const float large[] = {1e6f};
   CHECK(!quantise_int4(large, 1, codes4, scales));
-}
-
-void check_linear(Device& device, int64_t rows, int64_t in, int64_t out, ConstTensorView weight, ConstTensorView scales,
-                  const std::vector<float>& meant) {
-  CAPTURE(rows);
-  CAPTURE(in);
-  CAPTURE(out);
-  std::vector<float> x = random_values(rows * in, 1), b = random_values(out, 3),
-                     got(static_cast<size_t>(rows * out), NAN);
-  x[0] = 50;  // an outlier
-  device.model_operators().linear_forward({.input = as_matrix(x, rows),
-                                           .weight = weight,
-                                           .bias = as_matrix(b, 1),
-                                           .activation = Activation::relu,
-                                           .output = as_matrix(got, rows),
-                                           .weight_scales = scales});
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t o = 0; o < out; ++o) {
-      double sum = static_cast<double>(b[static_cast<size_t>(o)]), size = std::abs(sum);
-      for (int64_t i = 0; i < in; ++i) {
-        const double product = static_cast<double>(x[static_cast<size_t>(r * in + i)]) *
-                               static_cast<double>(meant[static_cast<size_t>(o * in + i)]);
-        sum += product;
-        size += std::abs(product);
-      }
-      // At most `in` additions and three more roundings a product, each 2^-24 of what has been summed.
-      const double error = std::abs(static_cast<double>(got[static_cast<size_t>(r * out + o)]) - std::max(0.0, sum));
-      CHECK(error <= (static_cast<double>(in) + 4) * 0x1p-24 * size);
-    }
-}
-
-TEST_CASE("linear layers of int8 and int4 weights, few rows and many, any width") {
-  Device& device = device_under_test();
-  for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 40})
-    for (const int64_t in : {1, 16, 31, 32, 33, 100, 257}) {
-      const int64_t out = in == 1 ? 1 : 13;
-      const std::vector<float> weights = random_values(out * in, 7);
-      const Int8Matrix int8(weights, out);
-      check_linear(device, rows, in, out, int8.view(), int8.scale_view(), int8.meant);
-      const Int4Matrix int4(weights, out);
-      check_linear(device, rows, in, out, int4.view(), int4.scale_view(), int4.meant);
-    }
-}
-
-TEST_CASE("an int8 table: rows looked up, losses") {
-  Device& device = device_under_test();
-  const int64_t vocab = 37, width = 21, rows = 5;
-  const Int8Matrix table(random_values(vocab * width, 1, 3), vocab);
-  std::vector<int32_t> ids = {3, 0, 36, 3, 20};
-  std::vector<float> looked_up(static_cast<size_t>(rows * width));
-  device.model_operators().embedding_forward({.ids = view_of(ids.data(), 1, rows),
-                                              .token_table = table.view(),
-                                              .positions = {},
-                                              .position_table = {},
-                                              .out = as_matrix(looked_up, rows),
-                                              .token_table_scales = table.scale_view()});
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < width; ++c)
-      CHECK(looked_up[static_cast<size_t>(r * width + c)] ==
-            table.meant[static_cast<size_t>(ids[static_cast<size_t>(r)] * width + c)]);
-
-  std::vector<float> hidden = random_values(rows * width, 2), meant = table.meant, got(rows), want(rows);
-  std::vector<int32_t> targets = {1, 36, -100, 0, 5};
-  for (const bool quantised : {true, false})
-    device.model_operators().output_loss({.hidden = as_matrix(hidden, rows),
-                                          .table = quantised ? table.view() : ConstTensorView(as_matrix(meant, vocab)),
-                                          .targets = view_of(targets.data(), 1, rows),
-                                          .losses = as_matrix(quantised ? got : want, 1),
-                                          .loss_sum = {},
-                                          .hidden_gradient = {},
-                                          .table_gradient = {},
-                                          .table_scales = quantised ? table.scale_view() : ConstTensorView()});
-  CHECK(relative_error(got, want) <= 1e-5);
 }
 
 }  // namespace
