@@ -129,7 +129,8 @@ def counters_of(path):
 
 COUNTERS = ("launches", "blocks", "instructions", "global_load_bytes", "global_store_bytes", "load_sectors",
             "store_sectors", "unique_bytes_read", "unique_bytes_written", "shared_requests", "shared_extra_wavefronts",
-            "flops", "tensor_flops")
+            "flops", "tensor_flops", "shared_atomic_requests", "shared_atomic_passes", "global_atomic_requests",
+            "global_atomic_passes", "shared_cas_loop_passes")
 
 
 def count(cbtm, workload, folder):
