@@ -305,8 +305,9 @@ bool MatmulPlans::State::take_kept(const Shape& shape, Plan& plan) {
   const auto kept = choices.find(shape.text());
   if (!kept) return false;
   if (is_unfused(*kept)) {
+    if (shape.epilogue == CUBLASLT_EPILOGUE_DEFAULT) return false;  // a damaged line
     plan.way = Way::unfused;
-    return shape.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
+    return true;
   }
   cublasLtMatmulHeuristicResult_t result{};
   if (cublas_lt().matmul_algo_check(handle, plan.description, plan.a, plan.b, plan.c, plan.c, &*kept, &result) !=
@@ -324,7 +325,7 @@ void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan
   const bool large = products >= kTimedFrom;
   const bool timed = large && (tuning || (!grouped && !shape.reads_c)) && !is_capturing();
   plan.provisional = large && !timed;
-  // GPUs of one process choose one after another, so that all come to the first one's choice.
+  // GPUs of one process choose one after another, so that all come to the first one's choice, by way of the file.
   static std::recursive_mutex choosing;
   const std::unique_lock lock = timed ? std::unique_lock(choosing) : std::unique_lock<std::recursive_mutex>();
   if (large && take_kept(shape, plan)) {
@@ -370,7 +371,13 @@ Plan& MatmulPlans::State::plan(Context& context, const MatmulArguments& argument
   if (is_new) place->second = std::make_unique<Plan>(shape);
   Plan& plan = *place->second;
   set_pointers(plan, arguments);
-  if (is_new || (plan.provisional && tuning)) choose(context, shape, plan, arguments);
+  if (!is_new && !(plan.provisional && tuning)) return plan;
+  try {
+    choose(context, shape, plan, arguments);
+  } catch (...) {
+    plans.erase(place);  // the next product of the shape chooses again
+    throw;
+  }
   return plan;
 }
 

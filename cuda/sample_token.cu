@@ -233,7 +233,8 @@ __device__ uint32_t select_key(Shared& shared, const float* __restrict__ scores,
   return shared.key;
 }
 
-/// The first of the largest scores, and the bins that the scores fill; the same in all threads.
+/// The first of the largest scores, or -1 if there is none or it is infinite, and the bins that the scores fill; the
+/// same in all threads.
 __device__ int first_maximum(Shared& shared, const float* __restrict__ scores, int vocab_size, Bins& bins) {
   float best = -INFINITY, smallest = INFINITY;
   int best_id = 0x7fffffff;
@@ -264,7 +265,7 @@ __device__ int first_maximum(Shared& shared, const float* __restrict__ scores, i
   }
   const float range = fminf(best - smallest, kRangeMax);
   bins = {best, range > 0 ? kBins / range : 0.0f};
-  return best_id;
+  return best_id == 0x7fffffff || isinf(best) ? -1 : best_id;
 }
 
 __device__ unsigned long long warp_sum(unsigned long long value) {
@@ -288,7 +289,7 @@ __global__ void __launch_bounds__(kThreads, 1) sample_tokens_block_per_sequence(
   Bins bins;
   const int best = first_maximum(shared, scores, vocab_size, bins);
   const float largest = bins.largest;
-  if (in.greedy) {
+  if (in.greedy || best < 0) {
     if (threadIdx.x == 0) in.tokens[blockIdx.x] = best;
     return;
   }

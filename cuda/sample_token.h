@@ -8,7 +8,8 @@
 
 namespace cbtm::cuda {
 
-/// tokens[s] from scores [sequences, vocab_size] (natural log): one launch.
+/// tokens[s] from scores [sequences, vocab_size] (natural log): one launch. -1 where no score is a number, or one is
+/// infinite.
 struct SampleTokens {
   const float* scores;
   int64_t sequences;

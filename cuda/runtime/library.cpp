@@ -59,9 +59,10 @@ std::string library_path(const std::string& file) {
     const std::string folders = chosen;
     for (size_t begin = 0; begin <= folders.size();) {
       const size_t end = std::min(folders.find(':', begin), folders.size());
-      const fs::path path = fs::path(folders.substr(begin, end - begin)) / file;
+      const std::string folder = folders.substr(begin, end - begin);
+      const fs::path path = fs::path(folder) / file;
       std::error_code error;
-      if (fs::exists(path, error)) return path;
+      if (!folder.empty() && fs::exists(path, error)) return path;
       begin = end + 1;
     }
     fail("CBTM_CUDA_LIBRARIES={}: holds no {}; name the folders of NVIDIA's libraries, with colons between", folders,

@@ -121,6 +121,11 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
     device.synchronize();
     return seconds_since(start);
   };
+  read(prompt, prompt_offsets, RowSums::prompt);  // what is chosen, loaded and allocated the first time
+  for (int64_t& handle : handles) {
+    model->close_sequence(handle);
+    handle = model->open_sequence();
+  }
   const double prompt_seconds = read(prompt, prompt_offsets, RowSums::prompt);
   const std::vector<int32_t> tokens = random_ids(batch * steps, model->vocab_size(), line.common().seed + 1);
   std::vector<double> rates;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
 #include "cbtm/base/philox.h"
 #include "cbtm/device/device_matrix.h"
@@ -80,6 +81,8 @@ Json measure_product(Device& device, DType dtype) {
     result = {{"type", dtype_name(dtype)}, {"size", size}, {"flops_per_second", flops}};
     if (seconds > 0.2) break;  // eight times as long is too long
   }
+  if (result.is_null())
+    fail("too little memory is free for products of 512 x 512 matrices; close other programs, or name another device");
   fmt::print("{} product of {} x {} matrices: {:.2f} TFLOP/s\n", result["type"].get<std::string>(),
              result["size"].get<int64_t>(), result["size"].get<int64_t>(),
              result["flops_per_second"].get<double>() / 1e12);

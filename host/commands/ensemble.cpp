@@ -206,6 +206,7 @@ int generate_text(const CommandLine& line) {
       answer({tokenizer.encode(text, {.add_bos = !line.get<bool>("no-bos"), .special_tokens = true})});
   }
   line.write_json(generation_json(all));
+  check_finished(all);
   return kExitSuccess;
 }
 

@@ -61,7 +61,7 @@ constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate;
 constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
 constexpr CommandSet kInference = kGenerations | kEvaluations | kLogits | kBenchDecode;
 constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
-constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice;                                // several at a time
+constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice;                 // several at a time
 constexpr CommandSet kOnDevice = kCluster | kMixing | kGenerate | kEvaluate | kLogits;  // one at a time
 constexpr CommandSet kAll = (kDevices << 1) - 1;
 

@@ -39,6 +39,7 @@ int run_generate(int argc, char** argv) {
   const std::vector<Generated> results = generate(*scorer, known, prompts, options, text_printer(prompts.size()));
   print_texts(results, known);
   line.write_json(generation_json(results));
+  check_finished(results);
   return kExitSuccess;
 }
 

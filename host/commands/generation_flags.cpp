@@ -79,6 +79,11 @@ void print_texts(const std::vector<Generated>& results, const Tokenizer* tokeniz
     fmt::print("{}\n", tokenizer != nullptr ? result.text : Json(result.ids).dump());
 }
 
+void check_finished(const std::vector<Generated>& results) {
+  for (size_t prompt = 0; prompt < results.size(); ++prompt)
+    if (results[prompt].finish == "error") fail("prompt {}: {}", prompt + 1, results[prompt].error);
+}
+
 Json generation_json(const std::vector<Generated>& results) {
   Json json = {{"ids", Json::array()}, {"text", Json::array()}, {"finish", Json::array()}};
   for (const Generated& result : results) {

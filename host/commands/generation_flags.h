@@ -18,6 +18,9 @@ std::function<void(size_t, const std::string&)> text_printer(size_t prompts);
 /// the ids.
 void print_texts(const std::vector<Generated>& results, const Tokenizer* tokenizer);
 
+/// After all that could be written has been: throws Error if a prompt has ended with an error, naming the first.
+void check_finished(const std::vector<Generated>& results);
+
 /// {"ids", "text", "finish"} of the new tokens.
 Json generation_json(const std::vector<Generated>& results);
 

@@ -68,6 +68,10 @@ void keep_top_p(std::span<float> probabilities, double top_p) {
 
 }  // namespace
 
+void fail_scores_not_finite() {
+  fail("the model's scores of the next token are not finite; its weights are damaged, or too large for this precision");
+}
+
 int32_t most_likely_token(std::span<const float> scores) {
   size_t best = 0;
   bool numbers = true;
@@ -75,10 +79,7 @@ int32_t most_likely_token(std::span<const float> scores) {
     numbers &= !std::isnan(scores[id]);
     if (scores[id] > scores[best]) best = id;
   }
-  if (!numbers || !std::isfinite(scores[best]))
-    fail(
-        "the model's scores of the next token are not finite; its weights are damaged, or too large for this "
-        "precision");
+  if (!numbers || !std::isfinite(scores[best])) fail_scores_not_finite();
   return static_cast<int32_t>(best);
 }
 

@@ -24,11 +24,11 @@ class EnsembleScorer : public NextTokenScorer {
         routing_(routing) {
     if (routing.schedule == RoutingSchedule::fraction)
       fail_usage("--routing fraction:R needs the whole text; to generate, use token, every:N or prompt");
-    pool_->set_reclaim([this] { return drop_oldest(); });
+    pool_->set_reclaim(this, [this] { return drop_oldest(); });
   }
   EnsembleScorer(const EnsembleScorer&) = delete;
   EnsembleScorer& operator=(const EnsembleScorer&) = delete;
-  ~EnsembleScorer() override { pool_->set_reclaim({}); }
+  ~EnsembleScorer() override { pool_->end_reclaim(this); }
   int64_t vocab_size() const override { return experts_.vocab_size(); }
   int64_t max_length() const override { return experts_.max_length(); }
 
@@ -55,7 +55,8 @@ class EnsembleScorer : public NextTokenScorer {
     for (const int64_t sequence : sequences) {
       update_weights(sequence);
       for (const int64_t cluster : clusters_of(sequence))
-        caches_.try_emplace(cluster, pool_->model(cluster)).first->second.touch(sequence, step_);
+        caches_.try_emplace(cluster, pool_->model(cluster))
+            .first->second.touch(sequence, sequences_.at(sequence).length(), step_);
     }
     const ReadPlan plan = plan_reads(
         sequences, sequences_, [this](int64_t sequence) { return clusters_of(sequence); },
@@ -111,7 +112,10 @@ class EnsembleScorer : public NextTokenScorer {
                                                 .tokens = tokens});
       std::vector<int32_t> chosen(places.size());
       device_.copy_to_host(chosen.data(), tokens.data, tokens.size() * 4);
-      for (size_t i = 0; i < places.size(); ++i) ids[places[i]] = chosen[i];
+      for (size_t i = 0; i < places.size(); ++i) {
+        if (chosen[i] < 0) fail_scores_not_finite();
+        ids[places[i]] = chosen[i];
+      }
     }
     return ids;
   }

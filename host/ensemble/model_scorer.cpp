@@ -27,12 +27,12 @@ class ModelScorer : public NextTokenScorer {
 
   std::vector<int64_t> read(std::span<const int64_t> sequences, int64_t prompt_rows) override {
     rows_.clear();
+    for (const int64_t sequence : sequences) caches_.touch(sequence, sequences_.at(sequence).length(), 0);
     const ReadPlan plan = plan_reads(
         sequences, sequences_, [](int64_t) { return std::vector<int64_t>{0}; },
         [this](int64_t, int64_t sequence) { return caches_.length(sequence); }, prompt_rows);
     if (plan.reads.empty()) return {};
     const std::vector<PlannedRead>& reads = plan.reads.begin()->second;
-    for (const PlannedRead& read : reads) caches_.touch(read.sequence, 0);
     caches_.reserve(reads);
     logits_ = caches_.read(reads, sequences_, rows_);
     return plan.complete;

@@ -20,6 +20,7 @@ size_t safe_length(const std::string& text, const std::vector<std::string>& stop
 }  // namespace
 
 RequestText::RequestText(const Tokenizer* tokenizer, std::vector<std::string> stop) : stop_(std::move(stop)) {
+  std::erase(stop_, "");
   if (tokenizer != nullptr) decoder_.emplace(*tokenizer, /*skip_special=*/true);
 }
 

@@ -54,10 +54,14 @@ SequenceCaches::~SequenceCaches() {
   for (const auto& [sequence, cached] : cached_) model_->close_sequence(cached.handle);
 }
 
-void SequenceCaches::touch(int64_t sequence, int64_t step) {
+void SequenceCaches::touch(int64_t sequence, int64_t length, int64_t step) {
   auto [place, fresh] = cached_.try_emplace(sequence);
   if (fresh) place->second.handle = model_->open_sequence();
   place->second.step = step;
+  if (model_->sequence_length(place->second.handle) < length) return;
+  // Read to its end before, and not scored: it is read again, for its logits are gone.
+  model_->close_sequence(place->second.handle);
+  place->second.handle = model_->open_sequence();
 }
 
 int64_t SequenceCaches::length(int64_t sequence) const {
@@ -96,7 +100,12 @@ ConstTensorView SequenceCaches::read(const std::vector<PlannedRead>& reads,
   }
   if (!rounds.decoded.empty()) passes.push_back({.row_sums = RowSums::decode});
   for (const Range& range : rounds.decoded) add(range);
-  return model_->read(passes);
+  try {
+    return model_->read(passes);
+  } catch (...) {  // which of the tokens have been read is not known
+    for (const PlannedRead& read : reads) drop(read.sequence);
+    throw;
+  }
 }
 
 int64_t SequenceCaches::oldest_step(int64_t none) const {

@@ -43,8 +43,8 @@ class SequenceCaches {
   SequenceCaches& operator=(SequenceCaches&&) = delete;
   ~SequenceCaches();
 
-  /// The sequence is needed in this step: its cache must stay.
-  void touch(int64_t sequence, int64_t step);
+  /// The sequence, of `length` tokens, is needed in this step: its cache must stay, and something of it will be read.
+  void touch(int64_t sequence, int64_t length, int64_t step);
   /// Tokens of it that have been read.
   int64_t length(int64_t sequence) const;
   /// Makes room for what is to be read, of sequences that were touched. Throws CacheFull.

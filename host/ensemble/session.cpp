@@ -1,6 +1,7 @@
 #include "cbtm/ensemble/session.h"
 
 #include <algorithm>
+#include <exception>
 
 #include "cbtm/base/error.h"
 #include "ensemble/request_text.h"
@@ -15,17 +16,14 @@ struct Session::Request {
         random(asked.options.seed, asked.random_stream),
         seen(asked.prompt) {}
 
-  void show() {
-    const std::string piece = text.take_new();
-    if (asked.on_text && !piece.empty()) asked.on_text(piece);
-  }
-
   GenerationRequest asked;
   int64_t sequence;  ///< of the scorer
   RequestText text;
   PhiloxStream random;
   std::vector<int32_t> seen;  ///< prompt and new tokens
   Generated result;
+  bool has_caches = false;
+  bool ended() const { return !result.finish.empty(); }
 };
 
 Session::Session(NextTokenScorer& scorer, const Tokenizer* tokenizer, const SessionOptions& options)
@@ -35,7 +33,7 @@ Session::Session(NextTokenScorer& scorer, const Tokenizer* tokenizer, const Sess
 
 Session::~Session() {
   for (const auto& [number, request] : requests_)
-    if (request->result.finish.empty()) scorer_.close(request->sequence);
+    if (!request->ended()) scorer_.close(request->sequence);
 }
 
 int64_t Session::add(GenerationRequest request) {
@@ -59,7 +57,7 @@ Generated Session::remove(int64_t number) {
   const auto found = requests_.find(number);
   CBTM_ASSERT(found != requests_.end(), "a request is removed once");
   Request& request = *found->second;
-  if (request.result.finish.empty()) {
+  if (!request.ended()) {
     finish(request, "removed");
     std::erase(waiting_, number);
     std::erase(running_, number);
@@ -81,16 +79,43 @@ std::vector<int64_t> Session::step() {
   const std::vector<int32_t> ids = choose(numbers);
   for (size_t i = 0; i < numbers.size(); ++i) {
     accept(*requests_.at(numbers[i]), ids[i]);
-    if (!requests_.at(numbers[i])->result.finish.empty()) ended_.push_back(numbers[i]);
+    if (requests_.at(numbers[i])->ended()) ended_.push_back(numbers[i]);
   }
-  std::erase_if(running_, [&](int64_t number) { return !requests_.at(number)->result.finish.empty(); });
-  return ended_;
+  std::erase_if(running_, [&](int64_t number) { return requests_.at(number)->ended(); });
+  const std::vector<int64_t> ended = ended_;
+  std::vector<int64_t> shown = numbers;
+  for (const int64_t number : ended)
+    if (std::find(numbers.begin(), numbers.end(), number) == numbers.end()) shown.push_back(number);
+  show(shown);
+  return ended;
 }
 
-/// Lets waiting requests run, the first first.
+/// Calls on_text, after everything else of a step: it may throw, or remove requests.
+void Session::show(const std::vector<int64_t>& numbers) {
+  std::exception_ptr first;
+  for (const int64_t number : numbers) {
+    const auto found = requests_.find(number);
+    if (found == requests_.end()) continue;
+    const std::string piece = found->second->text.take_new();
+    const std::function<void(const std::string&)> on_text = found->second->asked.on_text;  // outlives its request
+    if (!on_text || piece.empty()) continue;
+    try {
+      on_text(piece);
+    } catch (...) {
+      if (first == nullptr) first = std::current_exception();
+    }
+  }
+  if (first != nullptr) std::rethrow_exception(first);
+}
+
+/// Lets waiting requests run, the first first; once caches did not fit, one for each that has ended since.
 void Session::admit() {
-  while (!waiting_.empty() && (!full_ || running_.empty()) &&
-         (options_.requests_max == 0 || running() < options_.requests_max)) {
+  if (waiting_.empty()) full_ = false;
+  while (!waiting_.empty() && (options_.requests_max == 0 || running() < options_.requests_max)) {
+    if (full_ && !running_.empty()) {
+      if (places_ == 0) break;
+      --places_;
+    }
     const int64_t number = waiting_.front();
     waiting_.pop_front();
     if (Request& request = *requests_.at(number); request.asked.options.new_tokens_max <= 0) {
@@ -99,7 +124,6 @@ void Session::admit() {
       continue;
     }
     running_.insert(std::upper_bound(running_.begin(), running_.end(), number), number);
-    full_ = false;
   }
 }
 
@@ -109,7 +133,9 @@ std::vector<int64_t> Session::read() {
     std::vector<int64_t> sequences;
     for (const int64_t number : running_) sequences.push_back(requests_.at(number)->sequence);
     try {
-      return scorer_.read(sequences, options_.prompt_rows);
+      std::vector<int64_t> read_to_end = scorer_.read(sequences, options_.prompt_rows);
+      for (const int64_t number : running_) requests_.at(number)->has_caches = true;
+      return read_to_end;
     } catch (const CacheFull& full) {
       const int64_t last = running_.back();
       running_.pop_back();
@@ -122,8 +148,10 @@ std::vector<int64_t> Session::read() {
       }
       scorer_.drop_caches(request.sequence);
       waiting_.push_front(last);
-      ++evictions_;
+      if (request.has_caches) ++evictions_;
+      request.has_caches = false;
       full_ = true;
+      places_ = 0;
     }
   }
   return {};
@@ -177,16 +205,14 @@ void Session::accept(Request& request, int32_t id) {
   if (static_cast<int64_t>(result.ids.size()) >= options.new_tokens_max ||
       static_cast<int64_t>(request.seen.size()) >= scorer_.max_length())
     return finish(request, "length");
-  request.show();
   scorer_.append(request.sequence, id);
 }
 
 void Session::finish(Request& request, std::string how) {
   request.result.finish = std::move(how);
   request.text.finish();
-  if (request.result.finish != "removed") request.show();
   scorer_.close(request.sequence);
-  full_ = false;
+  ++places_;
 }
 
 std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
@@ -203,7 +229,6 @@ std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokeni
   std::vector<Generated> results;
   for (const int64_t number : numbers) {
     results.push_back(session.remove(number));
-    if (results.back().finish == "error") throw Error(results.back().error);
   }
   return results;
 }

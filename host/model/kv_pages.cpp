@@ -56,7 +56,12 @@ void KeyValuePages::make_free(int64_t pages) {
           "key-value caches need {} beside the weights, more than is left of the memory that both may take; raise "
           "--memory, or ask for a shorter text",
           format_bytes(least * page_bytes())));
-    if (room == CacheRoom::granted) grow(wanted);
+    if (room != CacheRoom::granted) continue;
+    try {
+      grow(wanted);
+    } catch (const Error& error) {  // the device has less than the budget, or there is no budget
+      throw CacheFull(error.what());
+    }
   }
 }
 

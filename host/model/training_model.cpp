@@ -99,6 +99,8 @@ void TrainingModel::State::tune(const PackedTokens& tokens, std::span<const int3
     gradient_pass(loss_slot(kMicroBatchesMax));
   } catch (...) {
     operators.tune(false);
+    tuned = false;
+    device.fill_zero(parameters.gradients());
     throw;
   }
   operators.tune(false);

@@ -85,6 +85,30 @@ TEST_CASE("log of the mixture, any vocabulary, experts of weight 0, types and in
   }
 }
 
+TEST_CASE("scores that are not finite give no token") {
+  const float bad[] = {NAN, INFINITY, -INFINITY};
+  for (const float value : bad)
+    for (const bool greedy : {true, false}) {
+      std::vector<float> logits(300, value == -INFINITY ? value : 0.5f);
+      logits[170] = value;
+      const DeviceMatrix of_expert = DeviceMatrix::copy_of<float>(cuda(), logits, 1, "test");
+      const DeviceMatrix weights = DeviceMatrix::copy_of<float>(cuda(), std::vector<float>{1}, 1, "test");
+      const DeviceMatrix rows = DeviceMatrix::copy_of<int32_t>(cuda(), std::vector<int32_t>{0}, 1, "test");
+      const DeviceMatrix drawn = DeviceMatrix::copy_of<double>(cuda(), std::vector<double>{0.3}, 1, "test");
+      const DeviceMatrix tokens(cuda(), DType::i32, 1, 1, "test");
+      const ConstTensorView views[] = {of_expert.view()};
+      cuda().model_operators().sample_mixture({.logits = views,
+                                               .rows = rows.view(),
+                                               .weights = weights.view(),
+                                               .uniforms = drawn.view(),
+                                               .greedy = greedy,
+                                               .filter = {.top_k = 5, .top_p = 0.9},
+                                               .tokens = tokens.view()});
+      CAPTURE(value);
+      CHECK(tokens.to_host<int32_t>()[0] == -1);
+    }
+}
+
 TEST_CASE("sampled tokens are the CPU's: greedy, temperature, top-k, top-p and their ties") {
   struct Setting {
     bool greedy;

@@ -2,6 +2,9 @@
 
 #include "cbtm/ensemble/session.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "cbtm/base/error.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/training_model.h"
@@ -102,6 +105,67 @@ TEST_CASE("a request that does not fit alone ends with an error, and the others 
   CHECK(refused.finish == "error");
   CHECK(refused.error.find("--memory") != std::string::npos);
   CHECK(session.remove(last).finish == "length");
+}
+
+TEST_CASE("what on_text throws or removes leaves the session in order") {
+  CpuDevice device;
+  const ExpertSet experts = golden_experts();
+  const auto scorer = ensemble_scorer(device, experts, {2, 0.1, 2}, {});
+  const GenerationRequest plain{.prompt = {524, 421, 453, 539},
+                                .options = {.new_tokens_max = 8, .sampling = {.greedy = true}, .ignore_eos = true},
+                                .on_text = {}};
+  Session alone(*scorer, &experts.tokenizer());
+  const int64_t number = alone.add(plain);
+  while (!alone.idle()) alone.step();
+  const std::vector<int32_t> want = alone.remove(number).ids;
+
+  Session session(*scorer, &experts.tokenizer());
+  GenerationRequest thrower = plain, remover = plain, other = plain;
+  int calls = 0;
+  thrower.on_text = [&](const std::string&) {
+    if (++calls == 2) throw Error("the reader is gone");
+  };
+  int64_t removed = -1;
+  Generated part;
+  remover.on_text = [&](const std::string&) {
+    if (removed >= 0) part = session.remove(std::exchange(removed, -1));
+  };
+  std::string streamed;
+  other.on_text = [&](const std::string& piece) { streamed += piece; };
+  const int64_t first = session.add(thrower);
+  removed = session.add(remover);
+  const int64_t last = session.add(other);
+  int thrown = 0;
+  while (!session.idle()) {
+    try {
+      session.step();
+    } catch (const Error&) {
+      ++thrown;
+    }
+  }
+  CHECK(thrown == 1);
+  CHECK(session.remove(first).ids == want);
+  CHECK(part.finish == "removed");
+  CHECK(part.ids == std::vector<int32_t>(want.begin(), want.begin() + static_cast<int64_t>(part.ids.size())));
+  const Generated all = session.remove(last);
+  CHECK(all.ids == want);
+  CHECK(streamed == all.text);
+}
+
+TEST_CASE("a sequence that was read but not continued is read again, to the same scores") {
+  CpuDevice device;
+  const ExpertSet experts = golden_experts();
+  const auto scorer = ensemble_scorer(device, experts, {2, 0.1, 2}, {});
+  const std::vector<int64_t> both = {scorer->open({524, 421, 453, 539}), scorer->open({896})};
+  REQUIRE(scorer->read(both, 512) == both);
+  std::vector<float> before, after;
+  scorer->score(both, before);
+  scorer->append(both[0], 7);
+  REQUIRE(scorer->read(both, 512) == both);
+  scorer->score(both, after);
+  const auto vocab = static_cast<int64_t>(experts.vocab_size());
+  CHECK(std::equal(after.begin() + vocab, after.end(), before.begin() + vocab));
+  CHECK_FALSE(std::equal(after.begin(), after.begin() + vocab, before.begin()));
 }
 
 TEST_CASE("each request streams its own text, stops at its own strings, and may be removed at any time") {

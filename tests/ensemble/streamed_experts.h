@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "cbtm/base/error.h"
 #include "cbtm/ensemble/session.h"
 #include "tests/ensemble/golden_ensemble.h"
 #include "tests/ensemble/recording_scorer.h"
@@ -44,8 +45,10 @@ inline GoldenGeneration generate_golden(Device& device, const ExpertSet& experts
                 {.new_tokens_max = new_tokens,
                 .sampling = {.greedy = greedy, .filter = {.temperature = 0.8, .top_k = 20, .top_p = 0.9}},
                 .ignore_eos = true,
-                .seed = 5}))
+                .seed = 5})) {
+    if (one.finish == "error") throw Error(one.error);
     result.ids.push_back(one.ids);
+  }
   result.statistics = pool->statistics();
   return result;
 }

@@ -35,7 +35,8 @@ struct MixtureLogProbabilities {
 
 /// Chooses a token for each of some sequences from the mixture of the experts that it uses, without the whole
 /// distributions leaving the device: log-probabilities as of MixtureLogProbabilities, then the first maximum if greedy,
-/// else what `filter` leaves of them, drawn from (token_at). Equal to the host's functions but for rounding.
+/// else what `filter` leaves of them, drawn from (token_at). Equal to the host's functions but for rounding. Where
+/// these throw since the scores are not finite, the token is -1 (fail_scores_not_finite).
 struct SampleMixture {
   std::span<const ConstTensorView> logits;  ///< an expert [its rows, vocab_size]
   ConstTensorView rows;      ///< int32 [sequences, expert count]: the sequence's row of the expert's logits

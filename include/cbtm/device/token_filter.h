@@ -17,6 +17,9 @@ struct TokenFilter {
   bool operator==(const TokenFilter&) const = default;
 };
 
+/// Throws the Error of scores that are no numbers, or infinite.
+[[noreturn]] void fail_scores_not_finite();
+
 /// Turns scores (logits or log-probabilities) on the host into the probabilities that sampling draws from, in place, at
 /// any temperature above 0. The full list is never sorted. Throws Error if a score is not a number, or the largest is
 /// infinite.

@@ -27,7 +27,14 @@ class ExpertPool {
   /// on the device.
   void for_each(const std::vector<int64_t>& clusters, const std::function<void(int64_t, InferenceModel&)>& use);
 
-  void set_reclaim(std::function<bool()> reclaim) { memory_->caches.set_reclaim(std::move(reclaim)); }
+  /// As KeyValuePool::set_reclaim, until `owner` ends it or another one takes over.
+  void set_reclaim(const void* owner, std::function<bool()> reclaim) {
+    reclaim_owner_ = owner;
+    memory_->caches.set_reclaim(std::move(reclaim));
+  }
+  void end_reclaim(const void* owner) {
+    if (reclaim_owner_ == owner) memory_->caches.set_reclaim({});
+  }
   ModelMemoryStatistics statistics() const { return memory_->statistics(); }
 
  private:
@@ -36,6 +43,7 @@ class ExpertPool {
   std::shared_ptr<ModelMemory> memory_;
   std::vector<std::unique_ptr<InferenceModel>> models_;  ///< by cluster
   bool backwards_ = false;
+  const void* reclaim_owner_ = nullptr;
 };
 
 }  // namespace cbtm

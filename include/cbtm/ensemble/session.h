@@ -27,12 +27,13 @@ struct GenerationRequest {
   std::vector<int32_t> prompt;
   GenerationOptions options;
   uint64_t random_stream = 0;  ///< of the seed: requests of one seed draw different numbers
-  /// Called with whole characters of the text as they come.
+  /// Called with whole characters of the text as they come, at the end of a step. It may remove requests, this one too.
+  /// What it throws comes out of step(), when all others have been called.
   std::function<void(const std::string&)> on_text;
 };
 
 struct Generated {
-  std::vector<int32_t> ids;  ///< new tokens, without the one that ended it
+  std::vector<int32_t> ids;  ///< new tokens, without an end token; with that which completed a stop string
   std::string text;          ///< of the new tokens; cut before a stop string
   std::string finish;        ///< "length", "eos", "stop", "error" (see `error`), or "removed" before its end
   std::string error;
@@ -40,7 +41,7 @@ struct Generated {
 };
 
 struct SessionOptions {
-  int64_t requests_max = 0;    ///< that run at once; 0: as many as there is memory for
+  int64_t requests_max = 0;    ///< that run at once; 0: all, as far as their caches fit
   int64_t prompt_rows = 2048;  ///< tokens of prompts that a step reads, about: others wait for so long
 };
 
@@ -50,7 +51,7 @@ struct SessionOptions {
 ///
 /// First come, first served. If the caches of all do not fit into memory together, the request that came last gives up
 /// its own and waits until another has ended; then its text is read again. A request that does not even fit alone ends
-/// with an error.
+/// with an error. An ensemble's caches have the bound of its pool; those of one model grow until the device refuses.
 class Session {
  public:
   /// Without a tokenizer the results have ids but no text. The scorer and the tokenizer must outlive the session.
@@ -81,6 +82,7 @@ class Session {
   std::vector<int32_t> choose(const std::vector<int64_t>& numbers);
   void accept(Request& request, int32_t id);
   void finish(Request& request, std::string how);
+  void show(const std::vector<int64_t>& numbers);
 
   NextTokenScorer& scorer_;
   const Tokenizer* tokenizer_;
@@ -89,13 +91,15 @@ class Session {
   std::deque<int64_t> waiting_;   ///< in the order of their arrival
   std::vector<int64_t> running_;  ///< likewise
   std::vector<int64_t> ended_;    ///< in this step
-  bool full_ = false;             ///< caches did not fit, and no request has ended since
+  bool full_ = false;             ///< caches did not fit, and some requests wait for it
+  int64_t places_ = 0;            ///< requests that have ended since and whose place is free
   int64_t evictions_ = 0;
   int64_t next_number_ = 0;
 };
 
-/// Continues every prompt in a session. Throws Error as Session::add does, before anything is generated, or if memory
-/// does not suffice for a prompt alone. `on_text` receives the number of a prompt and whole characters as they come.
+/// Continues every prompt in a session. Throws Error as Session::add does, before anything is generated. A prompt that
+/// memory does not suffice for, not even alone, has the finish "error". `on_text` receives the number of a prompt and
+/// whole characters as they come.
 std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options,
                                 const std::function<void(size_t, const std::string&)>& on_text = {});
