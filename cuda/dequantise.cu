@@ -51,8 +51,9 @@ __global__ void __launch_bounds__(kThreads)
                          int64_t scales_stride, Element* __restrict__ wide, int64_t wide_stride, bool wide_aligned,
                          int in) {
   const int64_t row = blockIdx.x;
-  for (int half = static_cast<int>(threadIdx.x); half * 16 < in; half += kThreads) {
+  for (int half = static_cast<int>(threadIdx.x);; half += kThreads) {
     const int group = half / 2, column = group * static_cast<int>(kInt4Group) + half % 2 * 8;
+    if (column >= in) break;
     const float scale = widened(scales[row * scales_stride + group]);
     const uint2 codes = *reinterpret_cast<const uint2*>(weight + row * weight_stride + half * 8);
 #pragma unroll

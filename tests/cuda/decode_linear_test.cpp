@@ -188,53 +188,5 @@ TEST_CASE("a row's result does not depend on the rows beside it") {
   }
 }
 
-TEST_CASE("an int8 table: rows looked up, losses, as the CPU's") {
-  const int64_t vocab = 37, width = 40, rows = 5;
-  const std::vector<float> weights = random_values(vocab * width, 1, 3), hidden = random_values(rows * width, 2);
-  std::vector<int8_t> codes(weights.size());
-  std::vector<float> scales(static_cast<size_t>(vocab));
-  for (int64_t t = 0; t < vocab; ++t)
-    REQUIRE(quantise_int8(weights.data() + t * width, width, codes.data() + t * width, scales[static_cast<size_t>(t)]));
-  const std::vector<int32_t> ids = {3, 0, 36, 3, 20}, targets = {1, 36, -100, 0, 5};
-  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
-    CAPTURE(std::string(dtype_name(dtype)));
-    std::vector<float> looked_up[2], losses[2];
-    std::vector<float> rounded = hidden;
-    for (int side = 0; side < 2; ++side) {
-      Device& device = side == 0 ? cuda() : device_under_test();
-      const DType computed = side == 0 ? dtype : DType::f32;
-      const DeviceMatrix table = DeviceMatrix::copy_of<int8_t>(device, codes, vocab, "test");
-      const DeviceMatrix table_scales = DeviceMatrix::copy_of<float>(device, scales, 1, "test");
-      const DeviceMatrix id_row = DeviceMatrix::copy_of<int32_t>(device, ids, 1, "test");
-      const DeviceMatrix target_row = DeviceMatrix::copy_of<int32_t>(device, targets, 1, "test");
-      const DeviceMatrix x = upload_rounded(device, rounded, rows, computed);  // the CUDA side rounds first
-      const DeviceMatrix out(device, computed, rows, width, "test"), loss(device, DType::f32, 1, rows, "test");
-      device.model_operators().embedding_forward({.ids = id_row.view(),
-                                                  .token_table = table.view(),
-                                                  .positions = {},
-                                                  .position_table = {},
-                                                  .out = out.view(),
-                                                  .token_table_scales = table_scales.view()});
-      device.model_operators().output_loss({.hidden = x.view(),
-                                            .table = table.view(),
-                                            .targets = target_row.view(),
-                                            .losses = loss.view(),
-                                            .loss_sum = {},
-                                            .hidden_gradient = {},
-                                            .table_gradient = {},
-                                            .table_scales = table_scales.view()});
-      looked_up[side] = download(out);
-      losses[side] = download(loss);
-    }
-    const double u = unit_roundoff(dtype);
-    for (size_t i = 0; i < looked_up[0].size(); ++i)
-      CHECK(std::abs(static_cast<double>(looked_up[0][i] - looked_up[1][i])) <=
-            u * std::abs(static_cast<double>(looked_up[1][i])));
-    // A weight is rounded once more (none is larger than 3, no input than 1), so a logit is off by at most 3 width u.
-    for (size_t i = 0; i < losses[0].size(); ++i)
-      CHECK(std::abs(static_cast<double>(losses[0][i] - losses[1][i])) <= 2 * 3 * 40 * (u + 40 * 0x1p-24));
-  }
-}
-
 }  // namespace
 }  // namespace cbtm

@@ -34,6 +34,15 @@ inline double logit_error(const ModelSpec& spec, int64_t length) {
   return std::sqrt(squares) * 0x1p-24;
 }
 
+/// The standard deviation of a logit, relative to the root mean square of all, that storing activations in a narrower
+/// type of unit roundoff `unit` explains. One rounding is uniform within `unit` of the power of two below a number:
+/// 0.4 of `unit` of the number. Each term of a sum with random signs has its own, so the sum is off by as much. A layer
+/// stores on the way to a logit: two norms, the queries, keys or values, the probabilities, the heads' sums of values,
+/// the activation, and two sums with the residual. The last norm follows.
+inline double stored_activations_deviation(const ModelSpec& spec, double unit) {
+  return 0.4 * unit * std::sqrt(static_cast<double>(8 * spec.layers() + 1));
+}
+
 /// The largest difference that rounding explains between two computations of these logits, or of log-probabilities:
 /// each is off by logit_error of the largest.
 inline double logit_tolerance(const ModelSpec& spec, int64_t length, std::span<const float> logits) {

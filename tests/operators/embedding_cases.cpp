@@ -108,7 +108,7 @@ OperatorCase make_embedding_backward(const EmbeddingSettings& s) {
   };
   one.reference = [=](Expectation& e) {
     for (const auto& [table, numbers] : {std::pair{token_gradient, ids}, {position_gradient, positions}}) {
-      if (table.index < 0) continue;
+      if (!table) continue;
       const int64_t table_rows = e[table].rows;
       std::vector<Sum> sums(static_cast<size_t>(table_rows * s.width));
       for (int64_t row = 0; row < table_rows; ++row)
@@ -125,7 +125,7 @@ OperatorCase make_embedding_backward(const EmbeddingSettings& s) {
   // Σ out_gradient * out as a function of one of the tables.
   const std::vector<double> g = one.matrix(gradient).values;
   for (const auto& [table, numbers] : {std::pair{token_gradient, ids}, {position_gradient, positions}}) {
-    if (table.index < 0) continue;
+    if (!table) continue;
     const std::vector<double> rows = one.matrix(numbers).values;
     one.gradients.push_back(
         {table, std::vector<double>(one.matrix(table).values.size()), [=](const std::vector<double>& point) {

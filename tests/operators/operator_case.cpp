@@ -137,6 +137,8 @@ int64_t Expectation::place(Operand operand, int64_t row, int64_t column) const {
 }
 
 void Expectation::expect(Operand operand, int64_t row, int64_t column, Bounded want) {
+  CBTM_ASSERT(!std::isfinite(want.value) || (want.error >= 0 && want.error < INFINITY),
+              "the operands are so well conditioned that a bound says something");
   const Bounded written = stored(want, (*this)[operand].dtype);
   expected_[static_cast<size_t>(operand.index)].elements[static_cast<size_t>(place(operand, row, column))] = {
       .set = true, .value = written.value, .error = written.error};

@@ -37,6 +37,7 @@ struct HostMatrix {
 /// Names an operand of a case. The default stands for an operand that is not given.
 struct Operand {
   int index = -1;
+  explicit operator bool() const { return index >= 0; }
 };
 
 /// The operands of a case in the memory of a device.

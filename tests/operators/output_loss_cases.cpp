@@ -49,7 +49,7 @@ OperatorCase make_output_loss(const LossSettings& s) {
   one.reference = [=](Expectation& e) {
     const auto table_at = [&](int64_t v, int64_t i) -> Bounded {
       const Bounded w = table.meant[static_cast<size_t>(v * s.width + i)];
-      return table.scales.index >= 0 ? stored(with_units(w, 3), s.hidden) : w;
+      return table.scales ? stored(with_units(w, 3), s.hidden) : w;
     };
     std::vector<Sum> table_sums(s.gradients ? static_cast<size_t>(s.vocab * s.width) : 0, Sum(s.hidden));
     for (int64_t v = 0; v < s.vocab && s.gradients; ++v)
