@@ -19,7 +19,9 @@ class Results:
         self.out = out
         self.began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
         self.phases = {}  # in the order in which they ran
-        (out / "results.jsonl").write_text("")
+        for name in ("results.jsonl", PAGE):  # those of the run before stay beside the new ones
+            if (out / name).exists():
+                (out / name).replace(out / f"previous-{name}")
 
     def of(self, phase):
         self.phases[phase.name] = {"help": phase.help, "rows": [], "note": "", "seconds": None}

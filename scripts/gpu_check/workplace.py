@@ -19,17 +19,21 @@ class Workplace:
         self.arguments = arguments
         self.simulate = arguments.simulate
         self.out = Path(arguments.out).resolve()
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "logs").mkdir(exist_ok=True)
+        try:
+            (self.out / "logs").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(f"gpu-check: {self.out}: {error.strerror}; name a folder that can be written with --out") from None
+        if "/" in arguments.torch:
+            arguments.torch = str(Path(arguments.torch).absolute())
         self.build = self.out / "build"
         self.deadline = time.monotonic() + arguments.budget
         self.phase_deadline = self.deadline
         self.phase = ""
         self.count = 0
-        self.environment = dict(os.environ)
-        for folder in ("/usr/local/cuda/bin",):
-            if Path(folder).is_dir():
-                self.environment["PATH"] += f":{folder}"
+        # What the measuring scripts write is theirs while they live, and gone after their phase.
+        self.temporary = self.out / "tmp"
+        self.environment = {**os.environ, "PATH": os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/local/cuda/bin",
+                            "TMPDIR": str(self.temporary)}
         self.simulator = []
         if self.simulate:
             simulator = os.environ.get("CBTM_CUDASIM")
@@ -44,6 +48,8 @@ class Workplace:
         self.phase = name
         self.count = 0
         self.phase_deadline = time.monotonic() + seconds
+        shutil.rmtree(self.temporary, ignore_errors=True)
+        self.temporary.mkdir()
 
     def left(self):
         return max(1.0, min(self.phase_deadline, self.deadline) - time.monotonic())
@@ -63,8 +69,10 @@ class Workplace:
             try:
                 process = subprocess.Popen(command, cwd=self.root, stdout=subprocess.PIPE, stderr=file, text=True,
                                            env={**self.environment, **(environment or {})}, start_new_session=True)
-            except FileNotFoundError:
-                raise self.Failure(f"{command[0]} is not on this machine") from None
+            except OSError as error:
+                if check:
+                    raise self.Failure(f"{command[0]}: {error.strerror}; is it on this machine?") from None
+                return 127, ""
             try:
                 output, _ = process.communicate(timeout=min(self.left(), seconds or 1e9))
             except subprocess.TimeoutExpired:
@@ -74,6 +82,9 @@ class Workplace:
                 if check:
                     raise self.Failure(f"{Path(command[0]).name}: the time was up; see {log}") from None
                 return None, output
+            except BaseException:  # Ctrl-C, or a signal: nothing goes on behind our back
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
             file.write(output)
         if check and process.returncode != 0:
             last = [line for line in log.read_text().splitlines() if line.strip()][-1]
