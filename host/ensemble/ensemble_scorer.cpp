@@ -241,7 +241,8 @@ std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet
 }
 
 std::shared_ptr<ExpertPool> generation_pool(Device& device, const ExpertSet& experts, int64_t memory_bytes) {
-  return std::make_shared<ExpertPool>(device, experts, memory_bytes > 0 ? memory_bytes : device.free_bytes() / 10 * 8);
+  return std::make_shared<ExpertPool>(
+      device, experts, memory_bytes > 0 ? memory_bytes : std::max<int64_t>(1, device.free_bytes() / 10 * 8));
 }
 
 }  // namespace cbtm

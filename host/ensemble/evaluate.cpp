@@ -71,7 +71,8 @@ class EnsembleEvaluation {
         experts_(experts),
         options_(options),
         clusters_(experts.router().clusters()),
-        pool_(device, experts, options.memory_bytes > 0 ? options.memory_bytes : device.free_bytes() / 2) {
+        pool_(device, experts,
+              options.memory_bytes > 0 ? options.memory_bytes : std::max<int64_t>(1, device.free_bytes() / 2)) {
     CBTM_ASSERT(!options.mixtures.empty(), "there is something to mix");
     if (options.routing.schedule == RoutingSchedule::prompt)
       fail_usage("--routing prompt is for generation; to evaluate, use token, every:N or fraction:R");

@@ -143,7 +143,8 @@ TEST_CASE("of two GPUs that train together one fails: both stop, its name, what 
 TEST_CASE("memory of the GPU that is too small: refused before the first step, with the numbers") {
   Training training(half_precision());
   {
-    const Faults injected("free:1000000");
+    const int64_t reserve = std::min<int64_t>(int64_t{1} << 30, cuda_device_info(0).memory_bytes / 20);  // left free
+    const Faults injected("free:" + std::to_string(reserve + 1'000'000));
     const std::string error = training.error();
     CHECK(holds(error, "training needs "));
     CHECK(holds(error, "but only 977 KiB may be used; lower --micro-batch or --sequence"));
