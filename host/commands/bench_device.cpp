@@ -43,14 +43,20 @@ double median_seconds(Device& device, const std::function<void()>& work) {
 }
 
 Json measure_copy(Device& device) {
-  const int64_t bytes = std::min<int64_t>(int64_t{1} << 30, device.free_bytes() / 8) / 4096 * 4096;
-  const DeviceMatrix from(device, DType::f32, 1024, bytes / 4096, kPurpose);
-  const DeviceMatrix to(device, DType::f32, 1024, bytes / 4096, kPurpose);
-  device.fill_zero(from.view());
-  const double seconds = median_seconds(device, [&] { device.copy(to.view(), from.view()); });
-  const double rate = 2 * static_cast<double>(from.view().size() * 4) / seconds;
-  fmt::print("copy of {}: {:.1f} GB/s read and written\n", format_bytes(from.view().size() * 4), rate / 1e9);
-  return {{"bytes", from.view().size() * 4}, {"bytes_per_second", rate}};
+  const int64_t bytes_max = std::min<int64_t>(int64_t{1} << 30, device.free_bytes() / 8);
+  int64_t bytes = 4096;
+  double rate = 0;
+  for (int64_t larger = int64_t{16} << 20; larger <= bytes_max; larger *= 4) {
+    bytes = larger;
+    const DeviceMatrix from(device, DType::f32, 1024, bytes / 4096, kPurpose);
+    const DeviceMatrix to(device, DType::f32, 1024, bytes / 4096, kPurpose);
+    device.fill_zero(from.view());
+    const double seconds = median_seconds(device, [&] { device.copy(to.view(), from.view()); });
+    rate = 2 * static_cast<double>(bytes) / seconds;
+    if (seconds > 0.1) break;  // four times as long is too long
+  }
+  fmt::print("copy of {}: {:.1f} GB/s read and written\n", format_bytes(bytes), rate / 1e9);
+  return {{"bytes", bytes}, {"bytes_per_second", rate}};
 }
 
 /// In rows that repeat: a GPU multiplies zeros with less power, and so faster.
