@@ -43,7 +43,9 @@ std::string format_short(double value) {
 }
 
 std::string format_whole(double value) {
-  return std::isfinite(value) ? format_count(static_cast<long long>(value)) : "–";
+  if (!std::isfinite(value)) return "–";
+  if (std::abs(value) >= 1e15) return fmt::format("{:.3g}", value);  // no count of anything
+  return format_count(static_cast<long long>(value));
 }
 
 std::string format_change(double ratio) {
