@@ -47,9 +47,28 @@ struct ReluBackward {
   __device__ float operator()(float gradient, float other) const { return other > 0 ? gradient : 0.0f; }
 };
 
+/// Calls change(row, column, available, values) for groups of 16 bytes of a matrix's rows, grid-stride, and stores what
+/// it leaves in the values; a row's last group may be short. With kReads they are those of the matrix, else zeros.
+template <bool kReads, typename Element, typename Change>
+__device__ void change_groups(Element* target, int64_t stride, int64_t rows, int64_t columns, bool aligned,
+                              const Change& change) {
+  constexpr int kLength = 16 / sizeof(Element);
+  const int64_t groups = (columns + kLength - 1) / kLength;
+  for (int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x; at < rows * groups;
+       at += int64_t{gridDim.x} * kThreads) {
+    const int64_t row = at / groups, column = at % groups * kLength;
+    const int available = static_cast<int>(min(int64_t{kLength}, columns - column));
+    Element* place = target + row * stride + column;
+    float values[kLength] = {};
+    if constexpr (kReads) load_packed<Element, kLength>(place, available, aligned).unpack(values);
+    change(row, column, available, values);
+    store_packed<Element, kLength>(place, available, aligned, values);
+  }
+}
+
 // target[r, c] = function(target[r, c], other[r, c])
 //
-// mapping   grid-stride over groups of 16 bytes of `target`'s rows; a row's last group may be short.
+// mapping   change_groups.
 // bytes     rows * columns * (read other, read target but for the forward GELU, write target); nothing moves twice.
 // numerics  float32 arithmetic, one rounding to the target's type.
 template <typename Element, typename Function>
@@ -57,19 +76,22 @@ __global__ void __launch_bounds__(kThreads)
     elementwise(const Element* other, int64_t other_stride, Element* target, int64_t target_stride, int64_t rows,
                 int64_t columns, bool aligned, Function function) {
   constexpr int kLength = 16 / sizeof(Element);
-  const int64_t groups = (columns + kLength - 1) / kLength;
-  for (int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x; at < rows * groups;
-       at += int64_t{gridDim.x} * kThreads) {
-    const int64_t row = at / groups, column = at % groups * kLength;
-    const int available = static_cast<int>(min(int64_t{kLength}, columns - column));
-    Element* place = target + row * target_stride + column;
-    float others[kLength], values[kLength] = {};
-    load_packed<Element, kLength>(other + row * other_stride + column, available, aligned).unpack(others);
-    if constexpr (Function::kReadsTarget) load_packed<Element, kLength>(place, available, aligned).unpack(values);
+  change_groups<Function::kReadsTarget>(
+      target, target_stride, rows, columns, aligned,
+      [&](int64_t row, int64_t column, int available, float(&values)[kLength]) {
+        float others[kLength];
+        load_packed<Element, kLength>(other + row * other_stride + column, available, aligned).unpack(others);
 #pragma unroll
-    for (int i = 0; i < kLength; ++i) values[i] = function(values[i], others[i]);
-    store_packed<Element, kLength>(place, available, aligned, values);
-  }
+        for (int i = 0; i < kLength; ++i) values[i] = function(values[i], others[i]);
+      });
+}
+
+/// Blocks of change_groups for a matrix.
+template <typename Element>
+unsigned blocks_for(const Context& context, TensorView target) {
+  const int64_t groups = target.rows * ceil_divide(target.columns, 16 / static_cast<int64_t>(sizeof(Element)));
+  return static_cast<unsigned>(
+      std::min<int64_t>(ceil_divide(groups, kThreads), int64_t{context.sm_count} * kBlocksPerSm));
 }
 
 template <typename Function>
@@ -79,9 +101,7 @@ void launch_elementwise(Context& context, ConstTensorView other, TensorView targ
   if (target.size() == 0) return;
   const bool aligned = rows_aligned(other, 16) && rows_aligned(target, 16);
   dispatch_floating(target.dtype, [&]<typename Element>() {
-    const int64_t groups = target.rows * ceil_divide(target.columns, 16 / static_cast<int64_t>(sizeof(Element)));
-    const int64_t blocks = std::min<int64_t>(ceil_divide(groups, kThreads), int64_t{context.sm_count} * kBlocksPerSm);
-    elementwise<Element, Function><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream>>>(
+    elementwise<Element, Function><<<blocks_for<Element>(context, target), kThreads, 0, context.stream>>>(
         other.as<Element>(), other.row_stride, target.as<Element>(), target.row_stride, target.rows, target.columns,
         aligned, function);
   });
@@ -116,53 +136,39 @@ __global__ void __launch_bounds__(kThreads)
 
 // gradient[r, c] = 0 where bit c % 8 of byte c / 8 of row r of the mask is 0
 //
-// mapping   grid-stride over groups of 16 bytes of the gradient's rows.
+// mapping   change_groups.
 // bytes     rows * columns * (2 element + 1/8).
 template <typename Element>
 __global__ void __launch_bounds__(kThreads)
     relu_mask_backward(const uint8_t* mask, int64_t mask_stride, Element* gradient, int64_t stride, int64_t rows,
                        int64_t columns, bool aligned) {
   constexpr int kLength = 16 / sizeof(Element);
-  const int64_t groups = (columns + kLength - 1) / kLength;
-  for (int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x; at < rows * groups;
-       at += int64_t{gridDim.x} * kThreads) {
-    const int64_t row = at / groups, column = at % groups * kLength;
-    const int available = static_cast<int>(min(int64_t{kLength}, columns - column));
-    Element* place = gradient + row * stride + column;
-    const unsigned bits = mask[row * mask_stride + column / 8] >> (column % 8);
-    float values[kLength];
-    load_packed<Element, kLength>(place, available, aligned).unpack(values);
+  change_groups<true>(gradient, stride, rows, columns, aligned,
+                      [&](int64_t row, int64_t column, int, float(&values)[kLength]) {
+                        const unsigned bits = mask[row * mask_stride + column / 8] >> (column % 8);
 #pragma unroll
-    for (int i = 0; i < kLength; ++i)
-      if ((bits >> i & 1u) == 0) values[i] = 0;
-    store_packed<Element, kLength>(place, available, aligned, values);
-  }
+                        for (int i = 0; i < kLength; ++i)
+                          if ((bits >> i & 1u) == 0) values[i] = 0;
+                      });
 }
 
 // rows[r, c] = activation(rows[r, c] + bias[c])
 //
-// mapping   grid-stride over groups of 16 bytes of the rows.
+// mapping   change_groups.
 // bytes     2 * rows * columns * element, the bias from the cache.
 // numerics  float32, one rounding.
 template <typename Element>
 __global__ void __launch_bounds__(kThreads) add_bias_kernel(Element* target, int64_t stride, const Element* bias,
                                                             bool relu, int64_t rows, int64_t columns, bool aligned) {
   constexpr int kLength = 16 / sizeof(Element);
-  const int64_t groups = (columns + kLength - 1) / kLength;
-  for (int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x; at < rows * groups;
-       at += int64_t{gridDim.x} * kThreads) {
-    const int64_t row = at / groups, column = at % groups * kLength;
-    const int available = static_cast<int>(min(int64_t{kLength}, columns - column));
-    Element* place = target + row * stride + column;
-    float values[kLength];
-    load_packed<Element, kLength>(place, available, aligned).unpack(values);
+  change_groups<true>(target, stride, rows, columns, aligned,
+                      [&](int64_t, int64_t column, int available, float(&values)[kLength]) {
 #pragma unroll
-    for (int i = 0; i < kLength; ++i) {
-      if (bias != nullptr && i < available) values[i] += widened(bias[column + i]);
-      if (relu) values[i] = fmaxf(values[i], 0.0f);
-    }
-    store_packed<Element, kLength>(place, available, aligned, values);
-  }
+                        for (int i = 0; i < kLength; ++i) {
+                          if (bias != nullptr && i < available) values[i] += widened(bias[column + i]);
+                          if (relu) values[i] = fmaxf(values[i], 0.0f);
+                        }
+                      });
 }
 
 constexpr int kSumWarps = 8;
@@ -237,12 +243,6 @@ __global__ void __launch_bounds__(kThreads)
   sums[column] = sum;
 }
 
-/// Blocks of the grid-stride kernels for so many units of a thread.
-unsigned blocks_for(const Context& context, int64_t units) {
-  return static_cast<unsigned>(
-      std::min<int64_t>(ceil_divide(units, kThreads), int64_t{context.sm_count} * kBlocksPerSm));
-}
-
 int64_t sum_column_blocks(ConstTensorView rows) { return ceil_divide(rows.columns, 32 * 16 / dtype_bytes(rows.dtype)); }
 
 }  // namespace
@@ -274,8 +274,7 @@ void relu_mask(Context& context, ConstTensorView output, TensorView mask) {
 void apply_relu_mask(Context& context, ConstTensorView mask, TensorView gradient) {
   if (gradient.size() == 0) return;
   dispatch_floating(gradient.dtype, [&]<typename Element>() {
-    const int64_t groups = gradient.rows * ceil_divide(gradient.columns, 16 / static_cast<int64_t>(sizeof(Element)));
-    relu_mask_backward<<<blocks_for(context, groups), kThreads, 0, context.stream>>>(
+    relu_mask_backward<<<blocks_for<Element>(context, gradient), kThreads, 0, context.stream>>>(
         mask.as<uint8_t>(), mask.row_stride, gradient.as<Element>(), gradient.row_stride, gradient.rows,
         gradient.columns, rows_aligned(gradient, 16));
   });
@@ -286,8 +285,7 @@ void add_bias(Context& context, TensorView rows, ConstTensorView bias, bool relu
   CBTM_ASSERT(!bias || (bias.dtype == rows.dtype && bias.columns == rows.columns), "a bias a column");
   if (rows.size() == 0) return;
   dispatch_floating(rows.dtype, [&]<typename Element>() {
-    const int64_t groups = rows.rows * ceil_divide(rows.columns, 16 / static_cast<int64_t>(sizeof(Element)));
-    add_bias_kernel<<<blocks_for(context, groups), kThreads, 0, context.stream>>>(
+    add_bias_kernel<<<blocks_for<Element>(context, rows), kThreads, 0, context.stream>>>(
         rows.as<Element>(), rows.row_stride, bias ? bias.as<Element>() : nullptr, relu, rows.rows, rows.columns,
         rows_aligned(rows, 16));
   });

@@ -186,9 +186,10 @@ class EnsembleScorer : public NextTokenScorer {
   }
 
   std::vector<int64_t> clusters_of(int64_t sequence) const {
+    const std::vector<double>& weights = routes_.at(sequence).weights;
     std::vector<int64_t> clusters;
-    for (int64_t cluster = 0; cluster < experts_.router().clusters(); ++cluster)
-      if (weight_of(sequence, cluster) > 0) clusters.push_back(cluster);
+    for (size_t cluster = 0; cluster < weights.size(); ++cluster)
+      if (weights[cluster] > 0) clusters.push_back(static_cast<int64_t>(cluster));
     return clusters;
   }
 

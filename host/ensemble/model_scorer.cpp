@@ -41,9 +41,14 @@ class ModelScorer : public NextTokenScorer {
   void score(std::span<const int64_t> sequences, std::vector<float>& scores) override {
     const auto vocab = static_cast<size_t>(vocab_size());
     scores.resize(sequences.size() * vocab);
-    for (size_t s = 0; s < sequences.size(); ++s)
-      model_->device().copy_to_host(scores.data() + s * vocab, logits_.row_range(rows_.at(sequences[s]), 1).data,
-                                    vocab_size() * 4);
+    for (size_t first = 0, last; first < sequences.size(); first = last) {  // a copy for rows that follow one another
+      const int64_t row = rows_.at(sequences[first]);
+      for (last = first + 1; last < sequences.size(); ++last)
+        if (rows_.at(sequences[last]) != row + static_cast<int64_t>(last - first)) break;
+      const auto count = static_cast<int64_t>(last - first);
+      model_->device().copy_to_host(scores.data() + first * vocab, logits_.row_range(row, count).data,
+                                    count * vocab_size() * 4);
+    }
   }
 
   std::vector<double> weights(int64_t) const override { return {}; }

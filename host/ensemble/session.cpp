@@ -71,23 +71,17 @@ Generated Session::remove(int64_t number) {
 std::vector<int64_t> Session::step() {
   ended_.clear();
   admit();
-  const std::vector<int64_t> read_to_end = read();
-  std::vector<int64_t> numbers;  // of the requests that get a token
-  for (const int64_t number : running_)
-    if (std::find(read_to_end.begin(), read_to_end.end(), requests_.at(number)->sequence) != read_to_end.end())
-      numbers.push_back(number);
+  const std::vector<int64_t> numbers = read();
   const std::vector<int32_t> ids = choose(numbers);
   for (size_t i = 0; i < numbers.size(); ++i) {
     accept(*requests_.at(numbers[i]), ids[i]);
     if (requests_.at(numbers[i])->ended()) ended_.push_back(numbers[i]);
   }
   std::erase_if(running_, [&](int64_t number) { return requests_.at(number)->ended(); });
-  const std::vector<int64_t> ended = ended_;
   std::vector<int64_t> shown = numbers;
-  for (const int64_t number : ended)
-    if (std::find(numbers.begin(), numbers.end(), number) == numbers.end()) shown.push_back(number);
+  shown.insert(shown.end(), ended_.begin(), ended_.end());  // who is there twice has nothing new the second time
   show(shown);
-  return ended;
+  return ended_;
 }
 
 /// Calls on_text, after everything else of a step: it may throw, or remove requests.
@@ -127,15 +121,23 @@ void Session::admit() {
   }
 }
 
-/// Returns the scorer's sequences that have been read to their ends.
+/// Returns the requests that have been read to their ends: those that get a token.
 std::vector<int64_t> Session::read() {
   while (!running_.empty()) {
     std::vector<int64_t> sequences;
     for (const int64_t number : running_) sequences.push_back(requests_.at(number)->sequence);
     try {
-      std::vector<int64_t> read_to_end = scorer_.read(sequences, options_.prompt_rows);
-      for (const int64_t number : running_) requests_.at(number)->has_caches = true;
-      return read_to_end;
+      const std::vector<int64_t> read_to_end = scorer_.read(sequences, options_.prompt_rows);
+      std::vector<int64_t> numbers;
+      for (const int64_t number : running_) {
+        Request& request = *requests_.at(number);
+        request.has_caches = true;
+        // They come in the order that they were asked for in.
+        if (numbers.size() < read_to_end.size() && read_to_end[numbers.size()] == request.sequence)
+          numbers.push_back(number);
+      }
+      CBTM_ASSERT(numbers.size() == read_to_end.size(), "a scorer reads what it is asked to, in order");
+      return numbers;
     } catch (const CacheFull& full) {
       const int64_t last = running_.back();
       running_.pop_back();
@@ -227,9 +229,7 @@ std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokeni
   }
   while (!session.idle()) session.step();
   std::vector<Generated> results;
-  for (const int64_t number : numbers) {
-    results.push_back(session.remove(number));
-  }
+  for (const int64_t number : numbers) results.push_back(session.remove(number));
   return results;
 }
 

@@ -40,8 +40,8 @@ class NextTokenScorer {
 
   /// Reads what these sequences' models have not read yet: of a sequence that was read before the newest token, of
   /// others about `prompt_rows` tokens a model altogether, first come, first served. Returns those that have been read
-  /// to their ends, whose next tokens can be scored and chosen until the next call of another function than these two.
-  /// Throws CacheFull, and has then read nothing.
+  /// to their ends, in the order of `sequences`, whose next tokens can be scored and chosen until the next call of
+  /// another function than these two. Throws CacheFull, and has then read nothing.
   virtual std::vector<int64_t> read(std::span<const int64_t> sequences, int64_t prompt_rows) = 0;
   /// Scores (logits or log-probabilities) of the next tokens: [sequences, vocab_size].
   virtual void score(std::span<const int64_t> sequences, std::vector<float>& scores) = 0;
