@@ -82,6 +82,7 @@ __device__ __forceinline__ void multiply(float (&d)[kCount], const uint32_t (&a)
 // clang-format off
 // The assembler's lists of registers cannot be made by templates: macros spell them out, eight accumulators each.
 
+#define CBTM_WGMMA_NAMES_4 "%0, %1, %2, %3"
 #define CBTM_WGMMA_NAMES_8 "%0, %1, %2, %3, %4, %5, %6, %7"
 #define CBTM_WGMMA_NAMES_16 CBTM_WGMMA_NAMES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define CBTM_WGMMA_NAMES_24 CBTM_WGMMA_NAMES_16 ", %16, %17, %18, %19, %20, %21, %22, %23"
@@ -101,6 +102,7 @@ __device__ __forceinline__ void multiply(float (&d)[kCount], const uint32_t (&a)
 
 #define CBTM_WGMMA_D8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), \
                          "+f"(d[i + 6]), "+f"(d[i + 7])
+#define CBTM_WGMMA_D_4 "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
 #define CBTM_WGMMA_D_8 CBTM_WGMMA_D8(0)
 #define CBTM_WGMMA_D_16 CBTM_WGMMA_D_8, CBTM_WGMMA_D8(8)
 #define CBTM_WGMMA_D_24 CBTM_WGMMA_D_16, CBTM_WGMMA_D8(16)
@@ -152,6 +154,7 @@ __device__ __forceinline__ void multiply(float (&d)[kCount], const uint32_t (&a)
     }                                                                                                                \
   }
 
+CBTM_WGMMA(8, 4, 4, 5, 6, 7, 8, 9, 10);
 CBTM_WGMMA(16, 8, 8, 9, 10, 11, 12, 13, 14);
 CBTM_WGMMA(32, 16, 16, 17, 18, 19, 20, 21, 22);
 CBTM_WGMMA(48, 24, 24, 25, 26, 27, 28, 29, 30);
@@ -173,6 +176,7 @@ CBTM_WGMMA(256, 128, 128, 129, 130, 131, 132, 133, 134);
 #undef CBTM_WGMMA_REGISTERS
 #undef CBTM_WGMMA_SHARED
 #undef CBTM_WGMMA_D8
+#undef CBTM_WGMMA_D_4
 #undef CBTM_WGMMA_D_8
 #undef CBTM_WGMMA_D_16
 #undef CBTM_WGMMA_D_24
@@ -189,6 +193,7 @@ CBTM_WGMMA(256, 128, 128, 129, 130, 131, 132, 133, 134);
 #undef CBTM_WGMMA_D_112
 #undef CBTM_WGMMA_D_120
 #undef CBTM_WGMMA_D_128
+#undef CBTM_WGMMA_NAMES_4
 #undef CBTM_WGMMA_NAMES_8
 #undef CBTM_WGMMA_NAMES_16
 #undef CBTM_WGMMA_NAMES_24

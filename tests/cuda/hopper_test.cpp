@@ -5,40 +5,18 @@
 #include <cmath>
 #include <vector>
 
-#include "cbtm/base/half_types.h"
-#include "cbtm/base/philox.h"
 #include "device_context.h"
 #include "tests/cuda/hopper/primitives.h"
+#include "tests/cuda/product_matrix.h"
 
 namespace cbtm::cuda {
 namespace {
 
-struct Operand {
-  Operand(DeviceContext& context, DType dtype, int64_t rows, int64_t columns, int64_t stride, uint64_t seed) {
-    PhiloxStream stream(seed, 1);
-    std::vector<uint16_t> bits(static_cast<size_t>(rows * stride));
-    values.resize(bits.size());
-    for (size_t i = 0; i < bits.size(); ++i) {
-      const auto value = static_cast<float>(2 * stream.next_uniform() - 1);
-      bits[i] = dtype == DType::bf16 ? to_bf16(value).bits : to_f16(value).bits;
-      values[i] = dtype == DType::bf16 ? to_float(bf16{bits[i]}) : to_float(f16{bits[i]});
-    }
-    const auto bytes = static_cast<int64_t>(bits.size() * 2);
-    view = {context.allocate(bytes, "test"), dtype, rows, columns, stride};
-    context.copy_to_device(view.data, bits.data(), bytes);
-  }
-  Operand(const Operand&) = delete;
-  Operand& operator=(const Operand&) = delete;
-  ~Operand() { cudaFree(view.data); }
-  /// 0 outside, as a tile has it.
-  double at(int64_t row, int64_t column) const {
-    if (row >= view.rows || column >= view.columns) return 0;
-    return values[static_cast<size_t>(row * view.row_stride + column)];
-  }
-
-  TensorView view;
-  std::vector<double> values;
-};
+/// 0 outside of the matrix, as a tile has it.
+double value_at(const Matrix& matrix, int64_t row, int64_t column) {
+  const TensorView view = matrix.view();
+  return row < view.rows && column < view.columns ? matrix.at(row, column) : 0;
+}
 
 void check(DeviceContext& context, DType dtype, const PrimitiveCase& which, int64_t rows, int64_t columns, int64_t k) {
   CAPTURE(dtype_name(dtype));
@@ -47,12 +25,12 @@ void check(DeviceContext& context, DType dtype, const PrimitiveCase& which, int6
   CAPTURE(which.left_by_rows_of_k);
   CAPTURE(which.right_by_rows_of_k);
   const bool left_turned = which.left_by_rows_of_k, right_turned = which.right_by_rows_of_k;
-  const Operand left(context, dtype, left_turned ? k : rows, left_turned ? rows : k, 208, 1);
-  const Operand right(context, dtype, right_turned ? k : columns, right_turned ? columns : k, 264, 2);
+  const Matrix left(context, dtype, left_turned ? k : rows, left_turned ? rows : k, 208, 1);
+  const Matrix right(context, dtype, right_turned ? k : columns, right_turned ? columns : k, 264, 2);
   std::vector<float> got(static_cast<size_t>(128 * which.columns));
   const auto bytes = static_cast<int64_t>(got.size() * 4);
   const TensorView c{context.allocate(bytes, "test"), DType::f32, 128, which.columns};
-  multiply_by_primitives(which, left.view, right.view, c, context.stream);
+  multiply_by_primitives(which, left.view(), right.view(), c, context.stream);
   context.copy_to_host(got.data(), c.data, bytes);
   cudaFree(c.data);
   double worst = 0;
@@ -60,8 +38,8 @@ void check(DeviceContext& context, DType dtype, const PrimitiveCase& which, int6
     for (int64_t j = 0; j < which.columns; ++j) {
       double want = 0, magnitude = 0;
       for (int64_t l = 0; l < k; ++l) {
-        const double term =
-            (left_turned ? left.at(l, i) : left.at(i, l)) * (right_turned ? right.at(l, j) : right.at(j, l));
+        const double term = (left_turned ? value_at(left, l, i) : value_at(left, i, l)) *
+                            (right_turned ? value_at(right, l, j) : value_at(right, j, l));
         want += term;
         magnitude += std::abs(term);
       }
