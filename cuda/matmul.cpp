@@ -331,7 +331,7 @@ bool MatmulPlans::State::take_kept(const Shape& shape, Plan& plan, bool hopper_a
 }
 
 void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments) {
-  const bool hopper_applies = hopper::product_applies(context, arguments);
+  const bool hopper_applies = forced != ForcedWay::library && hopper::product_applies(context, arguments);
   if (hopper_applies && forced == ForcedWay::hopper) {
     plan.way = Way::hopper;
     return;
@@ -351,16 +351,13 @@ void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan
   }
   const std::vector<cublasLtMatmulHeuristicResult_t> proposed = proposals(shape, plan);
   const bool has_epilogue = shape.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
-  if (proposed.empty() && hopper_applies) {
-    plan.way = Way::hopper;
-    return;
-  }
-  if (proposed.empty()) {
+  if (proposed.empty() && !hopper_applies) {
     plan.way = has_epilogue ? Way::unfused : Way::own_kernel;
     say_missing(arguments);
     return;
   }
-  plan.algorithm = proposed.front().algo;
+  plan.way = proposed.empty() ? Way::hopper : Way::library;
+  plan.algorithm = proposed.empty() ? hopper_algorithm() : proposed.front().algo;
   CBTM_ASSERT(!is_capturing(), "a step is captured after its shapes have been met");
   if (!timed || (proposed.size() < 2 && !has_epilogue && !hopper_applies)) return;
   time_ways(context, shape, plan, arguments, proposed, hopper_applies);
@@ -374,6 +371,7 @@ void MatmulPlans::State::time_ways(Context& context, const Shape& shape, Plan& p
     const double taken = time_ms([&] { return run_library(plan, arguments, result.algo) == CUBLAS_STATUS_SUCCESS; });
     if (taken >= best) continue;
     best = taken;
+    plan.way = Way::library;
     plan.algorithm = result.algo;
   }
   // A bias apart rounds a result of 16 bits once more: that is done only where it must be.

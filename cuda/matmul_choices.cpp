@@ -36,7 +36,8 @@ ForcedWay forced_way() {
   const char* asked = std::getenv("CBTM_MATMUL");
   if (asked == nullptr || *asked == 0) return ForcedWay::none;
   if (std::string_view(asked) == "hopper") return ForcedWay::hopper;
-  throw Error(fmt::format("CBTM_MATMUL={}: only hopper can be asked for", asked));
+  if (std::string_view(asked) == "library") return ForcedWay::library;
+  throw Error(fmt::format("CBTM_MATMUL={}: hopper or library can be asked for", asked));
 }
 
 MatmulChoices::MatmulChoices(std::string path) : path_(std::move(path)) { read(); }

@@ -10,8 +10,8 @@
 
 namespace cbtm::cuda {
 
-/// Ways to make a product that are no algorithm of cuBLASLt are kept as one whose bits are all 0, for a product whose
-/// epilogue is a kernel of its own, or all 1, for a kernel of ours (hopper/product.h).
+/// Two ways to make a product are no algorithm of cuBLASLt. They are kept as one whose bits are all 0, for a product
+/// with its epilogue in a kernel of its own, or all 1, for our kernel of hopper/product.h.
 inline bool is_unfused(const cublasLtMatmulAlgo_t& algorithm) {
   return std::ranges::all_of(algorithm.data, [](uint64_t word) { return word == 0; });
 }
@@ -24,9 +24,9 @@ inline cublasLtMatmulAlgo_t hopper_algorithm() {
   return algorithm;
 }
 
-/// What the environment variable CBTM_MATMUL asks for, which tests set: "hopper", that every product which the kernel
-/// of hopper/product.h can make is made by it, whatever its size. Throws Error if it is set to anything else.
-enum class ForcedWay : uint8_t { none, hopper };
+/// What the environment variable CBTM_MATMUL asks for; tests set it. "hopper": every product that the kernel of
+/// hopper/product.h can make is made by it, whatever its size. "library": none is. Throws Error for anything else.
+enum class ForcedWay : uint8_t { none, hopper, library };
 ForcedWay forced_way();
 
 /// The algorithms chosen by timing, by a text that names shape, types, alignment and epilogue, kept in a file from run
