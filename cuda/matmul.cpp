@@ -273,7 +273,7 @@ cublasStatus_t MatmulPlans::State::run_library(Plan& plan, const MatmulArguments
 void MatmulPlans::State::run(Context& context, const MatmulArguments& arguments, Plan& plan) {
   switch (plan.way) {
     case Way::library: CBTM_CUBLASLT(run_library(plan, arguments, plan.algorithm)); break;
-    case Way::hopper: hopper::product(context, arguments); break;
+    case Way::hopper: hopper::product(context, arguments, workspace.data()); break;
     case Way::own_kernel: plain_product(context, without_epilogue(arguments)); break;
     case Way::unfused: {
       const MatmulArguments product = without_epilogue(arguments);
@@ -390,7 +390,7 @@ void MatmulPlans::State::time_ways(Context& context, const Shape& shape, Plan& p
   }
   if (hopper_applies) {
     const double taken = time_ms([&] {
-      hopper::product(context, arguments);
+      hopper::product(context, arguments, workspace.data());
       return true;
     });
     if (taken < best) {

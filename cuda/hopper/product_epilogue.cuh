@@ -153,8 +153,8 @@ __device__ __forceinline__ void finish_narrow(const ProductParams& p, const floa
 
 // c = alpha sums + beta c, float32. Two lanes exchange pairs, so that each has four columns. What is read is asked for
 // eight times 16 bytes ahead.
-__device__ __forceinline__ void finish_wide(const ProductParams& p, const float (&sums)[kProductSums], SumsPlace at) {
-  auto* c = static_cast<float*>(p.c);
+__device__ __forceinline__ void finish_wide(const ProductParams& p, float* c, const float (&sums)[kProductSums],
+                                            SumsPlace at) {
   const bool odd = at.lane % 2 != 0;
   constexpr int kAhead = 4;  // of 16 columns
 #pragma unroll

@@ -41,19 +41,32 @@ struct ProductOrders {
   static constexpr bool kSums = kKind == ProductKind::weight_gradient;
 };
 
-/// The tiles of c that a cluster makes, one after another.
+/// A block's next tile: the first row and column of c, and the elements of k of its part.
+struct ProductTile {
+  int row, column, part, first_k, last_k;
+};
+
+/// The tiles of c that a cluster makes, one after another: all of the first part of k, then those of the next one.
+template <bool kWithParts>
 struct ProductTiles {
   int rows, columns;  ///< of tiles: a cluster's are 256 by 256
+  int parts, part_k, k;
 
   __device__ explicit ProductTiles(const ProductParams& p)
       : rows((p.m + kProductCluster * kProductBlockRows - 1) / (kProductCluster * kProductBlockRows)),
-        columns((p.n + kProductColumns - 1) / kProductColumns) {}
-  /// First row and column of block `rank` of the cluster.
-  __device__ int2 at(int tile, uint32_t rank) const {
+        columns((p.n + kProductColumns - 1) / kProductColumns),
+        parts(kWithParts ? p.parts : 1),
+        part_k(p.steps_per_part * kProductDepth),
+        k(p.k) {}
+  __device__ int count() const { return rows * columns * parts; }
+  /// That of block `rank` of the cluster.
+  __device__ ProductTile at(int number, uint32_t rank) const {
+    const int part = kWithParts ? number / (rows * columns) : 0, tile = number - part * (rows * columns);
     const int group = tile / (kProductGroupRows * columns), within = tile % (kProductGroupRows * columns);
     const int height = min(kProductGroupRows, rows - group * kProductGroupRows);
     const int row = group * kProductGroupRows + within % height;
-    return {(row * kProductCluster + static_cast<int>(rank)) * kProductBlockRows, within / height * kProductColumns};
+    return {(row * kProductCluster + static_cast<int>(rank)) * kProductBlockRows, within / height * kProductColumns,
+            part, kWithParts ? part * part_k : 0, kWithParts ? min(k, (part + 1) * part_k) : k};
   }
 };
 
@@ -62,14 +75,14 @@ struct ProductTiles {
 template <ProductKind kKind>
 __device__ __forceinline__ void load_tiles(const ProductParams& p, ProductShared& shared, uint32_t rank) {
   using Orders = ProductOrders<kKind>;
-  const ProductTiles tiles(p);
+  const ProductTiles<Orders::kSums> tiles(p);
   const int clusters = static_cast<int>(gridDim.x) / kProductCluster;
   RingPosition<kProductStages> ring;
   prefetch_map(p.a);
   prefetch_map(p.b);
-  for (int tile = static_cast<int>(blockIdx.x) / kProductCluster; tile < tiles.rows * tiles.columns; tile += clusters) {
-    const auto [row, column] = tiles.at(tile, rank);
-    for (int k = 0; k < p.k; k += kProductDepth, ring.advance()) {
+  for (int number = static_cast<int>(blockIdx.x) / kProductCluster; number < tiles.count(); number += clusters) {
+    const auto [row, column, part, first_k, last_k] = tiles.at(number, rank);
+    for (int k = first_k; k < last_k; k += kProductDepth, ring.advance()) {
       Barrier& full = shared.full[ring.stage];
       wait_for_cluster(shared.empty[ring.stage], ring.parity ^ 1);
       full.arrive_and_expect(ProductShared::kStageBytes);
@@ -102,14 +115,14 @@ __device__ __forceinline__ void release(Barrier& empty) {
 /// lane, where the block's tile is the leftmost. They read what the warpgroups multiply.
 template <typename Stored>
 __device__ __forceinline__ void add_rows(const ProductParams& p, ProductShared& shared, uint32_t rank, int half) {
-  const ProductTiles tiles(p);
+  const ProductTiles<true> tiles(p);
   const int clusters = static_cast<int>(gridDim.x) / kProductCluster;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   RingPosition<kProductStages> ring;
-  for (int tile = static_cast<int>(blockIdx.x) / kProductCluster; tile < tiles.rows * tiles.columns; tile += clusters) {
-    const auto [first_row, column] = tiles.at(tile, rank);
+  for (int number = static_cast<int>(blockIdx.x) / kProductCluster; number < tiles.count(); number += clusters) {
+    const auto [first_row, column, part, first_k, last_k] = tiles.at(number, rank);
     float2 sum{};
-    for (int first = 0; first < p.k; first += kProductDepth, ring.advance()) {
+    for (int first = first_k; first < last_k; first += kProductDepth, ring.advance()) {
       shared.full[ring.stage].wait(ring.parity);
       if (column == 0) {
         float2 of_stage{};
@@ -127,8 +140,9 @@ __device__ __forceinline__ void add_rows(const ProductParams& p, ProductShared& 
       if (lane == 0) shared.empty[ring.stage].arrive();
     }
     const int row = first_row + 64 * half + 2 * lane;
-    if (column == 0 && row < p.m) p.a_sums[row] = p.alpha * sum.x;
-    if (column == 0 && row + 1 < p.m) p.a_sums[row + 1] = p.alpha * sum.y;
+    float* a_sums = p.a_sums + part * p.sums_part_stride;
+    if (column == 0 && row < p.m) a_sums[row] = p.alpha * sum.x;
+    if (column == 0 && row + 1 < p.m) a_sums[row + 1] = p.alpha * sum.y;
   }
 }
 
@@ -166,18 +180,18 @@ __device__ __forceinline__ void multiply_tile(ProductShared& shared, int group, 
 /// A warpgroup that multiplies.
 template <typename Element, typename Stored, ProductKind kKind>
 __device__ __forceinline__ void make_tiles(const ProductParams& p, ProductShared& shared, uint32_t rank, int group) {
-  const ProductTiles tiles(p);
+  const ProductTiles<ProductOrders<kKind>::kSums> tiles(p);
   const int clusters = static_cast<int>(gridDim.x) / kProductCluster;
   const int thread = static_cast<int>(threadIdx.x);
-  const int steps = (p.k + kProductDepth - 1) / kProductDepth;
   RingPosition<kProductStages> ring;
-  for (int tile = static_cast<int>(blockIdx.x) / kProductCluster; tile < tiles.rows * tiles.columns; tile += clusters) {
-    const auto [first_row, column] = tiles.at(tile, rank);
+  for (int number = static_cast<int>(blockIdx.x) / kProductCluster; number < tiles.count(); number += clusters) {
+    const auto [first_row, column, part, first_k, last_k] = tiles.at(number, rank);
+    const int steps = (last_k - first_k + kProductDepth - 1) / kProductDepth;
     float sums[kProductSums];
     multiply_tile<Element, kKind>(shared, group, steps, ring, sums);
     const SumsPlace at{first_row + 64 * group + thread / 32 % 4 * 16 + thread % 32 / 4, column, thread % 4};
     if constexpr (ProductOrders<kKind>::kWide)
-      finish_wide(p, sums, at);
+      finish_wide(p, static_cast<float*>(p.c) + part * p.c_part_stride, sums, at);
     else
       finish_narrow<Stored>(p, sums, at);
   }
@@ -186,7 +200,8 @@ __device__ __forceinline__ void make_tiles(const ProductParams& p, ProductShared
 // c = epilogue(alpha op(a) op(b) + beta c) by TMA and wgmma (matmul.h says what the epilogue is).
 //
 // grid       as many clusters of two blocks as the GPU has room for. Each takes every so many-th tile of 256 x 256 of
-//            c, and a block 128 x 256 of it, in an order that keeps in L2 what is loaded.
+//            c, and a block 128 x 256 of it, in an order that keeps in L2 what is loaded. Where c has few tiles, k is
+//            cut in parts, and each part makes all of c (product_parts.cu adds them).
 // block      two warpgroups multiply 64 x 256 each. Of a third one, a thread loads, and two warps add the rows of a
 //            where their sums are asked for. The ring's stages, 64 of k, pass by mbarriers: full when the bytes of both
 //            operands have come, empty when the warps of both blocks have read them. A block loads its own rows of a,
@@ -195,7 +210,7 @@ __device__ __forceinline__ void make_tiles(const ProductParams& p, ProductShared
 // registers  128 sums per thread, 224 for those that multiply, 56 for the others.
 // bytes      loaded, from L2 mostly: m k n / 256 elements of a and n k m / 256 of b. c is written once, with its mask
 //            beside it, and read with a beta; the sums of a cost no load. Nothing passes through memory again.
-// numerics   float32 sums in tensor cores, in the order of k, one rounding at the end; bias gradients by stages of 64.
+// numerics   float32 sums in tensor cores, in the order of k, one rounding at the end; sums of a by stages of 64.
 template <typename Element, typename Stored, ProductKind kKind>
 __global__ void __cluster_dims__(kProductCluster, 1, 1) __launch_bounds__(kProductThreads, 1)
     product_kernel(const __grid_constant__ ProductParams p) {
@@ -230,8 +245,7 @@ void launch_product_kind(const ProductParams& params, int multiprocessors, cudaS
   const auto kernel = product_kernel<Element, Stored, kKind>;
   static_assert(ProductShared::kBytes <= 227 * 1024);
   CBTM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, ProductShared::kBytes));
-  const int64_t tiles =
-      ceil_divide(params.m, kProductCluster * kProductBlockRows) * ceil_divide(params.n, kProductColumns);
+  const int64_t tiles = product_tiles(params.m, params.n) * params.parts;
   const int64_t clusters = std::min<int64_t>(tiles, multiprocessors / kProductCluster);
   kernel<<<static_cast<unsigned>(clusters * kProductCluster), kProductThreads, ProductShared::kBytes, stream>>>(params);
   CBTM_CUDA_LAUNCHED("product_kernel");

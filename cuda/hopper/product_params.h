@@ -5,12 +5,19 @@
 
 #include <cstdint>
 
+#include "cbtm/base/ceil_divide.h"
+
 namespace cbtm::cuda::hopper {
 
 inline constexpr int kProductBlockRows = 128;  ///< of c, a block: 64 each of two warpgroups
 inline constexpr int kProductColumns = 256;    ///< of c, a block
 inline constexpr int kProductDepth = 64;       ///< of k, a stage
 inline constexpr int kProductCluster = 2;      ///< blocks, one above the other, that load the right operand together
+
+/// Tiles of clusters.
+constexpr int64_t product_tiles(int64_t m, int64_t n) {
+  return ceil_divide(m, kProductCluster * kProductBlockRows) * ceil_divide(n, kProductColumns);
+}
 
 /// The operands' orders and c's type: what product_kernel is compiled for.
 enum class ProductKind {
@@ -38,7 +45,23 @@ struct ProductParams {
 
   // With a weight gradient:
   float* a_sums;  ///< [m], written: the sums of a over k; or null
+  /// Parts of k, each with a c and sums of its own, so many elements after the last one's.
+  int parts, steps_per_part;
+  int64_t c_part_stride, sums_part_stride;
 };
+
+/// What product_parts.cu adds up: c = alpha Σ_part values + beta c, in the order of the parts; a_sums likewise.
+struct ProductParts {
+  const float* values;  ///< [parts][m][stride], stride a multiple of 4
+  const float* sums;    ///< [parts][m]; or null
+  int parts, m, n;
+  int64_t stride;
+  float* c;
+  int64_t c_stride;
+  float* a_sums;
+  float alpha, beta;
+};
+void add_product_parts(const ProductParts& parts, int multiprocessors, cudaStream_t stream);
 
 void launch_product_bf16(ProductKind kind, const ProductParams& params, int multiprocessors, cudaStream_t stream);
 void launch_product_f16(ProductKind kind, const ProductParams& params, int multiprocessors, cudaStream_t stream);

@@ -10,6 +10,7 @@
 #include "device_context.h"
 #include "hopper/available.h"
 #include "hopper/product.h"
+#include "runtime/device_memory.h"
 #include "tests/cuda/product_matrix.h"
 
 namespace cbtm::cuda {
@@ -101,7 +102,7 @@ void check_sums(const Operands& o, const ProductCase& p) {
   CHECK(worst <= 1);
 }
 
-void check_product(DeviceContext& context, const ProductCase& p) {
+void check_product(DeviceContext& context, const ProductCase& p, int parts = 1) {
   CAPTURE(p.m);
   CAPTURE(p.n);
   CAPTURE(p.k);
@@ -111,7 +112,9 @@ void check_product(DeviceContext& context, const ProductCase& p) {
   CAPTURE(dtype_name(p.out));
   Operands o(context, p);
   REQUIRE(hopper::product_applies(context, o.arguments));
-  hopper::product(context, o.arguments);
+  REQUIRE(hopper::product_parts(context, o.arguments) == parts);
+  const DeviceMemory scratch(MatmulPlans::kWorkspaceBytes, "test");
+  hopper::product(context, o.arguments, scratch.data());
   const std::vector<float> got = o.c.read();
   o.mask.read();
   const int64_t row_length = Operands::stride(p.n);
@@ -147,7 +150,7 @@ void check_product(DeviceContext& context, const ProductCase& p) {
   CHECK(wrong_bits == 0);
   if (p.a_sums) check_sums(o, p);
   if (p.beta != 0) return;
-  hopper::product(context, o.arguments);
+  hopper::product(context, o.arguments, scratch.data());
   CHECK(o.c.read() == got);
 }
 
@@ -289,6 +292,44 @@ TEST_CASE("more tiles than clusters: the stages go round from tile to tile, and 
                           .in = DType::bf16,
                           .out = DType::bf16,
                           .derivative = true});
+}
+
+TEST_CASE("a weight gradient of few tiles is made in parts of k, which are added in order") {
+  DeviceContext context(0);
+  if (is_skipped(context)) return;
+  check_product(context,
+                {.m = 264,
+                 .n = 299,
+                 .k = 1500,
+                 .transpose_a = true,
+                 .transpose_b = false,
+                 .in = DType::bf16,
+                 .out = DType::f32,
+                 .alpha = 0.5f,
+                 .beta = 1,
+                 .a_sums = true},
+                3);
+  context.sm_count = 6;  // more tiles than clusters, and the parts one after another
+  check_product(context,
+                {.m = 264,
+                 .n = 300,
+                 .k = 2000,
+                 .transpose_a = true,
+                 .transpose_b = false,
+                 .in = DType::f16,
+                 .out = DType::f32,
+                 .a_sums = true},
+                3);
+  check_product(context,
+                {.m = 130,
+                 .n = 1000,
+                 .k = 1025,
+                 .transpose_a = true,
+                 .transpose_b = false,
+                 .in = DType::f16,
+                 .out = DType::f32,
+                 .beta = 1},
+                2);
 }
 
 TEST_CASE("what the kernel does not take") {
