@@ -248,7 +248,7 @@ class Training {
            .seed = settings_.seed,
            .step = static_cast<uint32_t>(number),
            .first_row = m * micro_ * length,
-           .dropout_columns = round_up(length, 4)},
+           .dropout_columns = round_up(length, 16)},
           m, micro_batches());
     }
     const double rate = learning_rate_at(settings_, number);

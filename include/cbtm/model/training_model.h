@@ -65,7 +65,7 @@ struct BackwardOptions {
   uint64_t seed = 0;            ///< of the dropout
   uint32_t step = 0;            ///< of the dropout
   int64_t first_row = 0;        ///< number of this micro-batch's first row within the global batch
-  int64_t dropout_columns = 0;  ///< longest sequence of the run, rounded up to a multiple of 4
+  int64_t dropout_columns = 0;  ///< longest sequence of the run, rounded up to a multiple of 16
   /// No more micro-batches of the step follow on this device: of several, the exchange of gradients begins layer by
   /// layer behind the backward pass.
   bool completes_step = false;
