@@ -186,24 +186,7 @@ bool decode_linear_mma_applies(const LinearForward& arguments, int compute_capab
 
 void decode_linear_mma(Context& context, const LinearForward& arguments) {
   const auto& a = arguments;
-  const Params p{.input = a.input.data,
-                 .input_stride = a.input.row_stride,
-                 .input_aligned = rows_aligned(a.input, 16),
-                 .weight = a.weight.data,
-                 .weight_stride = a.weight.row_stride,
-                 .weight_aligned = rows_aligned(a.weight, 16),
-                 .scales = a.weight_scales.data,
-                 .scales_stride = a.weight_scales.row_stride,
-                 .scales_aligned = rows_aligned(a.weight_scales, 8),
-                 .bias = a.bias.data,
-                 .bias_f32 = a.bias.dtype == DType::f32,
-                 .output_f32 = a.output.dtype == DType::f32,
-                 .relu = a.activation == Activation::relu,
-                 .output = a.output.data,
-                 .output_stride = a.output.row_stride,
-                 .rows = static_cast<int>(a.input.rows),
-                 .in = a.input.columns,
-                 .out = a.weight.rows};
+  const Params p = linear_params(a);
   const auto launch_element = [&]<typename Element>() {
     if (a.int8_weights()) return launch_tiles<Element, int8_t>(context, p);
     if (a.int4_weights()) return launch_tiles<Element, Int4>(context, p);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "decode_linear.h"
+#include "dispatch.h"
 #include "elements.cuh"
 #include "mma.cuh"
 #include "widen_pairs.cuh"
@@ -35,9 +36,32 @@ struct Params {
   bool relu;
   void* __restrict__ output;
   int64_t output_stride;
+  bool output_aligned;  ///< as input_aligned
   int rows;
   int64_t in, out;
 };
+
+inline Params linear_params(const LinearForward& a) {
+  return {.input = a.input.data,
+          .input_stride = a.input.row_stride,
+          .input_aligned = rows_aligned(a.input, 16),
+          .weight = a.weight.data,
+          .weight_stride = a.weight.row_stride,
+          .weight_aligned = rows_aligned(a.weight, 16),
+          .scales = a.weight_scales.data,
+          .scales_stride = a.weight_scales.row_stride,
+          .scales_aligned = rows_aligned(a.weight_scales, 8),
+          .bias = a.bias.data,
+          .bias_f32 = a.bias.dtype == DType::f32,
+          .output_f32 = a.output.dtype == DType::f32,
+          .relu = a.activation == Activation::relu,
+          .output = a.output.data,
+          .output_stride = a.output.row_stride,
+          .output_aligned = rows_aligned(a.output, 16),
+          .rows = static_cast<int>(a.input.rows),
+          .in = a.input.columns,
+          .out = a.weight.rows};
+}
 
 /// int4 weights: 16 bytes are a group (device.h, kInt4Group).
 struct Int4 {};
