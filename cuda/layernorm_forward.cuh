@@ -50,7 +50,7 @@ struct ForwardParams {
 // shared    gamma and beta in float32: 8 * padded_width
 // numerics  float32; the statistics are those of the sum as it is stored, mean first and then the squared differences
 //           (OPT's residual stream has outliers for which E[x^2] - E[x]^2 loses the variance)
-template <typename Element, int kValues>
+template <typename Element, int kValues, bool kWhole>
 __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
     residual_layernorm_forward_rows(const ForwardParams<Element> p) {
   constexpr int kLength = kPackLength<Element>;
@@ -73,9 +73,9 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
   Pack residual[kPacks], branch[kPacks];
   const auto load_pack = [&](int64_t row, int v) {
     const int column = column0 + v * step;
-    residual[v] = load_packed<Element, kLength>(p.residual.at(row, column), p.width - column, p.aligned);
+    residual[v] = load_packed<Element, kLength, kWhole>(p.residual.at(row, column), p.width - column, p.aligned);
     if (p.branch.data != nullptr)
-      branch[v] = load_packed<Element, kLength>(p.branch.at(row, column), p.width - column, p.aligned);
+      branch[v] = load_packed<Element, kLength, kWhole>(p.branch.at(row, column), p.width - column, p.aligned);
   };
   const auto load_row = [&](int64_t row) {
     if (row >= p.rows) return;
@@ -96,6 +96,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
     for (int v = 0; v < kPacks; ++v) {
       const int column = column0 + v * step;
       float values[kLength];
+      if (!kAhead) asm volatile("" ::: "memory");  // the draws of several packs at once would not fit the registers
       if (exists) {
         if (!kAhead) load_pack(row, v);
         residual[v].unpack(values);
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
           }
         }
         if (p.sum.data != nullptr)
-          store_packed<Element, kLength>(p.sum.at(row, column), p.width - column, p.aligned, values);
+          store_packed<Element, kLength, kWhole>(p.sum.at(row, column), p.width - column, p.aligned, values);
       }
 #pragma unroll
       for (int i = 0; i < kLength; ++i) {
@@ -152,7 +153,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
       float values[kLength];
 #pragma unroll
       for (int i = 0; i < kLength; ++i) values[i] = x[v * kLength + i];
-      store_packed<Element, kLength>(p.normalized.at(row, column), p.width - column, p.aligned, values);
+      store_packed<Element, kLength, kWhole>(p.normalized.at(row, column), p.width - column, p.aligned, values);
     }
   }
 }
