@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "hopper/product.h"
 #include "matmul_choices.h"
 #include "matmul_fallback.h"
 #include "runtime/check.h"
@@ -131,9 +132,10 @@ Shape shape_of(const MatmulArguments& m) {
 }
 
 enum class Way : uint8_t {
-  library,    ///< cuBLASLt, the epilogue in it
-  unfused,    ///< the product without the epilogue, then a kernel of ours
-  own_kernel  ///< cuBLASLt has no such product
+  library,     ///< cuBLASLt, the epilogue in it
+  unfused,     ///< the product without the epilogue, then a kernel of ours
+  hopper,      ///< our kernel for compute capability 9.0, the epilogue in it
+  own_kernel,  ///< cuBLASLt has no such product
 };
 
 /// Descriptors of a shape, with the algorithm once it is chosen.
@@ -208,7 +210,9 @@ struct MatmulPlans::State {
   Plan& plan(Context& context, const MatmulArguments& arguments);
   std::vector<cublasLtMatmulHeuristicResult_t> proposals(const Shape& shape, Plan& plan);
   void choose(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments);
-  bool take_kept(const Shape& shape, Plan& plan);
+  bool take_kept(const Shape& shape, Plan& plan, bool hopper_applies);
+  void time_ways(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments,
+                 const std::vector<cublasLtMatmulHeuristicResult_t>& proposed, bool hopper_applies);
   void set_pointers(Plan& plan, const MatmulArguments& arguments);
   void run(Context& context, const MatmulArguments& arguments, Plan& plan);
   cublasStatus_t run_library(Plan& plan, const MatmulArguments& arguments, const cublasLtMatmulAlgo_t& algorithm);
@@ -221,6 +225,8 @@ struct MatmulPlans::State {
   cublasLtHandle_t handle = nullptr;
   DeviceMemory workspace{kWorkspaceBytes, "scratch memory of matrix products"};
   int64_t products = 0;  ///< asked for
+  int64_t hopper_products = 0;
+  const ForcedWay forced = forced_way();
   bool tuning = false;
   bool grouped = false;
   std::unordered_map<Shape, std::unique_ptr<Plan>, ShapeHash> plans;
@@ -267,6 +273,7 @@ cublasStatus_t MatmulPlans::State::run_library(Plan& plan, const MatmulArguments
 void MatmulPlans::State::run(Context& context, const MatmulArguments& arguments, Plan& plan) {
   switch (plan.way) {
     case Way::library: CBTM_CUBLASLT(run_library(plan, arguments, plan.algorithm)); break;
+    case Way::hopper: hopper::product(context, arguments); break;
     case Way::own_kernel: plain_product(context, without_epilogue(arguments)); break;
     case Way::unfused: {
       const MatmulArguments product = without_epilogue(arguments);
@@ -301,9 +308,14 @@ double MatmulPlans::State::time_ms(const Run& run) {
 }
 
 /// The choice that the file holds, if it still runs.
-bool MatmulPlans::State::take_kept(const Shape& shape, Plan& plan) {
+bool MatmulPlans::State::take_kept(const Shape& shape, Plan& plan, bool hopper_applies) {
   const auto kept = choices.find(shape.text());
   if (!kept) return false;
+  if (is_hopper(*kept)) {
+    if (!hopper_applies) return false;  // chosen by a program with code for 90a
+    plan.way = Way::hopper;
+    return true;
+  }
   if (is_unfused(*kept)) {
     if (shape.epilogue == CUBLASLT_EPILOGUE_DEFAULT) return false;  // a damaged line
     plan.way = Way::unfused;
@@ -319,6 +331,11 @@ bool MatmulPlans::State::take_kept(const Shape& shape, Plan& plan) {
 }
 
 void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments) {
+  const bool hopper_applies = forced != ForcedWay::library && hopper::product_applies(context, arguments);
+  if (hopper_applies && forced == ForcedWay::hopper) {
+    plan.way = Way::hopper;
+    return;
+  }
   plan.way = Way::library;
   const double products =
       static_cast<double>(shape.m) * static_cast<double>(shape.n) * static_cast<double>(shape.k) * shape.batch_count;
@@ -328,29 +345,37 @@ void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan
   // GPUs of one process choose one after another, so that all come to the first one's choice, by way of the file.
   static std::recursive_mutex choosing;
   const std::unique_lock lock = timed ? std::unique_lock(choosing) : std::unique_lock<std::recursive_mutex>();
-  if (large && take_kept(shape, plan)) {
+  if (large && take_kept(shape, plan, hopper_applies)) {
     plan.provisional = false;
     return;
   }
   const std::vector<cublasLtMatmulHeuristicResult_t> proposed = proposals(shape, plan);
   const bool has_epilogue = shape.epilogue != CUBLASLT_EPILOGUE_DEFAULT;
-  if (proposed.empty()) {
+  if (proposed.empty() && !hopper_applies) {
     plan.way = has_epilogue ? Way::unfused : Way::own_kernel;
     say_missing(arguments);
     return;
   }
-  plan.algorithm = proposed.front().algo;
+  plan.way = proposed.empty() ? Way::hopper : Way::library;
+  plan.algorithm = proposed.empty() ? hopper_algorithm() : proposed.front().algo;
   CBTM_ASSERT(!is_capturing(), "a step is captured after its shapes have been met");
-  if (!timed || (proposed.size() < 2 && !has_epilogue)) return;
+  if (!timed || (proposed.size() < 2 && !has_epilogue && !hopper_applies)) return;
+  time_ways(context, shape, plan, arguments, proposed, hopper_applies);
+}
+
+/// The fastest way into the plan, and into the file.
+void MatmulPlans::State::time_ways(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments,
+                                   const std::vector<cublasLtMatmulHeuristicResult_t>& proposed, bool hopper_applies) {
   double best = INFINITY;
   for (const cublasLtMatmulHeuristicResult_t& result : proposed) {
     const double taken = time_ms([&] { return run_library(plan, arguments, result.algo) == CUBLAS_STATUS_SUCCESS; });
     if (taken >= best) continue;
     best = taken;
+    plan.way = Way::library;
     plan.algorithm = result.algo;
   }
   // A bias apart rounds a result of 16 bits once more: that is done only where it must be.
-  if (has_epilogue && (!arguments.bias || shape.out == DType::f32)) {
+  if (shape.epilogue != CUBLASLT_EPILOGUE_DEFAULT && (!arguments.bias || shape.out == DType::f32)) {
     Plan apart(shape);
     apart.way = Way::unfused;
     const double taken = time_ms([&] {
@@ -358,8 +383,19 @@ void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan
       return true;
     });
     if (taken < best) {
+      best = taken;
       plan.way = Way::unfused;
       plan.algorithm = {};
+    }
+  }
+  if (hopper_applies) {
+    const double taken = time_ms([&] {
+      hopper::product(context, arguments);
+      return true;
+    });
+    if (taken < best) {
+      plan.way = Way::hopper;
+      plan.algorithm = hopper_algorithm();
     }
   }
   choices.add(shape.text(), plan.algorithm);
@@ -385,14 +421,17 @@ MatmulPlans::MatmulPlans(const std::string& cache_file, cudaStream_t stream)
     : state_(std::make_unique<State>(cache_file, stream)) {}
 MatmulPlans::~MatmulPlans() = default;
 int64_t MatmulPlans::products() const { return state_->products; }
+int64_t MatmulPlans::hopper_products() const { return state_->hopper_products; }
 void MatmulPlans::tune(bool on) { state_->tuning = on; }
 void MatmulPlans::join_group() { state_->grouped = true; }
 
 void matmul(Context& context, const MatmulArguments& arguments) {
   if (arguments.c.size() == 0) return;
   MatmulPlans::State& state = context.matmul_plans().state();
-  state.run(context, arguments, state.plan(context, arguments));
+  Plan& plan = state.plan(context, arguments);
+  state.run(context, arguments, plan);
   ++state.products;
+  if (plan.way == Way::hopper) ++state.hopper_products;
 }
 
 }  // namespace cbtm::cuda

@@ -34,16 +34,18 @@ struct MatmulArguments {
 /// Bytes of a row of a ReLU mask for `columns` columns: whole 128-bit units.
 constexpr int64_t relu_mask_columns(int64_t columns) { return ceil_divide(columns, 128) * 16; }
 
-/// One launch of cuBLASLt. Where it has no algorithm with the epilogue, or one is slower, the epilogue is a kernel of
-/// our own behind the product (a result of 16 bits is then rounded once more); where it has none for the product at
+/// One launch of cuBLASLt, or of our own kernel for compute capability 9.0 (hopper/product.h) where that takes the
+/// product and is faster. Where cuBLASLt has no algorithm with the epilogue, or one is slower, the epilogue is a kernel
+/// of our own behind the product (a result of 16 bits is then rounded once more); where it has none for the product at
 /// all, so is that. A warning says so once for each kind. Uses scratch memory of its own, and for a_sums, if they come
 /// apart, Context::workspace (column_sums_scratch_bytes of activation.h).
 void matmul(Context& context, const MatmulArguments& arguments);
 
 /// How every product met is made, with cuBLASLt's handle and scratch memory. Large ones are timed once a shape, the
-/// algorithms that cuBLASLt proposes, with and without the epilogue, and the choice is kept in a file, so that later
-/// runs on this GPU add in the same order; small ones take the first proposal. Timing takes no memory: it writes where
-/// the product will. So a product that adds to its output is timed only while tuning, else it takes the first proposal.
+/// algorithms that cuBLASLt proposes, with and without the epilogue, and our own kernel where it applies; the choice is
+/// kept in a file, so that later runs on this GPU add in the same order. Small ones take the first proposal. Timing
+/// takes no memory: it writes where the product will. So a product that adds to its output is timed only while tuning,
+/// else it takes the first proposal.
 class MatmulPlans {
  public:
   /// `cache_file`: empty for none. Throws Error if cuBLASLt is not on this machine.
@@ -61,6 +63,8 @@ class MatmulPlans {
   void join_group();
   /// Products that have been asked for so far.
   int64_t products() const;
+  /// Those of them that our own kernel for compute capability 9.0 has made, or is recorded to make.
+  int64_t hopper_products() const;
 
   static constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;
 

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
+#include <string_view>
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
@@ -30,6 +31,14 @@ std::optional<cublasLtMatmulAlgo_t> parse(const std::string& text) {
 }
 
 }  // namespace
+
+ForcedWay forced_way() {
+  const char* asked = std::getenv("CBTM_MATMUL");
+  if (asked == nullptr || *asked == 0) return ForcedWay::none;
+  if (std::string_view(asked) == "hopper") return ForcedWay::hopper;
+  if (std::string_view(asked) == "library") return ForcedWay::library;
+  throw Error(fmt::format("CBTM_MATMUL={}: hopper or library can be asked for", asked));
+}
 
 MatmulChoices::MatmulChoices(std::string path) : path_(std::move(path)) { read(); }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/device/model_operators.h"
 #include "tests/cuda/attention_operands.h"
 #include "tests/cuda/refused_products.h"
@@ -12,8 +13,14 @@ namespace {
 
 struct Sizes {
   int64_t rows, in, out;
+  bool aligned = false;  ///< every row begins at a multiple of 16 bytes, as those of models do
+
+  int64_t stride(int64_t columns, int64_t padding = 0) const {
+    return aligned ? round_up(columns, 8) + (padding > 0 ? 8 : 0) : columns + padding;
+  }
+  int64_t first(int64_t column) const { return aligned ? round_up(column, 8) : column; }
 };
-constexpr Sizes kSizes[] = {{1, 1, 1}, {3, 5, 1}, {9, 8, 24}, {33, 40, 17}, {20, 129, 130}};
+constexpr Sizes kSizes[] = {{1, 1, 1}, {3, 5, 1}, {9, 8, 24}, {33, 40, 17}, {20, 129, 130}, {37, 136, 67, true}};
 constexpr DType kTypes[] = {DType::f32, DType::bf16, DType::f16};
 
 /// Both devices add `terms` products in float32, in whatever order, of magnitude at most `magnitude` in sum, and round
@@ -45,9 +52,9 @@ TEST_CASE("linear forward equals the CPU's, with bias, ReLU and GELU, into slice
           CAPTURE(dtype_name(dtype));
           CAPTURE(static_cast<int>(activation));
           CAPTURE(with_bias);
-          Matrix input(dtype, s.rows, s.in, s.in + 11, 3), weight(dtype, s.out, s.in, s.in, 0);
-          Matrix bias(dtype, 1, s.out, s.out, 0), output(dtype, s.rows, s.out, s.out + 9, 8);
-          Matrix pre(dtype, s.rows, s.out, s.out, 0);
+          Matrix input(dtype, s.rows, s.in, s.stride(s.in, 11), s.first(3));
+          Matrix weight(dtype, s.out, s.in, s.stride(s.in), 0), bias(dtype, 1, s.out, s.out, 0);
+          Matrix output(dtype, s.rows, s.out, s.stride(s.out, 9), 8), pre(dtype, s.rows, s.out, s.stride(s.out), 0);
           input.randomize(1), weight.randomize(2), bias.randomize(3), output.randomize(4), pre.randomize(5);
           LinearForward arguments;
           arguments.activation = activation;
@@ -97,10 +104,12 @@ TEST_CASE("linear backward equals the CPU's, with and without the ReLU's mask; g
           CAPTURE(static_cast<int>(activation));
           CAPTURE(masked);
           // The layer below, whose output is our input, makes the mask.
-          Matrix lower(dtype, s.rows, 4, 4, 0), lower_weight(dtype, s.in, 4, 4, 0), pre(dtype, s.rows, s.in, s.in, 0);
-          Matrix input(dtype, s.rows, s.in, s.in, 0), weight(dtype, s.out, s.in, s.in, 0);
-          Matrix gradient(dtype, s.rows, s.out, s.out + 6, 5), input_gradient(dtype, s.rows, s.in, s.in + 1, 0);
-          Matrix weight_gradient(DType::f32, s.out, s.in, s.in, 0), bias_gradient(DType::f32, 1, s.out, s.out, 0);
+          Matrix lower(dtype, s.rows, 4, s.stride(4), 0), lower_weight(dtype, s.in, 4, s.stride(4), 0);
+          Matrix pre(dtype, s.rows, s.in, s.stride(s.in), 0), input(dtype, s.rows, s.in, s.stride(s.in), 0);
+          Matrix weight(dtype, s.out, s.in, s.stride(s.in), 0), bias_gradient(DType::f32, 1, s.out, s.out, 0);
+          Matrix gradient(dtype, s.rows, s.out, s.stride(s.out, 6), s.first(5));
+          Matrix input_gradient(dtype, s.rows, s.in, s.stride(s.in, 1), 0);
+          Matrix weight_gradient(DType::f32, s.out, s.in, s.stride(s.in), 0);
           lower.randomize(1), lower_weight.randomize(2), pre.randomize(9, 3), input.randomize(3);
           weight.randomize(4), gradient.randomize(5), input_gradient.randomize(6);
           weight_gradient.randomize(7), bias_gradient.randomize(8);

@@ -1,78 +1,30 @@
 #include "matmul.h"
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include <array>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "activation.h"
-#include "cbtm/base/half_types.h"
-#include "cbtm/base/philox.h"
 #include "device_context.h"
+#include "hopper/available.h"
 #include "matmul_choices.h"
+#include "tests/cuda/product_matrix.h"
 #include "tests/cuda/refused_products.h"
 
 namespace cbtm::cuda {
 namespace {
 
-/// Values on the host beside their copy on the GPU, of any floating type.
-class Matrix {
- public:
-  Matrix(DeviceContext& context, DType dtype, int64_t rows, int64_t columns, int64_t stride, uint64_t seed)
-      : context_(context), dtype_(dtype), rows_(rows), columns_(columns), stride_(stride) {
-    const int64_t count = std::max<int64_t>(1, rows * stride);
-    PhiloxStream stream(seed, 1);
-    std::vector<char> bytes(static_cast<size_t>(count * dtype_bytes(dtype)));
-    values.resize(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) {
-      const auto value = static_cast<float>(2 * stream.next_uniform() - 1);
-      float& kept = values[static_cast<size_t>(i)];
-      if (dtype == DType::f32) {
-        reinterpret_cast<float*>(bytes.data())[i] = kept = value;
-      } else if (dtype == DType::bf16) {
-        kept = to_float(reinterpret_cast<bf16*>(bytes.data())[i] = to_bf16(value));
-      } else {
-        kept = to_float(reinterpret_cast<f16*>(bytes.data())[i] = to_f16(value));
-      }
-    }
-    data_ = context.allocate(static_cast<int64_t>(bytes.size()), "test");
-    context.copy_to_device(data_, bytes.data(), static_cast<int64_t>(bytes.size()));
-  }
-  Matrix(const Matrix&) = delete;
-  Matrix& operator=(const Matrix&) = delete;
-  ~Matrix() { cudaFree(data_); }
-
-  TensorView view() const { return {data_, dtype_, rows_, columns_, stride_}; }
-  double at(int64_t row, int64_t column) const { return values[static_cast<size_t>(row * stride_ + column)]; }
-  /// What the GPU holds now.
-  std::vector<float> read() const {
-    std::vector<char> bytes(values.size() * static_cast<size_t>(dtype_bytes(dtype_)));
-    context_.copy_to_host(bytes.data(), data_, static_cast<int64_t>(bytes.size()));
-    std::vector<float> result(values.size());
-    for (size_t i = 0; i < result.size(); ++i) {
-      if (dtype_ == DType::f32) result[i] = reinterpret_cast<const float*>(bytes.data())[i];
-      if (dtype_ == DType::bf16) result[i] = to_float(reinterpret_cast<const bf16*>(bytes.data())[i]);
-      if (dtype_ == DType::f16) result[i] = to_float(reinterpret_cast<const f16*>(bytes.data())[i]);
-    }
-    return result;
-  }
-
-  std::vector<float> values;
-
- private:
-  DeviceContext& context_;
-  DType dtype_;
-  int64_t rows_, columns_, stride_;
-  void* data_ = nullptr;
-};
-
-double unit_roundoff(DType dtype) {
-  if (dtype == DType::bf16) return std::ldexp(1.0, -8);
-  if (dtype == DType::f16) return std::ldexp(1.0, -11);
-  return std::ldexp(1.0, -24);
+/// Whether the kernel for compute capability 9.0 may make products here.
+bool may_be_hopper(const Context& context) {
+  return hopper::is_available(context) && forced_way() != ForcedWay::library;
 }
 
 struct Case {
@@ -81,6 +33,11 @@ struct Case {
   DType in, out;
   float alpha, beta;
   bool bias, relu;
+  bool aligned = false;  ///< every row begins at a multiple of 16 bytes
+
+  int64_t stride(int64_t columns, int64_t padding) const {
+    return aligned ? round_up(columns, 8) + 8 : columns + padding;
+  }
 };
 
 /// Against sums in float64. Bound of an element: k + 4 roundings of float32 on the sum of magnitudes, and one rounding
@@ -95,9 +52,10 @@ void check_product(DeviceContext& context, const Case& c) {
   CAPTURE(dtype_name(c.out));
   const int64_t a_rows = c.transpose_a ? c.k : c.m, a_columns = c.transpose_a ? c.m : c.k;
   const int64_t b_rows = c.transpose_b ? c.n : c.k, b_columns = c.transpose_b ? c.k : c.n;
-  const Matrix a(context, c.in, a_rows, a_columns, a_columns + 3, 1);
-  const Matrix b(context, c.in, b_rows, b_columns, b_columns + 8, 2);
-  const Matrix out(context, c.out, c.m, c.n, c.n + 5, 3);
+  const Matrix a(context, c.in, a_rows, a_columns, c.stride(a_columns, 3), 1);
+  const Matrix b(context, c.in, b_rows, b_columns, c.stride(b_columns, 8), 2);
+  const int64_t out_stride = c.stride(c.n, 5);
+  const Matrix out(context, c.out, c.m, c.n, out_stride, 3);
   const Matrix bias(context, c.out, 1, c.n, c.n, 4);
   matmul(context, {.a = a.view(),
                    .b = b.view(),
@@ -113,9 +71,9 @@ void check_product(DeviceContext& context, const Case& c) {
   const std::vector<float> got = out.read();
   double worst = 0;  // error over bound
   for (int64_t i = 0; i < c.m; ++i)
-    for (int64_t j = 0; j < c.n + 5; ++j) {
+    for (int64_t j = 0; j < out_stride; ++j) {
       const double before = out.at(i, j);
-      const double value = got[static_cast<size_t>(i * (c.n + 5) + j)];
+      const double value = got[static_cast<size_t>(i * out_stride + j)];
       if (j >= c.n) {
         CHECK(value == before);  // between the rows nothing is written
         continue;
@@ -151,6 +109,25 @@ TEST_CASE("products in every type, transposed or not, strided, with bias and ReL
       }
     }
   check_product(context, {1, 129, 8, false, true, DType::bf16, DType::bf16, 1, 1, false, false});
+}
+
+TEST_CASE("products of aligned rows; by the kernel for compute capability 9.0 where it is asked for") {
+  DeviceContext context(0);
+  for (const DType in : {DType::bf16, DType::f16}) {
+    check_product(context, {33, 40, 17, false, true, in, in, 1, 0, true, true, true});
+    check_product(context, {150, 270, 70, false, true, in, DType::f32, 0.5f, 1, false, false, true});
+    check_product(context, {21, 77, 64, false, false, in, in, 1, 1, false, false, true});
+    check_product(context, {70, 45, 130, true, false, in, DType::f32, 1, 1, false, false, true});
+    check_product(context, {9, 24, 8, true, true, in, in, 1, 0, true, false, true});  // that one it does not take
+  }
+  const int64_t made = context.matmul_plans().hopper_products();
+  CHECK(context.matmul_plans().products() == 10);
+  if (!may_be_hopper(context))
+    CHECK(made == 0);
+  else if (forced_way() == ForcedWay::hopper)
+    CHECK(made == 8);
+  else
+    CHECK((made > 0) == products_are_refused());  // small ones are not timed: what cuBLASLt does not have
 }
 
 TEST_CASE("a ReLU's mask of the forward product zeroes the backward one where the output was 0") {
@@ -254,6 +231,10 @@ TEST_CASE("a large product is timed once, leaves what it adds to alone, and its 
   REQUIRE(again.find("some shape").has_value());
   CHECK(again.find("some shape")->data[7] == algorithm.data[7]);
   CHECK(!again.find("other").has_value());
+  CHECK(!is_hopper(algorithm));
+  CHECK(!is_unfused(algorithm));
+  again.add("our kernel's", hopper_algorithm());
+  CHECK(is_hopper(*MatmulChoices(file).find("our kernel's")));
   std::filesystem::remove(file);
 
   const Matrix a(context, DType::bf16, 512, 520, 520, 1), out(context, DType::f32, 512, 256, 256, 2);
@@ -272,6 +253,63 @@ TEST_CASE("a large product is timed once, leaves what it adds to alone, and its 
   arguments.c = twice.view();
   matmul(context, arguments);  // planned already: must give the same bits
   CHECK(out.read() == twice.read());
+}
+
+/// A GPU's context with plans of its own, whose choices are in a file of the test.
+class ContextWithFile final : public Context {
+ public:
+  ContextWithFile(DeviceContext& context, const std::string& file) : context_(context), plans_(file, context.stream) {
+    stream = context.stream;
+    sm_count = context.sm_count;
+    compute_capability = context.compute_capability;
+    shared_bytes_per_block_max = context.shared_bytes_per_block_max;
+  }
+  void* workspace(int64_t bytes) override { return context_.workspace(bytes); }
+  const int32_t* upload(std::span<const int32_t> values) override { return context_.upload(values); }
+  MatmulPlans& matmul_plans() override { return plans_; }
+
+ private:
+  DeviceContext& context_;
+  MatmulPlans plans_;
+};
+
+TEST_CASE("a kept choice of the kernel for compute capability 9.0 is followed where the kernel is, else chosen anew") {
+  const std::filesystem::path file =
+      std::filesystem::temp_directory_path() / fmt::format("cbtm-matmul-hopper-test-{}.txt", getpid());
+  std::filesystem::remove(file);
+  DeviceContext device(0);
+  const Matrix a(device, DType::bf16, 512, 520, 520, 1), b(device, DType::bf16, 264, 520, 520, 3);
+  const Matrix out(device, DType::bf16, 512, 264, 264, 2);
+  MatmulArguments arguments;
+  arguments.a = a.view();
+  arguments.b = b.view();
+  arguments.transpose_b = true;
+  arguments.c = out.view();
+  const auto kept = [&] {
+    std::ifstream stream(file);
+    std::string line;
+    std::getline(stream, line);
+    return line;
+  };
+  const bool asked = forced_way() == ForcedWay::hopper && may_be_hopper(device);
+  std::string key = "nothing = ";
+  {
+    ContextWithFile context(device, file);
+    matmul(context, arguments);
+    if (!products_are_refused()) CHECK(kept().empty() == asked);  // what a test asks for is no choice
+    if (!kept().empty()) key = kept().substr(0, kept().find(" = "));
+  }
+  const std::vector<float> want = out.read();
+  std::string ones;
+  for (size_t word = 0; word < sizeof(cublasLtMatmulAlgo_t) / 4; ++word) ones += " ffffffff";
+  std::ofstream(file) << key << " =" << ones << "\n";
+  ContextWithFile context(device, file);
+  matmul(context, arguments);
+  CHECK(context.matmul_plans().hopper_products() == (may_be_hopper(device) ? 1 : 0));
+  if (!products_are_refused()) CHECK((kept() == key + " =" + ones) == may_be_hopper(device));
+  const std::vector<float> got = out.read();
+  for (size_t i = 0; i < want.size(); ++i) CHECK(std::abs(got[i] - want[i]) <= 0x1p-7 * std::abs(want[i]) + 0x1p-7);
+  std::filesystem::remove(file);
 }
 
 TEST_CASE("a product that adds to its output is not timed but while tuning: nothing is added twice") {
