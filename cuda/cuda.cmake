@@ -1,5 +1,9 @@
-# The CUDA device: *.cu and *.cpp below cuda/.
+# The CUDA device: *.cu and *.cpp below cuda/. hopper/*.cu are compiled for 90a alone, and left out where that is not among
+# the architectures: CBTM_HAS_SM_90A says whether they are in the program. What runs them looks at the GPU too.
 file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/*.cu ${CMAKE_SOURCE_DIR}/cuda/*.cpp)
+set(hopper_sources ${cuda_sources})
+list(FILTER hopper_sources INCLUDE REGEX "/cuda/hopper/[^/]*\\.cu$")
+list(FILTER cuda_sources EXCLUDE REGEX "/cuda/hopper/[^/]*\\.cu$")
 # NCCL is not in the toolkit. Its header is enough to build with; the library is loaded when several GPUs train together.
 find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
 if(NOT NCCL_INCLUDE_DIR)
@@ -33,22 +37,43 @@ target_include_directories(cbtm_cuda PUBLIC ${CMAKE_SOURCE_DIR}/cuda ${CUDAToolk
 if(NCCL_INCLUDE_DIR)
   target_include_directories(cbtm_cuda SYSTEM PRIVATE ${NCCL_INCLUDE_DIR})
 endif()
-target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
-  --expt-relaxed-constexpr --extended-lambda -lineinfo -diag-suppress=20208
-  -Xcompiler=-Wall,-Wextra,-Wno-restrict,-Wno-missing-field-initializers>)
-# Warnings, those of ptxas too, are errors in CI, and in CI alone: another version of nvcc or g++ may have new ones.
-if(CBTM_WARNINGS_AS_ERRORS)
-  target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
-    --Werror all-warnings -Xptxas --warning-as-error -Xcompiler=-Werror>)
-endif()
-# fmt has its compile-time functions only halfway with nvcc, unless told; its use of long double on the host is no
-# concern of the device (20208).
-target_compile_definitions(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
-if(CBTM_SHARED_CUDART)
-  target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--no-compress>)
-endif()
+# How kernels are compiled.
+function(cbtm_kernel_options target)
+  target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
+    --expt-relaxed-constexpr --extended-lambda -lineinfo -diag-suppress=20208
+    -Xcompiler=-Wall,-Wextra,-Wno-restrict,-Wno-missing-field-initializers>)
+  # Warnings, those of ptxas too, are errors in CI, and in CI alone: another version of nvcc or g++ may have new ones.
+  if(CBTM_WARNINGS_AS_ERRORS)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
+      --Werror all-warnings -Xptxas --warning-as-error -Xcompiler=-Werror>)
+  endif()
+  # fmt has its compile-time functions only halfway with nvcc, unless told; its use of long double on the host is no
+  # concern of the device (20208).
+  target_compile_definitions(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:FMT_USE_CONSTEXPR=1>)
+  if(CBTM_SHARED_CUDART)
+    target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--no-compress>)
+  endif()
+endfunction()
+cbtm_kernel_options(cbtm_cuda)
 # Registers spilled to memory are a warning too, where the kernels are laid out for it (80, 86, 89, 90).
 if(NOT "${CMAKE_CUDA_ARCHITECTURES}" MATCHES "75|1[0-9][0-9]")
   target_compile_options(cbtm_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=--warn-on-spills>)
 endif()
 target_compile_definitions(cbtm_cuda PUBLIC CBTM_HAS_CUDA=1)
+
+# cbtm_hopper_objects(NAME sources...): kernels for 90a alone, compiled as those of the CUDA device.
+function(cbtm_hopper_objects name)
+  add_library(${name} OBJECT ${ARGN})
+  set_target_properties(${name} PROPERTIES CUDA_ARCHITECTURES "${CBTM_HOPPER_ARCHITECTURES}")
+  target_link_libraries(${name} PUBLIC cbtm_device cbtm_base)
+  target_include_directories(${name} PUBLIC ${CMAKE_SOURCE_DIR}/cuda ${CUDAToolkit_INCLUDE_DIRS})
+  cbtm_kernel_options(${name})
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=--warn-on-spills>)
+endfunction()
+if(CBTM_HOPPER_ARCHITECTURES)
+  target_compile_definitions(cbtm_cuda PUBLIC CBTM_HAS_SM_90A=1)
+  if(hopper_sources)
+    cbtm_hopper_objects(cbtm_cuda_hopper ${hopper_sources})
+    target_sources(cbtm_cuda PRIVATE $<TARGET_OBJECTS:cbtm_cuda_hopper>)
+  endif()
+endif()
