@@ -32,15 +32,17 @@ test: deps
 	@ctest --test-dir $(BUILD) --output-on-failure
 	@$(MAKE) --no-print-directory test-cuda
 
-# Built with a shared cudart, which the simulator replaces, and for the first GPU there is; the simulator takes PTX. The
-# full run has that of each architecture it names, so that what they do differently is run too.
+# Built with a shared cudart, which the simulator replaces, and for the first GPU there is; the simulator takes PTX, that of
+# 90a for the kernels which have no other. The full run has that of each architecture it names, so that what they do
+# differently is run too.
 CUDA_TESTS_GPU = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2> /dev/null | head -n 1 | tr -d .)
-CUDA_TESTS_ARCHITECTURES = $(if $(filter gpu,$(CUDA_TESTS_RUN_ON)),$(if $(CUDA_TESTS_GPU),$(CUDA_TESTS_GPU)-real,80-virtual),$(1))
+CUDA_TESTS_ARCHITECTURES = $(if $(filter gpu,$(CUDA_TESTS_RUN_ON)),$(if $(CUDA_TESTS_GPU),$(patsubst 90,90a,$(CUDA_TESTS_GPU))-real,80-virtual),$(1))
 build-cudasim: CUDA_ARCHITECTURES = $(call CUDA_TESTS_ARCHITECTURES,80-virtual)
-build-cudasim-full: CUDA_ARCHITECTURES = $(call CUDA_TESTS_ARCHITECTURES,75-virtual;80-virtual;90-virtual)
+build-cudasim-full: CUDA_ARCHITECTURES = $(call CUDA_TESTS_ARCHITECTURES,75-virtual;80-virtual;90a-virtual)
+build-cudasim: HOPPER_ARCHITECTURES = $(if $(filter simulator,$(CUDA_TESTS_RUN_ON)),-DCBTM_HOPPER_ARCHITECTURES=90a-virtual)
 build-cudasim build-cudasim-full:
 	@cmake -S . -B $(BUILD)$(@:build%=%) -DCBTM_CUDA=ON -DCBTM_SHARED_CUDART=ON -DCMAKE_CUDA_COMPILER=$(NVCC) \
-	  "-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)" $(CMAKE_FLAGS) > /dev/null
+	  "-DCMAKE_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)" $(HOPPER_ARCHITECTURES) $(CMAKE_FLAGS) > /dev/null
 	@cmake --build $(BUILD)$(@:build%=%) --target cuda_tests -j $(JOBS)
 
 ifeq ($(CUDA_TESTS_RUN_ON),nowhere)

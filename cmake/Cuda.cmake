@@ -28,9 +28,13 @@ if(NOT CMAKE_CUDA_ARCHITECTURES)
   endif()
   set(CMAKE_CUDA_ARCHITECTURES ${architectures} ${newest}-virtual)
 endif()
-# What cuda/hopper is compiled for. Beside code of 90a, code of 90 would be a second one for the same GPUs.
-set(CBTM_HOPPER_ARCHITECTURES ${CMAKE_CUDA_ARCHITECTURES})
-list(FILTER CBTM_HOPPER_ARCHITECTURES INCLUDE REGEX "^90a")
+# What cuda/hopper is compiled for: 90a-real, 90a-virtual or nothing, by default as the architectures have it. (A test build
+# may have PTX of it beside kernels of an older architecture.)
+if(NOT DEFINED CBTM_HOPPER_ARCHITECTURES)
+  set(CBTM_HOPPER_ARCHITECTURES ${CMAKE_CUDA_ARCHITECTURES})
+  list(FILTER CBTM_HOPPER_ARCHITECTURES INCLUDE REGEX "^90a")
+endif()
+# Beside code of 90a, code of 90 would be a second one for the same GPUs.
 if(CBTM_HOPPER_ARCHITECTURES AND "${CMAKE_CUDA_ARCHITECTURES}" MATCHES "(^|;)90(-real)?(;|$)")
   message(FATAL_ERROR "CMAKE_CUDA_ARCHITECTURES has machine code of 90 and of 90a, which run on the same GPUs: leave out 90")
 endif()

@@ -1,5 +1,5 @@
-# The CUDA device: *.cu and *.cpp below cuda/. hopper/*.cu are compiled for 90a alone, and left out where that is not among
-# the architectures: CBTM_HAS_SM_90A says whether they are in the program. What runs them looks at the GPU too.
+# The CUDA device: *.cu and *.cpp below cuda/. hopper/*.cu are compiled for CBTM_HOPPER_ARCHITECTURES alone, and left out
+# where there are none: CBTM_HAS_SM_90A tells hopper/*.cpp, and hopper/available.h everybody else.
 file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/*.cu ${CMAKE_SOURCE_DIR}/cuda/*.cpp)
 set(hopper_sources ${cuda_sources})
 list(FILTER hopper_sources INCLUDE REGEX "/cuda/hopper/[^/]*\\.cu$")
@@ -71,7 +71,8 @@ function(cbtm_hopper_objects name)
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=--warn-on-spills>)
 endfunction()
 if(CBTM_HOPPER_ARCHITECTURES)
-  target_compile_definitions(cbtm_cuda PUBLIC CBTM_HAS_SM_90A=1)
+  file(GLOB hopper_host_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/hopper/*.cpp)
+  set_source_files_properties(${hopper_host_sources} PROPERTIES COMPILE_DEFINITIONS CBTM_HAS_SM_90A=1)
   if(hopper_sources)
     cbtm_hopper_objects(cbtm_cuda_hopper ${hopper_sources})
     target_sources(cbtm_cuda PRIVATE $<TARGET_OBJECTS:cbtm_cuda_hopper>)

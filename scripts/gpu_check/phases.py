@@ -42,7 +42,8 @@ def architecture(work):
     if work.simulate:
         return "80-virtual"
     _, text = work.run(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
-    return text.split()[0].replace(".", "") + "-real"
+    capability = text.split()[0].replace(".", "")
+    return ("90a" if capability == "90" else capability) + "-real"
 
 
 def build(work, results):
