@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
       if (p.branch_gradient.data == nullptr) continue;
       if (dropout.limit > 0) {
         float multipliers[kLength];
-        dropout.multipliers<kLength>(static_cast<uint64_t>((dropout.first_row + row) * p.width + column), multipliers);
+        dropout.multipliers<kLength>(row, column, p.width, multipliers);
 #pragma unroll
         for (int i = 0; i < kLength; ++i) out[i] *= multipliers[i];
       }

@@ -103,8 +103,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
           float added[kLength], multipliers[kLength];
           branch[v].unpack(added);
           if (dropout.limit > 0) {
-            dropout.multipliers<kLength>(static_cast<uint64_t>((dropout.first_row + row) * p.width + column),
-                                         multipliers);
+            dropout.multipliers<kLength>(row, column, p.width, multipliers);
 #pragma unroll
             for (int i = 0; i < kLength; ++i) values[i] = fmaf(added[i], multipliers[i], values[i]);
           } else {

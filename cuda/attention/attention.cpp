@@ -43,7 +43,7 @@ void run_attention_forward(Context& context, DType dtype, AttentionParams params
   if (on_tensor_cores(dtype, params))
     dispatch_attention_mma(params.head_dim, [&]<int kHeadDim>() {
       using Tiles = AttentionMmaTiles<kHeadDim>;
-      if (Tiles::forward_shared(params.dropout.threshold != 0) > context.shared_bytes_per_block_max) return;
+      if (Tiles::kForwardShared > context.shared_bytes_per_block_max) return;
       run(Tiles::kForwardQueries, launch_attention_forward_mma<kHeadDim>);
       done = true;
     });
