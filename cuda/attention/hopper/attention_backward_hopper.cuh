@@ -213,6 +213,10 @@ __device__ __forceinline__ void consume(const BackwardMemory<kHeadDim>& memory, 
   const uint64_t own_keys = advanced(describe<Major::k>(memory.key()), first_key * 128);
   const uint64_t own_values = advanced(describe<Major::k>(memory.value()), first_key * 128);
   RingPosition<Memory::kStages> at;
+  static_assert(Memory::kStages == 2);
+  const auto leave = [&](int stage) {
+    if (lane == 0) barriers.empty[stage].arrive();
+  };
   barriers.keys.wait(0);
   for (int query_tile = 0; query_tile < share.query_tiles; ++query_tile, at.advance()) {
     float probabilities[kQueries / 2], gradients[kQueries / 2];
@@ -230,6 +234,7 @@ __device__ __forceinline__ void consume(const BackwardMemory<kHeadDim>& memory, 
              share.tile.key_first + first_key + own_row);
     wait_for_products<1>();
     hold(probabilities);
+    if (!kDropout && query_tile > 0) leave(at.stage ^ 1);  // dk of the tile before is done too
     // Key j of the tile is seen by query i if j <= i + seen_before.
     const auto& statistics = memory.statistics(at.stage);
     const int seen_before = share.tile.seen_before + kQueries * query_tile;
@@ -313,10 +318,14 @@ __device__ __forceinline__ void consume(const BackwardMemory<kHeadDim>& memory, 
       add_query_gradient.template operator()<kFirst>(0, keys);
     else
       add_query_gradient.template operator()<kHeadDim - kFirst>(kFirst, second_keys);
-    wait_for_products<0>();
-    hold(key_sums), hold(value_sums), hold(weights), hold(score_gradients);
-    if (lane == 0) barriers.empty[at.stage].arrive();
+    if constexpr (kDropout) {  // ptxas would make products wait for each other if these ran on beside the decisions
+      wait_for_products<0>();
+      hold(key_sums), hold(value_sums);
+      leave(at.stage);
+    }
   }
+  wait_for_products<0>();
+  hold(key_sums), hold(value_sums);
 
   meet(kBoth, 256);  // no product reads keys and values any more: the gradients pass through their place
   const int count = share.tile.key_count - first_key;

@@ -198,6 +198,7 @@ __device__ __forceinline__ void consume(const ForwardMemory<kHeadDim>& memory, c
     issue_scores<kHeadDim, 64, kKeys, Element>(scores, queries, describe<Major::k>(memory.key(next.stage)));
     commit_products();
     barriers.full_value[at.stage].wait(at.parity);
+    begin_products();
     issue_weighted_sum<Element>(sums, weights, describe<Major::mn>(memory.value(at.stage), kKeys * 128));
     commit_products();
     if (takes_turns && (warpgroup == 0 || key_tile > 0)) announce(kTurns + other, 256);
