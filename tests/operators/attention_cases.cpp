@@ -286,6 +286,14 @@ CaseList attention_cases() {
       {"", DType::bf16, 1, 128, {65, 40}, {}, 0.1f},
       {"sharp", DType::f16, 3, 32, {70}, {}, 0, 0, 0, 8},
       {"more keys than queries", DType::bf16, 2, 64, {3, 1, 66}, {70, 1, 140}, 0.2f},
+      // Several tiles of 128 keys; tiles of one row; documents on both sides of a warpgroup's 64 rows and a tile's 128.
+      {"", DType::bf16, 2, 64, {300, 1, 1, 64, 65, 128, 129, 5}},
+      {"aligned slack", DType::f16, 2, 64, {140, 63}, {}, 0, 8, 8},
+      {"more keys than queries", DType::f16, 1, 64, {70, 1, 3}, {300, 129, 131}},
+      {"", DType::bf16, 2, 80, {258, 1, 31}, {}, 0.1f},
+      {"", DType::f16, 1, 80, {140, 3}},
+      {"sharp", DType::f16, 2, 128, {130, 2, 261}, {}, 0, 0, 0, 8},
+      {"more keys than queries", DType::bf16, 1, 128, {129, 1}, {257, 40}},
   };
   for (const AttentionSettings& s : small) add(s);
   for (const DType dtype : kComputedTypes) add({"", dtype, kHeads, kHidden / kHeads, {1024}, {}, 0.1f}, true);
