@@ -94,9 +94,10 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
     float total = 0;
 #pragma unroll
     for (int v = 0; v < kPacks; ++v) {
-      const int column = column0 + v * step;
+      int column = column0 + v * step;
       float values[kLength];
-      if (!kAhead) asm volatile("" ::: "memory");  // the draws of several packs at once would not fit the registers
+      if (!kAhead)
+        asm volatile("" : "+r"(column)::"memory");  // draws of several packs at once would not fit the registers
       if (exists) {
         if (!kAhead) load_pack(row, v);
         residual[v].unpack(values);
