@@ -14,7 +14,7 @@ namespace cbtm::cuda {
 /// Whether these kernels compute attention: the program has them, the GPU is a Hopper, elements have 16 bits, heads 64,
 /// 80 or 128 columns, and rows start at multiples of 16 bytes, which tensor maps ask for. A paged cache, whose rows do
 /// not follow each other, is read by attention_forward_mma. Wherever these kernels do not run, others do that are as
-/// exact.
+/// exact; CBTM_ATTENTION=mma in the environment asks for those (to compare them). Throws Error for another value.
 bool runs_on_hopper(const Context& context, DType dtype, const AttentionParams& params);
 
 /// Launches the forward kernel on the tiles that `tiles_of` makes of at most `tile` queries each.

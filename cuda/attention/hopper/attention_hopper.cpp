@@ -1,6 +1,10 @@
 #include "attention/attention_hopper.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cstdlib>
+#include <string_view>
 #include <utility>
 
 #include "cbtm/base/ceil_divide.h"
@@ -17,11 +21,22 @@ int64_t query_tile_count(const AttentionShape& shape, int queries) {
   return tiles;
 }
 
+/// What CBTM_ATTENTION says; looked at once.
+bool hopper_is_wanted() {
+  static const bool wanted = [] {
+    const char* asked = std::getenv("CBTM_ATTENTION");
+    if (asked == nullptr || *asked == 0) return true;
+    if (std::string_view(asked) != "mma") throw Error(fmt::format("CBTM_ATTENTION={}: mma can be asked for", asked));
+    return false;
+  }();
+  return wanted;
+}
+
 }  // namespace
 
 bool runs_on_hopper(const Context& context, DType dtype, const AttentionParams& params) {
-  return hopper::is_available(context) && (dtype == DType::bf16 || dtype == DType::f16) && params.vectorised &&
-         params.block_table == nullptr && dispatch_attention_hopper(params.head_dim, []<int>() {});
+  return hopper::is_available(context) && hopper_is_wanted() && (dtype == DType::bf16 || dtype == DType::f16) &&
+         params.vectorised && params.block_table == nullptr && dispatch_attention_hopper(params.head_dim, []<int>() {});
 }
 
 int64_t attention_sums_bytes(const AttentionShape& shape) {
