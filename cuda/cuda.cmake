@@ -1,9 +1,9 @@
-# The CUDA device: *.cu and *.cpp below cuda/. hopper/*.cu are compiled for CBTM_HOPPER_ARCHITECTURES alone, and left out
-# where there are none: CBTM_HAS_SM_90A tells hopper/*.cpp, and hopper/available.h everybody else.
+# The CUDA device: *.cu and *.cpp below cuda/. *.cu in folders called hopper are compiled for CBTM_HOPPER_ARCHITECTURES
+# alone, and left out where there are none: CBTM_HAS_SM_90A tells *.cpp in them, and hopper/available.h everybody else.
 file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/*.cu ${CMAKE_SOURCE_DIR}/cuda/*.cpp)
 set(hopper_sources ${cuda_sources})
-list(FILTER hopper_sources INCLUDE REGEX "/cuda/hopper/[^/]*\\.cu$")
-list(FILTER cuda_sources EXCLUDE REGEX "/cuda/hopper/[^/]*\\.cu$")
+list(FILTER hopper_sources INCLUDE REGEX "/cuda/(.*/)?hopper/[^/]*\\.cu$")
+list(FILTER cuda_sources EXCLUDE REGEX "/cuda/(.*/)?hopper/[^/]*\\.cu$")
 # NCCL is not in the toolkit. Its header is enough to build with; the library is loaded when several GPUs train together.
 find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
 if(NOT NCCL_INCLUDE_DIR)
@@ -71,7 +71,8 @@ function(cbtm_hopper_objects name)
   target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-Xptxas=--warn-on-spills>)
 endfunction()
 if(CBTM_HOPPER_ARCHITECTURES)
-  file(GLOB hopper_host_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/hopper/*.cpp)
+  file(GLOB hopper_host_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/cuda/hopper/*.cpp
+    ${CMAKE_SOURCE_DIR}/cuda/attention/hopper/*.cpp)
   set_source_files_properties(${hopper_host_sources} PROPERTIES COMPILE_DEFINITIONS CBTM_HAS_SM_90A=1)
   if(hopper_sources)
     cbtm_hopper_objects(cbtm_cuda_hopper ${hopper_sources})

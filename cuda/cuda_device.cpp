@@ -41,6 +41,10 @@ class CudaDevice final : public Device {
     return dtype == DType::f32 || dtype == DType::f16 || (dtype == DType::bf16 && info_.compute_capability >= 80);
   }
   DType training_type() const override { return info_.compute_capability >= 80 ? DType::bf16 : DType::f16; }
+  /// Two tiles of 128 rows for each multiprocessor: then even products of a model's width in columns keep all at work.
+  int64_t micro_batch_rows() const override {
+    return std::clamp<int64_t>(info_.multiprocessors * 256 / 4096 * 4096, 4096, 32'768);
+  }
   int64_t free_bytes() const override {  // on any thread
     const cuda::CurrentGpu current(info_.index);
     size_t free = 0, total = 0;

@@ -23,7 +23,7 @@ __device__ int scale_pitch(int64_t groups) {
 }
 
 /// The block copies the scales of kRows rows, kScaleGroups groups from `group` on; zeros beyond the matrix.
-template <int kRows>
+template <int kRows, bool kWhole>
 __device__ void load_scales(const Params& p, int64_t first_row, int64_t group, int pitch, f16* shared) {
   const int64_t groups = (p.in + kInt4Group - 1) / kInt4Group;
   const int quads = static_cast<int>((min(groups - group, int64_t{kScaleGroups}) + 3) / 4);
@@ -33,7 +33,12 @@ __device__ void load_scales(const Params& p, int64_t first_row, int64_t group, i
     const f16* from =
         static_cast<const f16*>(p.scales) + (exists ? (first_row + row) * p.scales_stride + group + quad : 0);
     const int available = exists ? static_cast<int>(min(groups - group - quad, int64_t{4})) : 0;
-    const uint2 loaded = load_packed<f16, 4>(from, available, p.scales_aligned).word;
+    uint2 loaded = {0, 0};
+    if constexpr (kWhole) {
+      if (exists) loaded = *reinterpret_cast<const uint2*>(from);
+    } else {
+      loaded = load_packed<f16, 4>(from, available, p.scales_aligned).word;
+    }
     // As one number, for a uint2 may be stored as two words, each with a place between its neighbours.
     *reinterpret_cast<uint64_t*>(shared + row * pitch + quad) = uint64_t{loaded.y} << 32 | loaded.x;
   }
@@ -61,7 +66,7 @@ constexpr bool two_blocks_fit(int tiles, int row_tiles) {
 // bytes     out * in * weight size and the scales, once; rows * in * 2 of the activations a block, from the cache.
 // numerics  products exact, float32 sums: a warp's in the tensor cores' order, then the warps' in turn. A row's result
 //           does not depend on the other rows, nor on kTiles and kRowTiles.
-template <typename Element, typename Weight, int kTiles, int kRowTiles>
+template <typename Element, typename Weight, bool kWhole, int kTiles, int kRowTiles>
 __global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTiles, kRowTiles) ? 2 : 1)
     decode_linear_mma(Params p) {
   constexpr bool kInt4 = std::is_same_v<Weight, Int4>;
@@ -80,8 +85,8 @@ __global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTil
     for (int tile = 0; tile < kTiles; ++tile)
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        words[tile][half] = load_weights<Weight>(p, first_output + tile * kTileOutputs + half * 8 + g,
-                                                 step * kStepColumns<Weight> + t * kLaneColumns<Weight>);
+        words[tile][half] = load_weights<Weight, kWhole>(p, first_output + tile * kTileOutputs + half * 8 + g,
+                                                         step * kStepColumns<Weight> + t * kLaneColumns<Weight>);
   };
   Sums<kRowTiles> sums[kTiles] = {};
   uint4 asked[kDepth][kTiles][2];
@@ -91,7 +96,7 @@ __global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTil
     if constexpr (kInt4)
       if (round % kStepsOfScales == 0) {
         __syncthreads();
-        load_scales<kTiles * kTileOutputs>(p, first_output, round * kLanes, pitch, scales);
+        load_scales<kTiles * kTileOutputs, kWhole>(p, first_output, round * kLanes, pitch, scales);
         __syncthreads();
       }
     uint4 words[kDepth][kTiles][2];
@@ -109,10 +114,10 @@ __global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTil
       if (step >= steps) break;
       const int64_t column = step * kStepColumns<Weight>;
       if constexpr (kInt4)
-        multiply_int4_step<Element, kTiles, kRowTiles>(p, column, words[d], scales + step % kStepsOfScales * kLanes,
-                                                       pitch, sums);
+        multiply_int4_step<Element, kWhole, kTiles, kRowTiles>(p, column, words[d],
+                                                               scales + step % kStepsOfScales * kLanes, pitch, sums);
       else
-        multiply_step<Element, Weight, kTiles, kRowTiles>(p, column, words[d], sums);
+        multiply_step<Element, Weight, kWhole, kTiles, kRowTiles>(p, column, words[d], sums);
     }
   }
 #pragma unroll
@@ -144,10 +149,10 @@ __global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTil
   }
 }
 
-template <typename Element, typename Weight, int kTiles, int kRowTiles>
+template <typename Element, typename Weight, int kTiles, int kRowTiles, bool kWhole = true>
 void launch(Context& context, const Params& p) {
   const auto blocks = static_cast<unsigned>(ceil_divide(p.out, kTiles * kTileOutputs));
-  decode_linear_mma<Element, Weight, kTiles, kRowTiles><<<blocks, kThreads, 0, context.stream>>>(p);
+  decode_linear_mma<Element, Weight, kWhole, kTiles, kRowTiles><<<blocks, kThreads, 0, context.stream>>>(p);
   CBTM_CUDA_LAUNCHED("decode_linear_mma");
 }
 
@@ -161,6 +166,8 @@ int tiles_for(int64_t out, int sm_count, int tiles_max) {
 
 template <typename Element, typename Weight>
 void launch_tiles(Context& context, const Params& p) {
+  // One instance for operands that no real model has: its accesses by element are too much code for a hot loop.
+  if (!is_whole<Weight>(p)) return launch<Element, Weight, 1, 4, /*kWhole=*/false>(context, p);
   if (p.rows <= kTileRows) {
     switch (tiles_for(p.out, context.sm_count, 4)) {
       case 4: return launch<Element, Weight, 4, 1>(context, p);
@@ -186,24 +193,7 @@ bool decode_linear_mma_applies(const LinearForward& arguments, int compute_capab
 
 void decode_linear_mma(Context& context, const LinearForward& arguments) {
   const auto& a = arguments;
-  const Params p{.input = a.input.data,
-                 .input_stride = a.input.row_stride,
-                 .input_aligned = rows_aligned(a.input, 16),
-                 .weight = a.weight.data,
-                 .weight_stride = a.weight.row_stride,
-                 .weight_aligned = rows_aligned(a.weight, 16),
-                 .scales = a.weight_scales.data,
-                 .scales_stride = a.weight_scales.row_stride,
-                 .scales_aligned = rows_aligned(a.weight_scales, 8),
-                 .bias = a.bias.data,
-                 .bias_f32 = a.bias.dtype == DType::f32,
-                 .output_f32 = a.output.dtype == DType::f32,
-                 .relu = a.activation == Activation::relu,
-                 .output = a.output.data,
-                 .output_stride = a.output.row_stride,
-                 .rows = static_cast<int>(a.input.rows),
-                 .in = a.input.columns,
-                 .out = a.weight.rows};
+  const Params p = linear_params(a);
   const auto launch_element = [&]<typename Element>() {
     if (a.int8_weights()) return launch_tiles<Element, int8_t>(context, p);
     if (a.int4_weights()) return launch_tiles<Element, Int4>(context, p);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "decode_linear.h"
+#include "dispatch.h"
 #include "elements.cuh"
 #include "mma.cuh"
 #include "widen_pairs.cuh"
@@ -35,9 +36,32 @@ struct Params {
   bool relu;
   void* __restrict__ output;
   int64_t output_stride;
+  bool output_aligned;  ///< as input_aligned
   int rows;
   int64_t in, out;
 };
+
+inline Params linear_params(const LinearForward& a) {
+  return {.input = a.input.data,
+          .input_stride = a.input.row_stride,
+          .input_aligned = rows_aligned(a.input, 16),
+          .weight = a.weight.data,
+          .weight_stride = a.weight.row_stride,
+          .weight_aligned = rows_aligned(a.weight, 16),
+          .scales = a.weight_scales.data,
+          .scales_stride = a.weight_scales.row_stride,
+          .scales_aligned = rows_aligned(a.weight_scales, 8),
+          .bias = a.bias.data,
+          .bias_f32 = a.bias.dtype == DType::f32,
+          .output_f32 = a.output.dtype == DType::f32,
+          .relu = a.activation == Activation::relu,
+          .output = a.output.data,
+          .output_stride = a.output.row_stride,
+          .output_aligned = rows_aligned(a.output, 16),
+          .rows = static_cast<int>(a.input.rows),
+          .in = a.input.columns,
+          .out = a.weight.rows};
+}
 
 /// int4 weights: 16 bytes are a group (device.h, kInt4Group).
 struct Int4 {};
@@ -53,8 +77,16 @@ constexpr int kStepColumns = kLanes* kLaneColumns<Weight>;
 template <typename Element>
 using TensorElement = std::conditional_t<std::is_same_v<Element, bf16>, __nv_bfloat16, __half>;
 
-/// A lane's 16 bytes of a row of the weights, from `column` on; zeros beyond the matrix.
+/// Whether operands are whole: they start at multiples of an access, and the columns are a multiple of what a lane
+/// takes in a step (of int4 weights: all lanes, whose scales are loaded together). Those of every real model are.
 template <typename Weight>
+bool is_whole(const Params& p) {
+  return p.input_aligned && p.weight_aligned && p.scales_aligned &&
+         p.in % (std::is_same_v<Weight, Int4> ? kStepColumns<Weight> : kLaneColumns<Weight>) == 0;
+}
+
+/// A lane's 16 bytes of a row of the weights, from `column` on; zeros beyond the matrix.
+template <typename Weight, bool kWhole>
 __device__ uint4 load_weights(const Params& p, int64_t row, int64_t column) {
   if (row >= p.out || column >= p.in) return {0, 0, 0, 0};
   if constexpr (std::is_same_v<Weight, Int4>) {
@@ -63,20 +95,27 @@ __device__ uint4 load_weights(const Params& p, int64_t row, int64_t column) {
                                                  column / kInt4Group * kInt4GroupBytes));
   } else {
     const Weight* from = static_cast<const Weight*>(p.weight) + row * p.weight_stride + column;
-    if (p.weight_aligned && p.in - column >= kLaneColumns<Weight>) return __ldcs(reinterpret_cast<const uint4*>(from));
+    if (kWhole || (p.weight_aligned && p.in - column >= kLaneColumns<Weight>))
+      return __ldcs(reinterpret_cast<const uint4*>(from));
     const int available = static_cast<int>(min(p.in - column, int64_t{kLaneColumns<Weight>}));
     return load_packed<Weight, kLaneColumns<Weight>>(from, available, /*aligned=*/false).word;
   }
 }
 
 /// kLength activations of a row, in pairs; zeros beyond the matrix.
-template <typename Element, int kLength>
+template <typename Element, bool kWhole, int kLength>
 __device__ void load_pairs(const Params& p, int row, int64_t column, uint32_t (&pairs)[kLength / 2]) {
   const bool exist = row < p.rows && column < p.in;
   const Element* from = static_cast<const Element*>(p.input) + (exist ? row * p.input_stride + column : 0);
   const int available = exist ? static_cast<int>(min(p.in - column, int64_t{kLength})) : 0;
-  const auto loaded = load_packed<Element, kLength>(from, available, p.input_aligned);
-  memcpy(pairs, &loaded.word, sizeof pairs);
+  if constexpr (kWhole) {
+    using Word = typename Packed<Element, kLength>::Word;
+    const Word word = exist ? *reinterpret_cast<const Word*>(from) : Word{};
+    memcpy(pairs, &word, sizeof pairs);
+  } else {
+    const auto loaded = load_packed<Element, kLength>(from, available, p.input_aligned);
+    memcpy(pairs, &loaded.word, sizeof pairs);
+  }
 }
 
 /// words[i] of lane t of four becomes words[t] of lane i.
@@ -95,18 +134,18 @@ __device__ void transpose_among_four(uint32_t (&words)[4], int t) {
 }
 
 /// Activations of lane t's columns of a step, those beside its 8 weights of 16 bits.
-template <typename Element>
+template <typename Element, bool kWhole>
 __device__ void load_activations(const Params& p, int row, int64_t column, int t, uint32_t (&pairs)[4]) {
-  load_pairs<Element, 8>(p, row, column + 8 * t, pairs);
+  load_pairs<Element, kWhole, 8>(p, row, column + 8 * t, pairs);
 }
 /// The same beside 16 weights of 8 bits. Two lanes load neighbouring 16 bytes, the even lane's 16 columns and then the
 /// odd one's, and exchange halves: a lane's own 32 bytes, in two accesses, would be the same sectors twice.
-template <typename Element>
+template <typename Element, bool kWhole>
 __device__ void load_activations(const Params& p, int row, int64_t column, int t, uint32_t (&pairs)[8]) {
   const int64_t first = column + t / 2 * 32 + t % 2 * 8;
   uint32_t even[4], odd[4];
-  load_pairs<Element, 8>(p, row, first, even);
-  load_pairs<Element, 8>(p, row, first + 16, odd);
+  load_pairs<Element, kWhole, 8>(p, row, first, even);
+  load_pairs<Element, kWhole, 8>(p, row, first + 16, odd);
   const bool is_odd = t % 2 == 1;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -121,14 +160,15 @@ using Sums = float[kRowTiles][4];
 
 /// sums += a tile's step of weights times the activations: k are a lane's own columns, wherever mma has them, and the
 /// same ones left and right.
-template <typename Element, typename Weight, int kTiles, int kRowTiles>
+template <typename Element, typename Weight, bool kWhole, int kTiles, int kRowTiles>
 __device__ void multiply_step(const Params& p, int64_t column, const uint4 (&words)[kTiles][2],
                               Sums<kRowTiles> (&sums)[kTiles]) {
   constexpr int kPairs = kLaneColumns<Weight> / 2;
   const int g = static_cast<int>(threadIdx.x) % 32 / kLanes, t = static_cast<int>(threadIdx.x) % kLanes;
   uint32_t activations[kRowTiles][kPairs];
 #pragma unroll
-  for (int r = 0; r < kRowTiles; ++r) load_activations<Element>(p, kTileRows * r + g, column, t, activations[r]);
+  for (int r = 0; r < kRowTiles; ++r)
+    load_activations<Element, kWhole>(p, kTileRows * r + g, column, t, activations[r]);
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
     const uint32_t low[4] = {words[tile][0].x, words[tile][0].y, words[tile][0].z, words[tile][0].w};
@@ -154,7 +194,7 @@ __device__ void multiply_step(const Params& p, int64_t column, const uint4 (&wor
 /// The same for int4 weights. A group's sum is scaled before it joins, so the lanes of a row first exchange words: each
 /// then has 4 bytes of each of the step's four groups, that is columns 4 t to 4 t + 3 and, in the upper halves of the
 /// bytes, those 16 further. `scales` are those of the tiles' rows, `pitch` apart, at the step's first group.
-template <typename Element, int kTiles, int kRowTiles>
+template <typename Element, bool kWhole, int kTiles, int kRowTiles>
 __device__ void multiply_int4_step(const Params& p, int64_t column, const uint4 (&words)[kTiles][2], const f16* scales,
                                    int pitch, Sums<kRowTiles> (&sums)[kTiles]) {
   const int g = static_cast<int>(threadIdx.x) % 32 / kLanes, t = static_cast<int>(threadIdx.x) % kLanes;
@@ -175,8 +215,8 @@ __device__ void multiply_int4_step(const Params& p, int64_t column, const uint4 
     for (int r = 0; r < kRowTiles; ++r)
 #pragma unroll
       for (int part = 0; part < 2; ++part)
-        load_pairs<Element, 4>(p, kTileRows * r + g, column + group * kInt4Group + 16 * part + 4 * t,
-                               activations[r][part]);
+        load_pairs<Element, kWhole, 4>(p, kTileRows * r + g, column + group * kInt4Group + 16 * part + 4 * t,
+                                       activations[r][part]);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       float group_sums[kRowTiles][4] = {};

@@ -19,6 +19,13 @@ void dispatch_floating(DType dtype, const Function& function) {
   }
 }
 
+/// Calls function.operator()<value>().
+template <typename Function>
+void dispatch_bool(bool value, const Function& function) {
+  if (value) return function.template operator()<true>();
+  function.template operator()<false>();
+}
+
 /// Whether every row of the view starts at a multiple of `bytes`. True of an empty view.
 template <typename View>
 bool rows_aligned(View view, int64_t bytes) {

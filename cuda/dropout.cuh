@@ -1,20 +1,17 @@
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
-#include "cbtm/base/philox.h"
 #include "cbtm/device/dropout.h"
 
 namespace cbtm::cuda {
 
-/// A Dropout as kernels take it. A word is dropped when (word >> 8) * 2^-24 < probability, that is when word >> 8 is
-/// below probability * 2^24 rounded up.
+/// The dropout of a matrix's rows as kernels take it (cbtm/device/dropout.h).
 struct DropoutDraw {
   uint64_t seed = 0;
   uint32_t step = 0;
   uint32_t site = 0;
-  uint32_t limit = 0;  ///< 0: nothing is dropped
+  uint32_t limit = 0;  ///< bytes below it are dropped; 0: nothing is
   float kept = 1;      ///< multiplier of what is kept
   int64_t first_row = 0;
   const int64_t* place = nullptr;  ///< on the device: {step, first_row} in place of those above; or null
@@ -24,8 +21,8 @@ struct DropoutDraw {
       : seed(dropout.seed),
         step(dropout.step),
         site(dropout.site),
-        limit(static_cast<uint32_t>(std::ceil(static_cast<double>(dropout.probability) * 16777216.0))),
-        kept(1.0f / (1.0f - dropout.probability)),
+        limit(dropout.limit()),
+        kept(dropout.kept_scale()),
         first_row(dropout.first_row),
         place(dropout.place ? dropout.place.as<int64_t>() : nullptr) {}
 
@@ -39,33 +36,30 @@ struct DropoutDraw {
     return draw;
   }
 
-  /// Words of elements 4 * group .. 4 * group + 3.
-  __device__ PhiloxCounter words(uint64_t group) const {
-    return philox({{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), site, step}}, seed);
-  }
-  __device__ float multiplier(uint32_t word) const { return (word >> 8) < limit ? 0.0f : kept; }
-
-  /// Multipliers of the elements first .. first + kLength, kLength a multiple of 4: a draw gives four neighbours, and
-  /// one more is needed where they do not start at a multiple of 4.
+  /// Multipliers of the columns column .. column + kLength - 1 of a row of a matrix of `width` columns. `column` is a
+  /// multiple of kLength, which is 4, 8 or 16.
   template <int kLength>
-  __device__ void multipliers(uint64_t first, float (&out)[kLength]) const {
-    static_assert(kLength % 4 == 0);
-    const uint32_t phase = static_cast<uint32_t>(first % 4);
-    PhiloxCounter now = words(first / 4);
+  __device__ void multipliers(int64_t row, int column, int width, float (&out)[kLength]) const {
+    static_assert(kLength == 4 || kLength == 8 || kLength == 16);
+    const int64_t group = (first_row + row) * ((width + 15) / 16) + column / 16;
+    const PhiloxCounter words = dropout_group(static_cast<uint64_t>(group), site, step, seed);
 #pragma unroll
     for (int i = 0; i < kLength; i += 4) {
-      const bool wants_next = phase != 0 || i + 4 < kLength;
-      const PhiloxCounter next = wants_next ? words(first / 4 + static_cast<uint64_t>(i / 4) + 1) : now;
-      const uint32_t both[8] = {now.word[0],  now.word[1],  now.word[2],  now.word[3],
-                                next.word[0], next.word[1], next.word[2], next.word[3]};
+      const uint32_t word = word_of<kLength>(words, column, i / 4);
 #pragma unroll
-      for (int k = 0; k < 4; ++k)
-        out[i + k] = multiplier(phase == 0   ? both[k]
-                                : phase == 1 ? both[k + 1]
-                                : phase == 2 ? both[k + 2]
-                                             : both[k + 3]);
-      now = next;
+      for (int byte = 0; byte < 4; ++byte) out[i + byte] = word << (24 - 8 * byte) < limit << 24 ? 0.0f : kept;
     }
+  }
+
+ private:
+  /// Word `i` of those that decide about the columns from `column` on, with no register chosen by its number.
+  template <int kLength>
+  __device__ static uint32_t word_of(const PhiloxCounter& words, int column, int i) {
+    if (kLength == 16) return words.word[i];
+    if (kLength == 8) return column % 16 < 8 ? words.word[i] : words.word[i + 2];
+    const uint32_t even = column % 16 < 8 ? words.word[0] : words.word[2];
+    const uint32_t odd = column % 16 < 8 ? words.word[1] : words.word[3];
+    return column % 8 < 4 ? even : odd;
   }
 };
 

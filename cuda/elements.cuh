@@ -99,11 +99,16 @@ struct Packed {
   }
 };
 
+// Rows are whole where they start at multiples of an access and are a multiple of it long, as those of every real model
+// are: then all of an access exists, or nothing, and kernels compiled with kWhole have no accesses by element, which
+// would be most of their code.
+
 /// Elements at `source`; `available` of them exist, and the rest are zero. One access where all exist and `aligned`,
 /// that is where `source` is a multiple of the access; else, as in a row's tail, element by element.
-template <typename Element, int kLength>
+template <typename Element, int kLength, bool kWhole = false>
 __device__ Packed<Element, kLength> load_packed(const Element* source, int available, bool aligned) {
   using Word = typename Packed<Element, kLength>::Word;
+  if constexpr (kWhole) return {available > 0 ? *reinterpret_cast<const Word*>(source) : Word{}};
   if (aligned && available >= kLength) return {*reinterpret_cast<const Word*>(source)};
   Element elements[kLength] = {};
 #pragma unroll
@@ -115,16 +120,18 @@ __device__ Packed<Element, kLength> load_packed(const Element* source, int avail
 }
 
 /// As load_packed; `target` lies in global memory. (A plain assignment of a uint4 does not always become one access.)
-template <typename Element, int kLength>
+template <typename Element, int kLength, bool kWhole = false>
 __device__ void store_packed(Element* target, int available, bool aligned, const float (&values)[kLength]) {
   using Word = typename Packed<Element, kLength>::Word;
-  if (aligned && available >= kLength) {
+  if (kWhole ? available > 0 : aligned && available >= kLength) {
     __stwb(reinterpret_cast<Word*>(target), Packed<Element, kLength>::of(values).word);
     return;
   }
+  if constexpr (!kWhole) {
 #pragma unroll
-  for (int i = 0; i < kLength; ++i)
-    if (i < available) target[i] = narrowed<Element>(values[i]);
+    for (int i = 0; i < kLength; ++i)
+      if (i < available) target[i] = narrowed<Element>(values[i]);
+  }
 }
 
 }  // namespace cbtm::cuda

@@ -43,7 +43,7 @@ struct ForwardParams {
 // mapping   a warp a row, packs of kLength columns to its lanes in turn, grid-stride over rows
 // bytes     rows * width * (2 tables read + out written [+ out read]) + rows * 8
 // numerics  the sum in float32, rounded once
-template <typename Element, typename Table>
+template <typename Element, typename Table, bool kWhole>
 __global__ void __launch_bounds__(32 * kWarpsPerBlock) embedding_forward_rows(const ForwardParams<Element, Table> p) {
   constexpr int kLength = kPackLength<Element, Table>;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock) embedding_forward_rows(co
       const int available = p.width - column;
       float sum[kLength] = {}, added[kLength];
       if (token != nullptr) {
-        load_packed<Table, kLength>(token + column, available, p.aligned).unpack(sum);
+        load_packed<Table, kLength, kWhole>(token + column, available, p.aligned).unpack(sum);
         if constexpr (std::is_same_v<Table, int8_t>) {
           const float scale = p.token_scales[p.ids[row]];
 #pragma unroll
@@ -64,16 +64,16 @@ __global__ void __launch_bounds__(32 * kWarpsPerBlock) embedding_forward_rows(co
         }
       }
       if (position != nullptr) {
-        load_packed<Table, kLength>(position + column, available, p.aligned).unpack(added);
+        load_packed<Table, kLength, kWhole>(position + column, available, p.aligned).unpack(added);
 #pragma unroll
         for (int i = 0; i < kLength; ++i) sum[i] += added[i];
       }
       if (p.accumulate) {
-        load_packed<Element, kLength>(out + column, available, p.aligned).unpack(added);
+        load_packed<Element, kLength, kWhole>(out + column, available, p.aligned).unpack(added);
 #pragma unroll
         for (int i = 0; i < kLength; ++i) sum[i] += added[i];
       }
-      store_packed<Element, kLength>(out + column, available, p.aligned, sum);
+      store_packed<Element, kLength, kWhole>(out + column, available, p.aligned, sum);
     }
   }
 }
@@ -263,7 +263,9 @@ void launch_forward(Context& context, const EmbeddingForward& arguments) {
   const auto blocks = static_cast<unsigned>(
       std::min<int64_t>(ceil_divide(out.rows, kWarpsPerBlock), int64_t{kBlocksPerMultiprocessor} * context.sm_count));
   const dim3 threads(32, kWarpsPerBlock);
-  embedding_forward_rows<Element, Table><<<blocks, threads, 0, context.stream>>>(p);
+  dispatch_bool(p.aligned && p.width % kLength == 0, [&]<bool kWhole>() {
+    embedding_forward_rows<Element, Table, kWhole><<<blocks, threads, 0, context.stream>>>(p);
+  });
   CBTM_CUDA_LAUNCHED("embedding_forward_rows");
 }
 

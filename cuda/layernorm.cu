@@ -35,7 +35,7 @@ struct BackwardParams {
 // bytes     rows * width * sizeof(Element) * (3 read, 2 written) + rows * 8 + blocks * width * 8
 // shared    gamma in float32, at the end the block's partial sums: 8 * padded_width
 // numerics  float32; dropout multiplies the sum's gradient before it is rounded
-template <typename Element, int kValues>
+template <typename Element, int kValues, bool kWhole>
 __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
     residual_layernorm_backward_rows(const BackwardParams<Element> p) {
   constexpr int kLength = kPackLength<Element>;
@@ -61,19 +61,25 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
   for (int64_t row = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; row - threadIdx.y < p.rows;
        row += static_cast<int64_t>(gridDim.x) * blockDim.y) {
     const bool exists = row < p.rows;
-    Pack gradient[kPacks], sum[kPacks];
-    const auto load_operands = [&](int64_t from, int v) {
-      const int column = column0 + v * step;
-      gradient[v] = load_packed<Element, kLength>(p.normalized_gradient.at(from, column), p.width - column, p.aligned);
-      sum[v] = load_packed<Element, kLength>(p.sum.at(from, column), p.width - column, p.aligned);
+    Pack gradient[kPacks], sum[kPacks], incoming[kPacks];
+    const auto load = [&](const Rows<const Element>& rows, int64_t from, int column) {
+      return load_packed<Element, kLength, kWhole>(rows.at(from, column), p.width - column, p.aligned);
     };
     float mean = 0, rstd = 0;
     float2 means = {0, 0};
+    // Asked for before the sums are waited for.
+    if (kReads == 1 && exists && p.incoming.data != nullptr) {
+#pragma unroll
+      for (int v = 0; v < kPacks; ++v) incoming[v] = load(p.incoming, row, column0 + v * step);
+    }
     if (exists && normalizes) {
       mean = p.mean[row];
       rstd = p.rstd[row];
 #pragma unroll
-      for (int v = 0; v < kPacks; ++v) load_operands(row, v);
+      for (int v = 0; v < kPacks; ++v) {
+        gradient[v] = load(p.normalized_gradient, row, column0 + v * step);
+        sum[v] = load(p.sum, row, column0 + v * step);
+      }
 #pragma unroll
       for (int v = 0; v < kPacks; ++v) {
         float dy[kLength], x[kLength];
@@ -99,18 +105,16 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
       turn ^= 1;
     }
     if (!exists) continue;
-#pragma unroll
+#pragma unroll(kReads == 2 ? 1 : kPacks)
     for (int v = 0; v < kPacks; ++v) {
       const int column = column0 + v * step;
       float out[kLength] = {};
-      if (p.incoming.data != nullptr) {
-        load_packed<Element, kLength>(p.incoming.at(row, column), p.width - column, p.aligned).unpack(out);
-      }
+      constexpr bool kAgain = kReads == 2;  // what is read again has no place in the arrays
+      if (p.incoming.data != nullptr) (kAgain ? load(p.incoming, row, column) : incoming[v]).unpack(out);
       if (normalizes) {
         float dy[kLength], x[kLength];
-        if (kReads == 2) load_operands(row, v);
-        gradient[v].unpack(dy);
-        sum[v].unpack(x);
+        (kAgain ? load(p.normalized_gradient, row, column) : gradient[v]).unpack(dy);
+        (kAgain ? load(p.sum, row, column) : sum[v]).unpack(x);
 #pragma unroll
         for (int i = 0; i < kLength; ++i) {
           const int k = v * kLength + i;
@@ -121,15 +125,15 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
         }
       }
       if (p.sum_gradient.data != nullptr)
-        store_packed<Element, kLength>(p.sum_gradient.at(row, column), p.width - column, p.aligned, out);
+        store_packed<Element, kLength, kWhole>(p.sum_gradient.at(row, column), p.width - column, p.aligned, out);
       if (p.branch_gradient.data == nullptr) continue;
       if (dropout.limit > 0) {
         float multipliers[kLength];
-        dropout.multipliers<kLength>(static_cast<uint64_t>((dropout.first_row + row) * p.width + column), multipliers);
+        dropout.multipliers<kLength>(row, column, p.width, multipliers);
 #pragma unroll
         for (int i = 0; i < kLength; ++i) out[i] *= multipliers[i];
       }
-      store_packed<Element, kLength>(p.branch_gradient.at(row, column), p.width - column, p.aligned, out);
+      store_packed<Element, kLength, kWhole>(p.branch_gradient.at(row, column), p.width - column, p.aligned, out);
     }
   }
 
@@ -212,12 +216,16 @@ void check_width(int64_t width) {
          kLayerNormWidthMax, width);
 }
 
-/// Calls function.operator()<Element, kValues>(plan).
+/// Calls function.operator()<Element, kValues, kWhole>(plan).
 template <typename Function>
-void dispatch_rows(const Context& context, DType dtype, int64_t rows, int64_t width, const Function& function) {
+void dispatch_rows(const Context& context, DType dtype, int64_t rows, int64_t width, bool aligned,
+                   const Function& function) {
   dispatch_floating(dtype, [&]<typename Element>() {
     const RowThreads plan = RowThreads::plan(rows, width, kPackLength<Element>, context.sm_count);
-    dispatch_values(plan.values, [&]<int kValues>() { function.template operator()<Element, kValues>(plan); });
+    dispatch_values(plan.values, [&]<int kValues>() {
+      dispatch_bool(aligned && width % kPackLength<Element> == 0,
+                    [&]<bool kWhole>() { function.template operator()<Element, kValues, kWhole>(plan); });
+    });
   });
 }
 
@@ -231,8 +239,8 @@ void residual_layernorm_forward(Context& context, const ResidualLayerNormForward
   check_width(residual.columns);
   const bool aligned = rows_aligned(residual, 16) && rows_aligned(arguments.branch, 16) &&
                        rows_aligned(arguments.sum, 16) && rows_aligned(arguments.normalized, 16);
-  dispatch_rows(context, residual.dtype, residual.rows, residual.columns,
-                [&]<typename Element, int kValues>(const RowThreads& plan) {
+  dispatch_rows(context, residual.dtype, residual.rows, residual.columns, aligned,
+                [&]<typename Element, int kValues, bool kWhole>(const RowThreads& plan) {
                   ForwardParams<Element> p{};
                   p.residual = Rows<const Element>(residual);
                   p.branch = Rows<const Element>(arguments.branch);
@@ -248,7 +256,7 @@ void residual_layernorm_forward(Context& context, const ResidualLayerNormForward
                   p.padded_width = static_cast<int>(plan.padded_width());
                   p.aligned = aligned;
                   p.epsilon = arguments.epsilon;
-                  const auto kernel = residual_layernorm_forward_rows<Element, kValues>;
+                  const auto kernel = residual_layernorm_forward_rows<Element, kValues, kWhole>;
                   const int64_t shared_bytes = 2 * 4 * plan.padded_width();
                   allow_shared_bytes(context, kernel, shared_bytes, residual.columns);
                   kernel<<<plan.blocks, dim3(plan.threads, plan.rows), shared_bytes, context.stream>>>(p);
@@ -279,8 +287,8 @@ void residual_layernorm_backward(Context& context, const ResidualLayerNormBackwa
   const bool overwritten = arguments.branch_gradient.data == sum_gradient.data;
   int blocks = 0;
   float* partials = nullptr;
-  dispatch_rows(context, sum_gradient.dtype, sum_gradient.rows, width,
-                [&]<typename Element, int kValues>(const RowThreads& plan) {
+  dispatch_rows(context, sum_gradient.dtype, sum_gradient.rows, width, aligned,
+                [&]<typename Element, int kValues, bool kWhole>(const RowThreads& plan) {
                   blocks = plan.blocks;
                   if (wants_vectors)
                     partials = static_cast<float*>(context.workspace(scratch_bytes(context, arguments)));
@@ -302,7 +310,7 @@ void residual_layernorm_backward(Context& context, const ResidualLayerNormBackwa
                   p.width = static_cast<int>(width);
                   p.padded_width = static_cast<int>(plan.padded_width());
                   p.aligned = aligned;
-                  const auto kernel = residual_layernorm_backward_rows<Element, kValues>;
+                  const auto kernel = residual_layernorm_backward_rows<Element, kValues, kWhole>;
                   const int64_t shared_bytes = 2 * 4 * plan.padded_width();
                   allow_shared_bytes(context, kernel, shared_bytes, width);
                   kernel<<<plan.blocks, dim3(plan.threads, plan.rows), shared_bytes, context.stream>>>(p);

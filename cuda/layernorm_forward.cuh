@@ -50,7 +50,7 @@ struct ForwardParams {
 // shared    gamma and beta in float32: 8 * padded_width
 // numerics  float32; the statistics are those of the sum as it is stored, mean first and then the squared differences
 //           (OPT's residual stream has outliers for which E[x^2] - E[x]^2 loses the variance)
-template <typename Element, int kValues>
+template <typename Element, int kValues, bool kWhole>
 __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
     residual_layernorm_forward_rows(const ForwardParams<Element> p) {
   constexpr int kLength = kPackLength<Element>;
@@ -73,9 +73,9 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
   Pack residual[kPacks], branch[kPacks];
   const auto load_pack = [&](int64_t row, int v) {
     const int column = column0 + v * step;
-    residual[v] = load_packed<Element, kLength>(p.residual.at(row, column), p.width - column, p.aligned);
+    residual[v] = load_packed<Element, kLength, kWhole>(p.residual.at(row, column), p.width - column, p.aligned);
     if (p.branch.data != nullptr)
-      branch[v] = load_packed<Element, kLength>(p.branch.at(row, column), p.width - column, p.aligned);
+      branch[v] = load_packed<Element, kLength, kWhole>(p.branch.at(row, column), p.width - column, p.aligned);
   };
   const auto load_row = [&](int64_t row) {
     if (row >= p.rows) return;
@@ -94,8 +94,10 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
     float total = 0;
 #pragma unroll
     for (int v = 0; v < kPacks; ++v) {
-      const int column = column0 + v * step;
+      int column = column0 + v * step;
       float values[kLength];
+      if (!kAhead)
+        asm volatile("" : "+r"(column)::"memory");  // draws of several packs at once would not fit the registers
       if (exists) {
         if (!kAhead) load_pack(row, v);
         residual[v].unpack(values);
@@ -103,8 +105,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
           float added[kLength], multipliers[kLength];
           branch[v].unpack(added);
           if (dropout.limit > 0) {
-            dropout.multipliers<kLength>(static_cast<uint64_t>((dropout.first_row + row) * p.width + column),
-                                         multipliers);
+            dropout.multipliers<kLength>(row, column, p.width, multipliers);
 #pragma unroll
             for (int i = 0; i < kLength; ++i) values[i] = fmaf(added[i], multipliers[i], values[i]);
           } else {
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
           }
         }
         if (p.sum.data != nullptr)
-          store_packed<Element, kLength>(p.sum.at(row, column), p.width - column, p.aligned, values);
+          store_packed<Element, kLength, kWhole>(p.sum.at(row, column), p.width - column, p.aligned, values);
       }
 #pragma unroll
       for (int i = 0; i < kLength; ++i) {
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(kRowBlockThreads, kValues == 8 ? 2 : 1)
       float values[kLength];
 #pragma unroll
       for (int i = 0; i < kLength; ++i) values[i] = x[v * kLength + i];
-      store_packed<Element, kLength>(p.normalized.at(row, column), p.width - column, p.aligned, values);
+      store_packed<Element, kLength, kWhole>(p.normalized.at(row, column), p.width - column, p.aligned, values);
     }
   }
 }

@@ -8,6 +8,7 @@
 #include "dequantise.h"
 #include "dispatch.h"
 #include "matmul.h"
+#include "quantised_linear.h"
 #include "runtime/check.h"
 
 namespace cbtm::cuda {
@@ -52,6 +53,11 @@ void decode_rows(Context& context, const LinearForward& arguments) {
   if (is_gelu(arguments.activation)) gelu_forward(context, arguments.activation, arguments.output, arguments.output);
 }
 
+/// Whether int8 or int4 weights are read as they are by the kernel for more rows than decoding has.
+bool weights_stay_narrow(const Context& context, const LinearForward& arguments) {
+  return arguments.row_sums != RowSums::decode && quantised_linear_applies(arguments, context.compute_capability);
+}
+
 }  // namespace
 
 int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) {
@@ -64,8 +70,9 @@ int64_t saved_activation_columns(Activation activation, DType dtype, int64_t col
   return 0;
 }
 
-int64_t scratch_bytes(const Context&, const LinearForward& arguments) {
+int64_t scratch_bytes(const Context& context, const LinearForward& arguments) {
   const auto& [input, weight, bias, activation, output, saved, scales, row_sums] = arguments;
+  if (input.rows > 0 && weights_stay_narrow(context, arguments)) return 0;
   return (widens_weight(arguments) ? Scratch::bytes_of(input.dtype, weight.rows, input.columns) : 0) +
          (converts_bias(arguments) ? Scratch::bytes_of(output.dtype, 1, bias.columns) : 0);
 }
@@ -86,6 +93,13 @@ void linear_forward(Context& context, const LinearForward& arguments) {
   if (row_sums == RowSums::decode) return decode_rows(context, arguments);
   if (row_sums == RowSums::any && !saved && decode_linear_applies(arguments, context.compute_capability))
     return decode_linear(context, arguments);
+  if (weights_stay_narrow(context, arguments)) {
+    LinearForward narrow = arguments;
+    if (is_gelu(activation)) narrow.activation = Activation::none;
+    quantised_linear(context, narrow);
+    if (is_gelu(activation)) gelu_forward(context, activation, output, output);
+    return;
+  }
   const bool widen = widens_weight(arguments);
   const bool convert_bias = converts_bias(arguments);
   Scratch scratch(context, scratch_bytes(context, arguments));

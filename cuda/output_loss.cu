@@ -15,11 +15,14 @@
 namespace cbtm::cuda {
 namespace {
 
-/// Rows of logits at a time, in float32; twice as many of 16 bits. The table's gradient is read and written once a
-/// chunk: with 2048 rows of a 50272 x 768 table that is a sixth of all traffic.
+/// Rows of logits at a time, in float32; twice as many of 16 bits; a quarter of a larger micro-batch, whose activations
+/// take far more. The table's gradient is read and written once a chunk: with 2048 rows of a 50272 x 768 table that is
+/// a sixth of all traffic, with 8192 a twentieth.
 constexpr int64_t kChunkRows = 1024;
+constexpr int64_t kChunksOfLarge = 4;
 constexpr int32_t kIgnored = -100;
 constexpr int kThreadsMax = 1024;
+constexpr int kThreadsOfTwo = 512;  ///< of a block, where a multiprocessor has two
 
 /// The logits' rows start at multiples of 16 bytes.
 int64_t padded_vocab(int64_t vocab_size) { return round_up(vocab_size, 8); }
@@ -51,7 +54,9 @@ __device__ float exponential(float x) {
 // mapping   a block a row, grid-stride; the row lies in shared memory, where a thread touches only the 16-byte packs
 //           that it brought there itself. It asks for the next row's pack once it has written this one's gradients.
 // bytes     rows * vocab_size * sizeof(Element) * (1 read, 1 written) + rows * 12
-// shared    the row: 100544 bytes for OPT's vocabulary in 16 bits, which GPUs from 80 on have
+// shared    the row: 100544 bytes for OPT's vocabulary in 16 bits, which GPUs from 80 on have; where a multiprocessor
+// has
+//           room for two rows (90), two smaller blocks: one streams while the other waits for its sums
 // numerics  float32; the maximum first, then the sum; NaN and +Inf show in the loss
 template <typename Element>
 __global__ void __launch_bounds__(kThreadsMax, 1) cross_entropy_in_shared(const CrossEntropyParams<Element> p) {
@@ -198,11 +203,16 @@ __global__ void __launch_bounds__(kThreadsMax)
 template <typename Element>
 void cross_entropy(Context& context, const CrossEntropyParams<Element>& p, bool with_gradients) {
   const int64_t packs = ceil_divide(p.vocab_size, kPackLength<Element>);
-  const auto threads = static_cast<unsigned>(std::min<int64_t>(round_up(packs, 32), kThreadsMax));
+  const int64_t row_bytes = packs * 16;
+  // A block may have all shared memory of a multiprocessor but the system's own kilobyte a block.
+  constexpr int64_t kSystemBytes = 1024;
+  const bool two_rows = with_gradients && 2 * (row_bytes + static_cast<int64_t>(sizeof(RowSums)) + kSystemBytes) <=
+                                              context.shared_bytes_per_block_max + kSystemBytes;
+  const auto threads =
+      static_cast<unsigned>(std::min<int64_t>(round_up(packs, 32), two_rows ? kThreadsOfTwo : kThreadsMax));
   // Blocks of a multiprocessor: as many as its 2048 threads are sure to allow with 64 registers each.
   const int64_t resident = std::max<int64_t>(1, kThreadsMax / static_cast<int64_t>(threads));
   const auto blocks = static_cast<unsigned>(std::min(p.rows, resident * context.sm_count));
-  const int64_t row_bytes = packs * 16;
   if (!with_gradients) {
     cross_entropy_streamed<Element, false><<<blocks, threads, 0, context.stream>>>(p);
   } else if (row_bytes + static_cast<int64_t>(sizeof(RowSums)) <= context.shared_bytes_per_block_max) {
@@ -223,7 +233,8 @@ struct LogitsPlan {
   explicit LogitsPlan(const OutputLoss& arguments) {
     const ConstTensorView hidden = arguments.hidden, table = arguments.table;
     dtype = arguments.hidden_gradient.size() > 0 ? hidden.dtype : DType::f32;
-    chunk_rows = kChunkRows * 4 / dtype_bytes(dtype);
+    chunk_rows =
+        std::max(kChunkRows * 4 / dtype_bytes(dtype), round_up(ceil_divide(hidden.rows, kChunksOfLarge), int64_t{128}));
     stride = padded_vocab(table.rows);
     logit_bytes = round_up(std::min(hidden.rows, chunk_rows) * stride * dtype_bytes(dtype), 256);
     if (hidden.dtype != table.dtype) wide_bytes = table.size() * dtype_bytes(hidden.dtype);

@@ -124,7 +124,7 @@ __device__ uint32_t select_in_full_bin(Shared& shared, const float* __restrict__
                                        const Bins& bins, int bin, unsigned long long target, const Weigh& weigh,
                                        unsigned long long& before) {
   uint32_t prefix = 0;
-#pragma unroll
+#pragma unroll 1  // rare: code that is not there costs no instruction cache
   for (int digit = 0; digit < 3; ++digit) {
     const int shift = digit_shift(digit), digit_count = 1 << digit_bits(digit);
     __syncthreads();

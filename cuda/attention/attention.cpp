@@ -1,8 +1,10 @@
 #include "attention/attention.h"
 
+#include "attention/attention_hopper.h"
 #include "attention/attention_kernels.h"
 #include "attention/attention_mma_tiles.h"
 #include "attention/attention_params.h"
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 
 namespace cbtm::cuda {
@@ -29,10 +31,36 @@ class Operands {
 
 bool on_tensor_cores(DType dtype, const AttentionParams& params) { return dtype != DType::f32 && params.vectorised; }
 
+AttentionParams backward_params(const AttentionBackward& arguments) {
+  const AttentionShape& shape = arguments.shape;
+  Operands operand(shape, arguments.query.dtype);
+  AttentionParams params = attention_params(shape);
+  params.query = operand(arguments.query);
+  params.key = operand(arguments.key);
+  params.value = operand(arguments.value);
+  params.output = operand(arguments.output);
+  params.output_gradient = operand(arguments.output_gradient);
+  params.query_gradient = operand(arguments.query_gradient);
+  params.key_gradient = operand(arguments.key_gradient);
+  params.value_gradient = operand(arguments.value_gradient);
+  params.vectorised = operand.aligned();
+  params.log_sum_exp = const_cast<float*>(arguments.log_sum_exp.as<float>());  // only read
+  params.log_sum_exp_stride = arguments.log_sum_exp.row_stride;
+  params.query_rows = shape.query_offsets.empty() ? 0 : shape.query_offsets.back();
+  return params;
+}
+
+/// Of the workspace of the backward pass: what the Hopper kernels take; two numbers a row and head come after it.
+int64_t sums_bytes(const Context& context, const AttentionBackward& arguments, const AttentionParams& params) {
+  const bool taken = runs_on_hopper(context, arguments.query.dtype, params);
+  return taken ? round_up(attention_sums_bytes(arguments.shape), 16) : 0;
+}
+
 }  // namespace
 
 void run_attention_forward(Context& context, DType dtype, AttentionParams params,
                            const std::function<std::vector<AttentionQueryTile>(int tile)>& tiles_of) {
+  if (runs_on_hopper(context, dtype, params)) return run_attention_forward_hopper(context, dtype, params, tiles_of);
   const auto run = [&](int tile, auto launch) {
     const std::vector<AttentionQueryTile> tiles = tiles_of(tile);
     if (tiles.empty()) return;
@@ -43,7 +71,7 @@ void run_attention_forward(Context& context, DType dtype, AttentionParams params
   if (on_tensor_cores(dtype, params))
     dispatch_attention_mma(params.head_dim, [&]<int kHeadDim>() {
       using Tiles = AttentionMmaTiles<kHeadDim>;
-      if (Tiles::forward_shared(params.dropout.threshold != 0) > context.shared_bytes_per_block_max) return;
+      if (Tiles::kForwardShared > context.shared_bytes_per_block_max) return;
       run(Tiles::kForwardQueries, launch_attention_forward_mma<kHeadDim>);
       done = true;
     });
@@ -67,9 +95,9 @@ void attention_forward(Context& context, const AttentionForward& arguments) {
   run_attention_forward(context, dtype, params, [&](int tile) { return attention_query_tiles(shape, tile); });
 }
 
-int64_t scratch_bytes(const Context&, const AttentionBackward& arguments) {
-  const AttentionShape& shape = arguments.shape;
-  return shape.query_offsets.empty() ? 0 : 2 * shape.query_offsets.back() * shape.num_heads * 4;
+int64_t scratch_bytes(const Context& context, const AttentionBackward& arguments) {
+  const AttentionParams params = backward_params(arguments);
+  return sums_bytes(context, arguments, params) + 2 * params.query_rows * params.num_heads * 4;
 }
 
 void attention_backward(Context& context, const AttentionBackward& arguments) {
@@ -77,27 +105,19 @@ void attention_backward(Context& context, const AttentionBackward& arguments) {
   const DType dtype = arguments.query.dtype;
   require_attention_dtype(context, dtype);
   require_attention_head_dim(shape.head_dim);
-  Operands operand(shape, dtype);
-  AttentionParams params = attention_params(shape);
-  params.query = operand(arguments.query);
-  params.key = operand(arguments.key);
-  params.value = operand(arguments.value);
-  params.output = operand(arguments.output);
-  params.output_gradient = operand(arguments.output_gradient);
-  params.query_gradient = operand(arguments.query_gradient);
-  params.key_gradient = operand(arguments.key_gradient);
-  params.value_gradient = operand(arguments.value_gradient);
-  params.vectorised = operand.aligned();
-  params.log_sum_exp = const_cast<float*>(arguments.log_sum_exp.as<float>());  // only read
-  params.log_sum_exp_stride = arguments.log_sum_exp.row_stride;
-  params.query_rows = shape.query_offsets.empty() ? 0 : shape.query_offsets.back();
+  AttentionParams params = backward_params(arguments);
+  void* workspace = nullptr;
+  if (const int64_t bytes = scratch_bytes(context, arguments); bytes > 0) workspace = context.workspace(bytes);
   if (params.query_rows > 0) {
-    auto* const log_sum_exp = static_cast<float*>(context.workspace(scratch_bytes(context, arguments)));
+    auto* const log_sum_exp =
+        reinterpret_cast<float*>(static_cast<char*>(workspace) + sums_bytes(context, arguments, params));
     float* const row_term = log_sum_exp + params.query_rows * shape.num_heads;
     launch_attention_row_terms(context, dtype, params, log_sum_exp, row_term);
     params.row_log_sum_exp = log_sum_exp;
     params.row_term = row_term;
   }
+  if (runs_on_hopper(context, dtype, params))
+    return run_attention_backward_hopper(context, dtype, params, shape, workspace);
   const auto run = [&](int tile, auto launch) {
     const auto query_tiles = attention_query_tiles(shape, tile);
     const auto key_tiles = attention_key_tiles(shape, tile);

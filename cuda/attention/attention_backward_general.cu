@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_keys_general(c
   const int column = head * params.head_dim;
   const auto keys = rows_of<Element>(params.key, tile.key_row, tile.key_count, column);
   const auto values = rows_of<Element>(params.value, tile.key_row, tile.key_count, column);
-  const bool dropped = params.dropout.threshold != 0;
+  const bool dropped = params.dropout.limit != 0;
 
   float key_sums[4][2 * kChunks] = {};
   float value_sums[4][2 * kChunks] = {};
@@ -43,6 +43,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_keys_general(c
     float probabilities[4][4], gradients[4][4];
     score_product(probabilities, keys, queries, params.head_dim, params.vectorised, shared);
     score_product(gradients, values, output_gradients, params.head_dim, params.vectorised, shared);
+    const uint32_t kept =
+        dropped ? kept_of_thread<true>(dropout, params.num_heads, head, query_row, tile.key_first) : 0;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const int query = x + 16 * j;
@@ -51,14 +53,10 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_keys_general(c
       const float log_sum_exp = inside ? params.row_log_sum_exp[at] : 0;
       const float row_term = inside ? params.row_term[at] : 0;
       const int seen = inside ? first_query + query + tile.visible_offset + 1 : 0;
-      uint32_t kept = 0;
-      if (dropped)  // the four keys of a thread share one call of Philox
-        kept = attention_kept(dropout, attention_dropout_row(dropout, params.num_heads, query_row + query, head),
-                              tile.key_first / 4 + y);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float p = 4 * y + i < seen ? expf(probabilities[i][j] * params.scale - log_sum_exp) : 0.0f;
-        const float multiplier = !dropped ? 1.0f : (kept >> i) & 1u ? params.dropout.kept_scale : 0.0f;
+        const float multiplier = !dropped ? 1.0f : (kept >> (4 * i + j)) & 1u ? params.dropout.kept_scale : 0.0f;
         gradients[i][j] = 4 * y + i < seen ? p * (gradients[i][j] * multiplier - row_term) : 0.0f;
         probabilities[i][j] = p * multiplier;
       }
@@ -91,7 +89,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_queries_genera
   const auto queries = rows_of<Element>(params.query, tile.query_row, tile.query_count, column);
   const auto output_gradients = rows_of<Element>(params.output_gradient, tile.query_row, tile.query_count, column);
   const int visible = tile.first_visible + tile.query_count - 1;
-  const bool dropped = params.dropout.threshold != 0;
+  const bool dropped = params.dropout.limit != 0;
 
   float log_sum_exp[4], row_term[4];
 #pragma unroll
@@ -110,19 +108,14 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_queries_genera
     score_product(gradients, output_gradients,
                   rows_of<Element>(params.value, static_cast<int64_t>(tile.key_row) + first_key, key_count, column),
                   params.head_dim, params.vectorised, shared);
+    const uint32_t kept =
+        dropped ? kept_of_thread<false>(dropout, params.num_heads, head, tile.query_row, first_key) : 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int seen = 4 * y + i < tile.query_count ? tile.first_visible + 4 * y + i - first_key : 0;
-      uint32_t kept = 0;
-      if (dropped) {
-        const int64_t row_element = attention_dropout_row(dropout, params.num_heads, tile.query_row + 4 * y + i, head);
-        kept = attention_kept(dropout, row_element, first_key / 4 + x / 4 + 4 * (x % 4)) << (4 * (x % 4));
-        kept |= __shfl_xor_sync(0xffffffffu, kept, 1);
-        kept |= __shfl_xor_sync(0xffffffffu, kept, 2);
-      }
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        const float multiplier = !dropped ? 1.0f : (kept >> (4 * j + x % 4)) & 1u ? params.dropout.kept_scale : 0.0f;
+        const float multiplier = !dropped ? 1.0f : (kept >> (4 * i + j)) & 1u ? params.dropout.kept_scale : 0.0f;
         gradients[i][j] = x + 16 * j < seen ? expf(probabilities[i][j] * params.scale - log_sum_exp[i]) *
                                                   (gradients[i][j] * multiplier - row_term[i])
                                             : 0.0f;

@@ -27,7 +27,7 @@ namespace cbtm::cuda {
 // registers 2 * 4 * D / 4 sums a lane (D > 64: half), 16 x 2 x 2 of scores and their gradients.
 // bytes     2 * rows * heads * D * 4 (k, v, dk, dv once; q, do once for each tile of keys, mostly from the L2).
 // numerics  p m and ds rounded to 16 bits for the products, everything else float32; queries ascending.
-// dropout   the four lanes that hold 4 neighbouring keys share four calls of Philox: 2 halves x 2 queries.
+// dropout   a call of Philox for each 16 x 16 probabilities, which two lanes share where a warp owns 32 keys.
 template <typename Element, int kHeadDim, bool kDropout>
 __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(const AttentionParams params) {
   using Tiles = AttentionMmaTiles<kHeadDim>;
@@ -89,6 +89,17 @@ __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(con
       mma::score_product<kHeadDim>(probabilities, key_tile, warp_row, queries, part);
       mma::score_product<kHeadDim>(score_gradients, value_tile, warp_row, gradients, part);
       const bool partly_seen = warp_row + 16 * kRowTiles - 1 > seen_before;
+      AttentionDecisions decisions[kRowTiles];
+      if constexpr (kDropout) {
+        const int64_t group =
+            attention_dropout_group(dropout, params.num_heads,
+                                    static_cast<int64_t>(tile.query_row) + first_query + part, t, head) +
+            (tile.key_first + warp_row) / 4 + g / 2;
+        if constexpr (kRowTiles == 2)
+          attention_decisions_of_two<true>(decisions, dropout, group, group + 4);
+        else
+          decisions[0] = attention_decisions_of<true>(attention_decisions(dropout, group), g % 2 != 0);
+      }
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n) {
         const int query = part + 8 * n + 2 * t;
@@ -96,19 +107,6 @@ __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(con
         const float2 row_term = *reinterpret_cast<const float2*>(row_terms + stage * kStage + query);
 #pragma unroll
         for (int r = 0; r < kRowTiles; ++r) {
-          uint32_t kept = 0;
-          if constexpr (kDropout) {
-            // This lane's call: keys 8 (quarter / 2) + g / 4 * 4 .., query 2 t + quarter % 2.
-            const int quarter = g % 4;
-            const int key = tile.key_first + warp_row + 16 * r + quarter / 2 * 8 + g / 4 * 4;
-            kept = attention_kept(dropout,
-                                  attention_dropout_row(dropout, params.num_heads,
-                                                        tile.query_row + first_query + query + quarter % 2, head),
-                                  key / 4)
-                   << (4 * quarter);
-            kept |= __shfl_xor_sync(0xffffffffu, kept, 4);
-            kept |= __shfl_xor_sync(0xffffffffu, kept, 8);
-          }
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
             float p = mma::exp2_approximate(probabilities[r][n][e] * scale -
@@ -118,7 +116,7 @@ __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(con
             float gradient = score_gradients[r][n][e];
             float weight = p;
             if constexpr (kDropout) {
-              const bool keep = (kept >> (4 * e + g % 4)) & 1u;
+              const bool keep = attention_keeps(dropout, decisions[r].of_column[e % 2], n + 2 * (e / 2));
               weight = keep ? p : 0.0f;
               gradient = keep ? gradient * params.dropout.kept_scale : 0.0f;
             }
@@ -196,7 +194,7 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim == 80 ? 2 : 1)  // ptx
 
   float sums[kRowTiles][kHeadDim / 8][4] = {};
   float log_sum_exp[kRowTiles][2], row_term[kRowTiles][2];
-  int64_t dropout_row[kRowTiles];
+  int64_t dropout_group[kRowTiles];
 #pragma unroll
   for (int r = 0; r < kRowTiles; ++r) {
 #pragma unroll
@@ -207,8 +205,8 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim == 80 ? 2 : 1)  // ptx
       row_term[r][half] = params.row_term[at];
     }
     if (kDropout)
-      dropout_row[r] =
-          attention_dropout_row(dropout, params.num_heads, tile.query_row + warp_row + 16 * r + 8 * (t % 2) + g, head);
+      dropout_group[r] =
+          attention_dropout_group(dropout, params.num_heads, tile.query_row + warp_row + 16 * r, g / 2, head) + t;
   }
 
   for (int first_key = 0, stage = 0; first_key < visible; first_key += kKeys, stage ^= 1) {
@@ -222,16 +220,15 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim == 80 ? 2 : 1)  // ptx
     mma::score_product<kHeadDim>(score_gradients, gradient_tile, warp_row, value_tiles + stage * kKeys * kHeadDim, 0);
     const bool partly_seen = first_key + kKeys > tile.first_visible + warp_row;
 #pragma unroll
-    for (int r = 0; r < kRowTiles; ++r)
+    for (int r = 0; r < kRowTiles; ++r) {
+      static_assert(kColumnTiles == 4);
+      AttentionDecisions decisions[2];
+      if constexpr (kDropout) {
+        const int64_t group = dropout_group[r] + first_key / 4;
+        attention_decisions_of_two<false>(decisions, dropout, group, group + 4);
+      }
 #pragma unroll
       for (int n = 0; n < kColumnTiles; ++n) {
-        uint32_t kept[2] = {};
-        if constexpr (kDropout) {  // as in the forward pass
-          const uint32_t own = attention_kept(dropout, dropout_row[r], first_key / 4 + 2 * n + t / 2);
-          const uint32_t other = __shfl_xor_sync(0xffffffffu, own, 1);
-          kept[0] = t % 2 == 0 ? own : other;
-          kept[1] = t % 2 == 0 ? other : own;
-        }
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           const float p = mma::exp2_approximate(probabilities[r][n][e] * scale - log_sum_exp[r][e / 2]);
@@ -239,10 +236,13 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim == 80 ? 2 : 1)  // ptx
           const bool hidden = partly_seen && 8 * n + 2 * t + e % 2 >= seen;
           float gradient = score_gradients[r][n][e];
           if constexpr (kDropout)
-            gradient = (kept[e / 2] >> (t % 2 * 2 + e % 2)) & 1u ? gradient * params.dropout.kept_scale : 0.0f;
+            gradient = attention_keeps(dropout, decisions[n / 2].of_column[e % 2], e / 2 + 2 * (n % 2))
+                           ? gradient * params.dropout.kept_scale
+                           : 0.0f;
           score_gradients[r][n][e] = hidden ? 0.0f : p * (gradient - row_term[r][e / 2]);
         }
       }
+    }
     mma::weighted_sum<kHeadDim>(sums, score_gradients, keys, 0);
   }
   const AttentionQueryTile written = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
@@ -269,7 +269,7 @@ void launch_attention_backward_mma(const Context& context, DType dtype, const At
     launch(attention_backward_keys_mma<Element, kHeadDim, kDropout>, key_tile_count, Tiles::kKeysShared);
     launch(attention_backward_queries_mma<Element, kHeadDim, kDropout>, query_tile_count, Tiles::kQueriesShared);
   };
-  const bool dropped = params.dropout.threshold != 0;
+  const bool dropped = params.dropout.limit != 0;
   if (dtype == DType::bf16)
     dropped ? launch_both.template operator()<__nv_bfloat16, true>()
             : launch_both.template operator()<__nv_bfloat16, false>();

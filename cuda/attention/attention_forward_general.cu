@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward_general(const A
   const int column = head * params.head_dim;
   const auto queries = rows_of<Element>(params.query, tile.query_row, tile.query_count, column);
   const int visible = tile.first_visible + tile.query_count - 1;  // by the last query
-  const bool dropped = params.dropout.threshold != 0;
+  const bool dropped = params.dropout.limit != 0;
 
   float sums[4][2 * kChunks] = {};
   float highest[4], total[4];
@@ -45,6 +45,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward_general(const A
     const int key_count = min(kTile, visible - first_key);
     score_product(scores, queries, key_rows_of<Element>(params, params.key, tile, first_key, key_count, column),
                   params.head_dim, params.vectorised, shared);
+    const uint32_t kept =
+        dropped ? kept_of_thread<false>(dropout, params.num_heads, head, tile.query_row, first_key) : 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int seen = tile.first_visible + 4 * y + i - first_key;  // keys of this tile that the row sees
@@ -73,14 +75,9 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward_general(const A
 #pragma unroll
       for (int c = 0; c < 2 * kChunks; ++c) sums[i][c] *= rescale;
       if (dropped) {
-        // Four lanes share the four groups of four keys that each of them needs: lane q draws group x / 4 + 4 q.
-        const int64_t row_element = attention_dropout_row(dropout, params.num_heads, tile.query_row + 4 * y + i, head);
-        uint32_t kept = attention_kept(dropout, row_element, first_key / 4 + x / 4 + 4 * (x % 4)) << (4 * (x % 4));
-        kept |= __shfl_xor_sync(0xffffffffu, kept, 1);
-        kept |= __shfl_xor_sync(0xffffffffu, kept, 2);
 #pragma unroll
         for (int j = 0; j < 4; ++j)
-          scores[i][j] = (kept >> (4 * j + x % 4)) & 1u ? scores[i][j] * params.dropout.kept_scale : 0.0f;
+          scores[i][j] = (kept >> (4 * i + j)) & 1u ? scores[i][j] * params.dropout.kept_scale : 0.0f;
       }
     }
     share(scores, shared);

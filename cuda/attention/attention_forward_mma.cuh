@@ -20,13 +20,13 @@ namespace cbtm::cuda {
 //           dropout is drawn for D = 128, three blocks a multiprocessor would spill: two are asked for.
 // bytes     2 * rows * heads * D * (q, o once; k, v once for each 128 queries, mostly from the L2) + 4 * rows * heads.
 // numerics  scores, maxima, sums and output float32; probabilities rounded to 16 bits for the product; keys ascending.
-// dropout   neighbouring lanes share a call of Philox for 4 keys of 2 rows; 1 / (1 - p) is applied at the end.
+// dropout   two lanes share a call of Philox for each 16 x 16 probabilities; its scale is applied at the end.
 template <typename Element, int kHeadDim, bool kDropout>
 __global__ void __launch_bounds__(mma::kThreads, kHeadDim > 96 && kDropout ? 2 : 0)
     attention_forward_mma(const AttentionParams params) {
   using Tiles = AttentionMmaTiles<kHeadDim>;
   constexpr int kRowTiles = Tiles::kForwardRowTiles;
-  constexpr int kKeys = Tiles::forward_keys(kDropout);
+  constexpr int kKeys = Tiles::kForwardKeys;
   constexpr int kColumnTiles = kKeys / 8;
   extern __shared__ __align__(16) unsigned char shared[];
   Element* const query_tile = reinterpret_cast<Element*>(shared);
@@ -59,14 +59,14 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim > 96 && kDropout ? 2 :
 
   float sums[kRowTiles][kHeadDim / 8][4] = {};
   float highest[kRowTiles][2], total[kRowTiles][2];
-  int64_t dropout_row[kRowTiles];
+  int64_t dropout_group[kRowTiles];
 #pragma unroll
   for (int r = 0; r < kRowTiles; ++r) {
     highest[r][0] = highest[r][1] = -INFINITY;
     total[r][0] = total[r][1] = 0;
     if (kDropout)
-      dropout_row[r] =
-          attention_dropout_row(dropout, params.num_heads, tile.query_row + warp_row + 16 * r + 8 * (t % 2) + g, head);
+      dropout_group[r] =
+          attention_dropout_group(dropout, params.num_heads, tile.query_row + warp_row + 16 * r, g / 2, head) + t;
   }
 
   for (int first_key = 0, stage = 0; first_key < visible; first_key += kKeys, stage ^= 1) {
@@ -127,14 +127,16 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim > 96 && kDropout ? 2 :
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r)
 #pragma unroll
-        for (int n = 0; n < kColumnTiles; ++n) {
-          // Lanes 2 u and 2 u + 1 hold keys of one group of 4: the even one draws for row g, the odd one for row g + 8.
-          const uint32_t own = attention_kept(dropout, dropout_row[r], first_key / 4 + 2 * n + t / 2);
-          const uint32_t other = __shfl_xor_sync(0xffffffffu, own, 1);
-          const uint32_t kept[2] = {t % 2 == 0 ? own : other, t % 2 == 0 ? other : own};
+        for (int n = 0; n < kColumnTiles; n += 4) {
+          AttentionDecisions decisions[2];
+          const int64_t group = dropout_group[r] + first_key / 4 + 2 * n;
+          attention_decisions_of_two<false>(decisions, dropout, group, group + 4);
 #pragma unroll
-          for (int e = 0; e < 4; ++e)
-            if (((kept[e / 2] >> (t % 2 * 2 + e % 2)) & 1u) == 0) scores[r][n][e] = 0;
+          for (int m = 0; m < 4; ++m)
+#pragma unroll
+            for (int e = 0; e < 4; ++e)
+              if (!attention_keeps(dropout, decisions[m / 2].of_column[e % 2], e / 2 + 2 * (m % 2)))
+                scores[r][n + m][e] = 0;
         }
     }
     mma::weighted_sum<kHeadDim>(sums, scores, value_tiles + stage * kKeys * kHeadDim, 0);
@@ -164,8 +166,8 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim > 96 && kDropout ? 2 :
 template <int kHeadDim>
 void launch_attention_forward_mma(const Context& context, DType dtype, const AttentionParams& params,
                                   int64_t tile_count) {
-  const bool dropped = params.dropout.threshold != 0;
-  const int shared_bytes = AttentionMmaTiles<kHeadDim>::forward_shared(dropped);
+  const bool dropped = params.dropout.limit != 0;
+  const int shared_bytes = AttentionMmaTiles<kHeadDim>::kForwardShared;
   const auto launch = [&](auto* kernel) {
     CBTM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
     kernel<<<static_cast<unsigned>(tile_count * params.num_heads), mma::kThreads, shared_bytes, context.stream>>>(

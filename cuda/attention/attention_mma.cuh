@@ -11,6 +11,7 @@
 // The accumulators of two neighbouring 8-column tiles (fragments as in mma.cuh) are the left operand of 16 k, once
 // rounded to 16 bits.
 
+#include "async_copy.cuh"
 #include "attention/attention_rows.cuh"
 #include "mma.cuh"
 
@@ -25,36 +26,6 @@ __device__ __forceinline__ int place(int row, int chunk) {
   constexpr int kRowChunks = kHeadDim / 8;
   const int swizzle = kRowChunks % 8 == 0 ? row & 7 : kRowChunks % 4 == 0 ? (row >> 1) & 3 : (row >> 2) & 1;
   return row * kHeadDim + (chunk ^ swizzle) * 8;
-}
-
-__device__ __forceinline__ uint32_t shared_address(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
-
-/// 16 bytes, zeros if not `inside`.
-__device__ __forceinline__ void copy_16(void* shared, const void* global, bool inside) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)), "l"(global),
-               "r"(inside ? 16 : 0)
-               : "memory");
-#else
-  *static_cast<uint4*>(shared) = inside ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
-#endif
-}
-__device__ __forceinline__ void copy_4(float* shared, const float* global, bool inside) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)), "l"(global),
-               "r"(inside ? 4 : 0)
-               : "memory");
-#else
-  *shared = inside ? *global : 0.0f;
-#endif
-}
-/// Waits for the copies this thread has asked for.
-__device__ __forceinline__ void wait_for_copies() {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.wait_all;" ::: "memory");
-#endif
 }
 
 /// The block copies kRows rows into a tile, asynchronously.

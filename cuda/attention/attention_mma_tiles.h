@@ -10,16 +10,14 @@ template <int kHeadDim>
 struct AttentionMmaTiles {
   static constexpr int kForwardRowTiles = kHeadDim <= 80 ? 2 : 1;
   static constexpr int kForwardQueries = 64 * kForwardRowTiles;
-  /// Keys a step; those of 64 take 32 registers more, which the drawing of dropout and wider heads need.
-  static constexpr int forward_keys(bool dropout) { return kHeadDim <= 64 && !dropout ? 64 : 32; }
+  /// Keys a step; those of 64 take 32 registers more, which wider heads need.
+  static constexpr int kForwardKeys = kHeadDim <= 64 ? 64 : 32;
   static constexpr int kBackwardRowTiles = kHeadDim <= 64 ? 2 : 1;
   static constexpr int kBackwardRows = 64 * kBackwardRowTiles;  ///< keys, or queries, that a block owns
   static constexpr int kBackwardStage = 32;                     ///< of the others, a step of its loop
 
   /// Shared memory of a block in bytes: operands that stay, and two stages of those that stream.
-  static constexpr int forward_shared(bool dropout) {
-    return (kForwardQueries + 4 * forward_keys(dropout)) * kHeadDim * 2;
-  }
+  static constexpr int kForwardShared = (kForwardQueries + 4 * kForwardKeys) * kHeadDim * 2;
   static constexpr int kQueriesShared = (2 * kBackwardRows + 4 * kBackwardStage) * kHeadDim * 2;
   static constexpr int kKeysShared = kQueriesShared + 4 * kBackwardStage * 4;
 };

@@ -25,17 +25,15 @@ AttentionParams attention_params(const AttentionShape& shape) {
   params.head_dim = static_cast<int32_t>(shape.head_dim);
   params.scale = shape.scale;
   if (shape.dropout.active()) {
-    CBTM_ASSERT(shape.dropout_columns % 4 == 0, "four neighbouring probabilities share one call of Philox");
-    params.dropout = {
-        .seed = shape.dropout.seed,
-        .first_row = shape.dropout.first_row,
-        .columns = shape.dropout_columns,
-        .step = shape.dropout.step,
-        .site = shape.dropout.site,
-        // (w >> 8) * 2^-24 < p  <=>  w >> 8 < p * 2^24 rounded up
-        .threshold = static_cast<uint32_t>(std::ceil(static_cast<double>(shape.dropout.probability) * 16777216.0)),
-        .kept_scale = 1.0f / (1.0f - shape.dropout.probability),
-        .place = shape.dropout.place ? shape.dropout.place.as<int64_t>() : nullptr};
+    CBTM_ASSERT(shape.dropout_columns % 16 == 0, "blocks of 16 keys are decided about together");
+    params.dropout = {.seed = shape.dropout.seed,
+                      .first_row = shape.dropout.first_row,
+                      .key_groups = shape.dropout_columns / 4,
+                      .step = shape.dropout.step,
+                      .site = shape.dropout.site,
+                      .limit = shape.dropout.limit(),
+                      .kept_scale = shape.dropout.kept_scale(),
+                      .place = shape.dropout.place ? shape.dropout.place.as<int64_t>() : nullptr};
   }
   return params;
 }
@@ -63,13 +61,13 @@ std::vector<AttentionKeyTile> attention_key_tiles(const AttentionShape& shape, i
     const Sequence sequence = sequence_of(shape, s);
     const int32_t hidden_before = sequence.keys - sequence.queries;
     for (int32_t first = 0; first < sequence.keys; first += tile) {
-      const int32_t first_query = std::min(sequence.queries, std::max(0, first - hidden_before));
+      const int32_t first_query = std::min(sequence.queries, std::max(0, first - hidden_before)) / 16 * 16;
       tiles.push_back({.key_row = sequence.key_begin + first,
                        .key_count = std::min(tile, sequence.keys - first),
                        .key_first = first,
                        .query_row = sequence.query_begin + first_query,
                        .query_count = sequence.queries - first_query,
-                       .visible_offset = std::max(0, hidden_before - first),
+                       .visible_offset = hidden_before + first_query - first,
                        .unused = {}});
     }
   }

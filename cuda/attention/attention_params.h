@@ -23,8 +23,9 @@ struct alignas(16) AttentionQueryTile {
 };
 
 /// A block's share of the keys (gradients of keys and values). Key j of the tile, row `key_row` + j, is key
-/// `key_first` + j of its sequence; the queries that see any of them are the rows `query_row` + i,
-/// 0 <= i < `query_count`, and i sees j <= i + `visible_offset`.
+/// `key_first` + j of its sequence; the queries that see any of them are among the rows `query_row` + i,
+/// 0 <= i < `query_count`, of which the first is a multiple of 16 rows behind its sequence's; i sees
+/// j <= i + `visible_offset`.
 struct alignas(16) AttentionKeyTile {
   int32_t key_row;
   int32_t key_count;
@@ -41,14 +42,14 @@ struct AttentionOperand {
   int64_t stride = 0;
 };
 
-/// A Dropout as the kernels use it: a word w is dropped if (w >> 8) < threshold, the kept are scaled by kept_scale.
+/// A Dropout as the kernels use it (groups, words and bytes: AttentionShape).
 struct AttentionDropout {
   uint64_t seed = 0;
   int64_t first_row = 0;
-  int64_t columns = 0;
+  int64_t key_groups = 0;  ///< dropout_columns / 4
   uint32_t step = 0;
   uint32_t site = 0;
-  uint32_t threshold = 0;
+  uint32_t limit = 0;  ///< bytes below it are dropped; 0: no dropout
   float kept_scale = 1;
   const int64_t* place = nullptr;  ///< on the device: {step, first_row} in place of those above; or null
 };

@@ -34,6 +34,19 @@ __device__ __forceinline__ void store_tile(const CUtensorMap& map, int row, int 
                "r"(column), "r"(row), "r"(shared_address(shared))
                : "memory");
 }
+/// Stores `bytes`, a multiple of 16, that follow each other in shared and in global memory, both 16-byte aligned.
+__device__ __forceinline__ void store_bytes(void* global, const void* shared, uint32_t bytes) {
+  asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(__cvta_generic_to_global(global)),
+               "r"(shared_address(shared)), "r"(bytes)
+               : "memory");
+}
+/// The same, adding float32 to what is there.
+__device__ __forceinline__ void add_floats(float* global, const void* shared, uint32_t bytes) {
+  asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(
+                   __cvta_generic_to_global(global)),
+               "r"(shared_address(shared)), "r"(bytes)
+               : "memory");
+}
 /// What this thread has stored since the last call is one group.
 __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 /// Returns once at most kGroups of this thread's groups still read shared memory.
@@ -46,6 +59,10 @@ template <int kGroups>
 __device__ __forceinline__ void wait_for_stores() {
   asm volatile("cp.async.bulk.wait_group %0;" ::"n"(kGroups) : "memory");
 }
+
+/// Orders this thread's stores of groups that it has waited for before what it writes to memory then, and the other way
+/// round: what it has read there before its copies that come after.
+__device__ __forceinline__ void order_copies() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
 
 /// What this thread has written to shared memory is seen by asynchronous copies and wgmma that come after.
 __device__ __forceinline__ void show_to_copies() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }

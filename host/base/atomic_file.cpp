@@ -3,15 +3,20 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <future>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "base/output_places.h"
 #include "cbtm/base/atomic_output.h"
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/threads.h"
 
 namespace cbtm {
 namespace {
@@ -19,6 +24,10 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kBufferBytes = 1 << 20;
+
+/// Large data is written in pieces of this size, by so many threads at most.
+constexpr size_t kPieceBytes = 16 << 20;
+constexpr size_t kWritersMax = 8;
 
 /// The number that a path like /dev/fd/3 or /proc/self/fd/3 ends in, if `directory` is what holds descriptors.
 std::optional<int> descriptor_number(const fs::path& path) {
@@ -163,8 +172,43 @@ void AtomicFile::flush() {
   buffer_.clear();
 }
 
+void AtomicFile::write_pieces(const char* data, size_t bytes) {
+  const auto pieces = static_cast<size_t>(ceil_divide(static_cast<int64_t>(bytes), kPieceBytes));
+  std::atomic<size_t> next_piece = 0;
+  std::atomic<int> failure = 0;  // an errno
+  const auto write_some = [&] {
+    for (size_t piece = next_piece++; piece < pieces && failure == 0; piece = next_piece++) {
+      size_t done = piece * kPieceBytes;
+      const size_t end = std::min<size_t>(bytes, done + kPieceBytes);
+      while (done < end) {
+        const ssize_t count = ::pwrite(file_, data + done, end - done, static_cast<off_t>(written_ + done));
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) failure = count < 0 ? errno : ENOSPC;
+        if (count <= 0) break;
+        done += static_cast<size_t>(count);
+      }
+    }
+  };
+  std::vector<std::future<void>> helpers;
+  const size_t threads = std::min<size_t>({pieces, static_cast<size_t>(thread_count()), kWritersMax});
+  for (size_t i = 1; i < threads; ++i) helpers.push_back(std::async(std::launch::async, write_some));
+  write_some();
+  for (std::future<void>& helper : helpers) helper.get();
+  if (failure == 0) {
+    written_ += bytes;
+    if (::lseek(file_, static_cast<off_t>(written_), SEEK_SET) < 0) failure = errno;
+  }
+  if (failure != 0)
+    fail("{}: writing failed: {}; what was there before is untouched", path_.string(),
+         std::generic_category().message(failure));
+}
+
 void AtomicFile::write(const void* data, size_t bytes) {
   const char* next = static_cast<const char*>(data);
+  if (bytes >= 2 * kPieceBytes && !partial_path_.empty()) {
+    flush();
+    return write_pieces(next, bytes);
+  }
   while (bytes != 0) {
     const size_t part = std::min(bytes, kBufferBytes - buffer_.size());
     buffer_.append(next, part);

@@ -45,7 +45,7 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
   const int64_t sequence = line.integer("sequence", 8, config.embedding.max_length);  // 8: the least in training
   const int64_t micro_batch = line.integer("micro-batch", 1, kRowsMax / sequence);
   const int64_t steps = line.integer("steps", 1, 1 << 20);
-  const double dropout = line.number("dropout", 0, 0.99);
+  const double dropout = dropout_flag(line);
   std::vector<float> flat(static_cast<size_t>(checkpoint.layout().flat_size()));
   checkpoint.read_parameters(DType::f32, flat.data());
   const int64_t rows = sequence * micro_batch;
@@ -79,7 +79,7 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
                            .seed = line.common().seed,
                            .step = static_cast<uint32_t>(step),
                            .first_row = m * rows,
-                           .dropout_columns = (sequence + 3) / 4 * 4},
+                           .dropout_columns = (sequence + 15) / 16 * 16},
                           m, device_count);
     model.finish_step({.step = step + 1, .learning_rate = 1e-5f, .clip_norm = 1});
     if (step >= warm_up) rates.push_back(static_cast<double>(batch_rows) / seconds_since(start));

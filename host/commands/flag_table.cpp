@@ -146,7 +146,7 @@ constexpr Flag kFlags[] = {
     {"Training", "learning-rate", "", kNumber, "R", kNone, kTrainings, "peak (default: by the model's width)"},
     {"Training", "warmup", "", kInteger, "N", "0", kTrainings, "steps of linear warm-up"},
     {"Training", "final-learning-rate", "", kNumber, "P", "0", kTrainings, "fraction of the peak that the linear decay ends at"},
-    {"Training", "dropout", "", kNumber, "P", "0.1", kTrainings, "of attention probabilities and residual branches"},
+    {"Training", "dropout", "", kNumber, "P", "0.1", kTrainings, "of attention probabilities and residual branches, in steps of 1/256 (0.1 is 26/256)"},
     {"Training", "weight-decay", "", kNumber, "R", "0", kTrainings, "of matrices"},
     {"Training", "clip", "", kNumber, "R", "1", kTrainings, "gradient norm above which gradients are scaled down; 0 is never"},
     {"Training", "attention-within-document", "", kToggle, "", kNone, kTrainings, "tokens see only their own document"},
@@ -158,7 +158,7 @@ constexpr Flag kFlags[] = {
     {"Size", "sequence", "", kInteger, "N", "256", kBenches, "tokens of a sequence (decode: of the prompt)"},
     {"Size", "micro-batch", "", kInteger, "N", "8", kBenches, "sequences at a time"},
     {"Size", "steps", "", kInteger, "N", "10", kBenches, "steps to time, after one to warm up"},
-    {"Size", "dropout", "", kNumber, "P", "0.1", kBenchTrain, "dropout probability"},
+    {"Size", "dropout", "", kNumber, "P", "0.1", kBenchTrain, "dropout probability, in steps of 1/256"},
 
     {"Prompt", "prompt", "", kText, "TEXT", kNone, kGenerations, "text to go on from (default: standard input, or ask at a terminal)"},
     {"Prompt", "prompt-ids", "", kText, "FILE", kNone, kGenerations, "token ids instead: a JSON file [[...], ...]"},

@@ -46,7 +46,7 @@ TrainingSettings dense_settings(const CommandLine& line, const ModelSpec& config
       line.given("learning-rate") ? line.number("learning-rate", 0, 10) : default_learning_rate(config.hidden_size);
   s.warmup_steps = line.integer("warmup", 0);
   s.final_learning_rate = line.number("final-learning-rate", 0, 1);
-  s.dropout = line.number("dropout", 0, 0.99);
+  s.dropout = dropout_flag(line);
   s.weight_decay = line.number("weight-decay", 0, 10);
   s.clip_norm = line.number("clip", 0, 1e9);
   s.attention_within_document = line.get<bool>("attention-within-document");

@@ -5,6 +5,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
+#include "cbtm/device/dropout.h"
 
 namespace cbtm {
 namespace {
@@ -34,6 +35,14 @@ std::string precision_flag(const CommandLine& line) {
   std::string name = type_name(line.text("precision"));
   if (name != "int8" && name != "int4") return name;  // what is no type at all is refused where devices are known
   fail_usage("--precision {}: no model is trained in it; use auto, float32, bf16 or fp16", name);
+}
+
+double dropout_flag(const CommandLine& line) {
+  const double dropout = line.number("dropout", 0, 0.99);
+  if (dropout > 0 && dropout < kDropoutMin)
+    fail_usage("--dropout {}: probabilities are steps of 1/256; use 0 for none, or {} (1/256) and more",
+               line.text("dropout"), 1.0 / kDropoutSteps);
+  return dropout;
 }
 
 int64_t memory_flag(const CommandLine& line) {

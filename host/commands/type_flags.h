@@ -16,6 +16,9 @@ WeightFormat weights_flag(const CommandLine& line);
 /// --precision: "auto", "float32", "bf16" or "fp16".
 std::string precision_flag(const CommandLine& line);
 
+/// --dropout: 0, or a probability that bytes can decide about (cbtm/device/dropout.h).
+double dropout_flag(const CommandLine& line);
+
 /// --memory: bytes of the device that the command may use, or 0 if it is not given.
 int64_t memory_flag(const CommandLine& line);
 

@@ -28,8 +28,11 @@ Span span_of(const AttentionShape& shape, int64_t sequence) {
           shape.key_offsets[s + 1] - shape.key_offsets[s]};
 }
 
-int64_t dropout_element(const AttentionShape& shape, int64_t query_row, int64_t head) {
-  return ((shape.dropout.first_row + query_row) * shape.num_heads + head) * shape.dropout_columns;
+/// Group of the dropout that decides about key 0 and queries 2 * pair, + 1, + 8 and + 9 of the block of 16 queries that
+/// begins in `block_row`.
+uint64_t first_group(const AttentionShape& shape, int64_t block_row, int64_t pair, int64_t head) {
+  return static_cast<uint64_t>((((shape.dropout.first_row + block_row) * 4 + pair) * shape.num_heads + head) *
+                               (shape.dropout_columns / 4));
 }
 
 double cost_of_head(const AttentionShape& shape, int64_t sequences) {
@@ -50,11 +53,15 @@ struct HeadScratch {
   float *keys_transposed, *values_transposed;  ///< [head_dim, keys]; the values' in the backward pass only
   float *scores, *score_gradients;             ///< [kQueryBlock, keys]; the gradients in the backward pass only
   float* multipliers;                          ///< [keys]
-  float* scaled;                               ///< [kQueryBlock, head_dim]
+  uint8_t* decisions;                          ///< [16, decision_stride]
+  int64_t decision_stride;
+  float* scaled;  ///< [kQueryBlock, head_dim]
 
   static int64_t elements(const AttentionShape& shape, bool backward) {
     const int64_t keys = longest_keys(shape), matrices = backward ? 2 : 1;
-    return round_up((matrices * (shape.head_dim + kQueryBlock) + 1) * keys + kQueryBlock * shape.head_dim, 16);
+    const int64_t decision_floats = 16 * round_up(keys, cpu::kDecisionKeys) / 4;
+    return round_up(
+        (matrices * (shape.head_dim + kQueryBlock) + 1) * keys + kQueryBlock * shape.head_dim + decision_floats, 16);
   }
   HeadScratch(const AttentionShape& shape, bool backward, float* memory) {
     const int64_t keys = longest_keys(shape);
@@ -65,6 +72,23 @@ struct HeadScratch {
     score_gradients = backward ? take(kQueryBlock * keys) : nullptr;
     multipliers = take(keys);
     scaled = take(kQueryBlock * shape.head_dim);
+    decision_stride = round_up(keys, cpu::kDecisionKeys);
+    decisions = reinterpret_cast<uint8_t*>(take(16 * decision_stride / 4));
+  }
+
+  /// Multipliers of the first `seen` keys for query `index` of a sequence, in row `row`: queries are asked for one
+  /// after another, from a multiple of 16 on.
+  const float* dropout(const cpu::Kernels& kernels, const AttentionShape& shape, int64_t row, int64_t index,
+                       int64_t head, int64_t seen) const {
+    const cpu::DropoutDraw draw = cpu::draw_of(shape.dropout);
+    if (index % 16 == 0) {
+      const int64_t keys = std::min(decision_stride, seen + 15);
+      for (int64_t pair = 0; pair < 4; ++pair)
+        kernels.attention_decisions(draw, first_group(shape, row, pair, head), keys,
+                                    decisions + 2 * pair * decision_stride, decision_stride);
+    }
+    kernels.decided_multipliers(draw, decisions + index % 16 * decision_stride, seen, multipliers);
+    return multipliers;
   }
 };
 
@@ -87,8 +111,10 @@ void CpuModelOperators::attention_forward(const AttentionForward& arguments) {
   float* const memory = scratch(0, thread_count() * elements);
   std::atomic<int64_t> ranges = 0;  // one a thread at most
   parallel_ranges(sequences * shape.num_heads, cost_of_head(shape, sequences), [&](int64_t begin, int64_t end) {
-    const auto [keys_transposed, values_transposed, scores, score_gradients, multipliers, scaled] =
-        HeadScratch(shape, /*backward=*/false, memory + elements * ranges++);
+    const HeadScratch head_scratch(shape, /*backward=*/false, memory + elements * ranges++);
+    float* const keys_transposed = head_scratch.keys_transposed;
+    float* const scores = head_scratch.scores;
+    float* const scaled = head_scratch.scaled;
     for (int64_t unit = begin; unit < end; ++unit) {
       const Span span = span_of(shape, unit / shape.num_heads);
       const int64_t head = unit % shape.num_heads;
@@ -118,11 +144,9 @@ void CpuModelOperators::attention_forward(const AttentionForward& arguments) {
           kernels_.scale(1.0f / sum, probabilities, seen, probabilities);
           if (arguments.log_sum_exp)
             arguments.log_sum_exp.as<float>()[row * arguments.log_sum_exp.row_stride + head] = highest + std::log(sum);
-          if (dropped) {
-            kernels_.dropout_multipliers(cpu::draw_of(shape.dropout), dropout_element(shape, row, head), seen,
-                                         multipliers);
-            kernels_.multiply(probabilities, multipliers, seen, probabilities);
-          }
+          if (dropped)
+            kernels_.multiply(probabilities, head_scratch.dropout(kernels_, shape, row, first + i, head, seen), seen,
+                              probabilities);
           std::fill(probabilities + seen, probabilities + visible, 0.0f);
         }
         kernels_.small_product(
@@ -147,8 +171,12 @@ void CpuModelOperators::attention_backward(const AttentionBackward& arguments) {
   float* const memory = scratch(0, thread_count() * elements);
   std::atomic<int64_t> ranges = 0;  // one a thread at most
   parallel_ranges(sequences * shape.num_heads, 2.5 * cost_of_head(shape, sequences), [&](int64_t begin, int64_t end) {
-    const auto [keys_transposed, values_transposed, scores, score_gradients, multipliers, scaled] =
-        HeadScratch(shape, /*backward=*/true, memory + elements * ranges++);
+    const HeadScratch head_scratch(shape, /*backward=*/true, memory + elements * ranges++);
+    float* const keys_transposed = head_scratch.keys_transposed;
+    float* const values_transposed = head_scratch.values_transposed;
+    float* const scores = head_scratch.scores;
+    float* const score_gradients = head_scratch.score_gradients;
+    float* const scaled = head_scratch.scaled;
     for (int64_t unit = begin; unit < end; ++unit) {
       const Span span = span_of(shape, unit / shape.num_heads);
       const int64_t head = unit % shape.num_heads;
@@ -185,14 +213,13 @@ void CpuModelOperators::attention_backward(const AttentionBackward& arguments) {
           const int64_t seen = first + i + hidden_before + 1;
           const float row_term = kernels_.dot(output_gradient + i * arguments.output_gradient.row_stride,
                                               output + i * arguments.output.row_stride, head_dim);
-          if (dropped)
-            kernels_.dropout_multipliers(cpu::draw_of(shape.dropout), dropout_element(shape, row, head), seen,
-                                         multipliers);
+          const float* multipliers =
+              dropped ? head_scratch.dropout(kernels_, shape, row, first + i, head, seen) : nullptr;
           float* probabilities = scores + i * span.keys;
           float* gradients = score_gradients + i * span.keys;
           kernels_.softmax_backward(probabilities, gradients,
                                     arguments.log_sum_exp.as<float>()[row * arguments.log_sum_exp.row_stride + head],
-                                    row_term, dropped ? multipliers : nullptr, seen);
+                                    row_term, multipliers, seen);
           std::fill(probabilities + seen, probabilities + visible, 0.0f);
           std::fill(gradients + seen, gradients + visible, 0.0f);
         }

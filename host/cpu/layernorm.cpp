@@ -23,6 +23,11 @@ int64_t vector_sums(const ResidualLayerNormBackward& arguments) {
   return ceil_divide(rows, chunk_rows(rows)) * 2 * arguments.sum_gradient.columns;
 }
 
+/// Group of the dropout that decides about the first columns of a row.
+uint64_t first_group(const Dropout& dropout, int64_t row, int64_t width) {
+  return static_cast<uint64_t>((dropout.first_row + row) * ceil_divide(width, 16));
+}
+
 const float* vector_data(ConstTensorView view) { return view ? view.as<float>() : nullptr; }
 
 template <typename View>
@@ -43,8 +48,8 @@ void CpuModelOperators::residual_layernorm_forward(const ResidualLayerNormForwar
     float unused_rstd = 0;
     for (int64_t row = begin; row < end; ++row) {
       if (dropped)
-        kernels_.dropout_multipliers(cpu::draw_of(arguments.dropout), (arguments.dropout.first_row + row) * width,
-                                     width, multipliers.data());
+        kernels_.dropout_multipliers(cpu::draw_of(arguments.dropout), first_group(arguments.dropout, row, width), width,
+                                     multipliers.data());
       kernels_.layernorm_forward(row_data(residual, row), row_data(arguments.branch, row),
                                  dropped ? multipliers.data() : nullptr, vector_data(arguments.gamma),
                                  vector_data(arguments.beta), arguments.epsilon, width, row_data(arguments.sum, row),
@@ -90,8 +95,8 @@ void CpuModelOperators::residual_layernorm_backward(const ResidualLayerNormBackw
       if (!arguments.branch_gradient) continue;
       float* branch = row_data(arguments.branch_gradient, row);
       if (dropped) {
-        kernels_.dropout_multipliers(cpu::draw_of(arguments.dropout), (arguments.dropout.first_row + row) * width,
-                                     width, multipliers.data());
+        kernels_.dropout_multipliers(cpu::draw_of(arguments.dropout), first_group(arguments.dropout, row, width), width,
+                                     multipliers.data());
         kernels_.multiply(gradient, multipliers.data(), width, branch);
       } else if (branch != gradient) {
         std::memcpy(branch, gradient, static_cast<size_t>(width) * 4);

@@ -49,7 +49,7 @@ class CpuModelOperators : public ModelOperators {
 namespace cpu {
 
 inline DropoutDraw draw_of(const Dropout& dropout) {
-  return {dropout.probability, dropout.seed, dropout.step, dropout.site};
+  return {dropout.seed, dropout.step, dropout.site, dropout.limit(), dropout.kept_scale()};
 }
 
 /// Rows of a weight matrix as float32: its own memory, or widened into `buffer`.

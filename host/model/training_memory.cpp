@@ -31,8 +31,10 @@ std::string TrainingMemory::table() const {
   return text;
 }
 
-TrainingMemory plan_training_memory(std::span<Device* const> devices, const ModelSpec& spec, const TrainingShape& shape,
-                                    int64_t budget_bytes) {
+namespace {
+
+/// What may be used of the fullest device.
+int64_t usable_bytes(std::span<Device* const> devices, const TrainingShape& shape, int64_t budget_bytes) {
   int64_t free_bytes = std::numeric_limits<int64_t>::max() - shape.host_bytes_present;
   for (const Device* device : devices) free_bytes = std::min(free_bytes, device->free_bytes());
   free_bytes += shape.host_bytes_present;
@@ -40,23 +42,40 @@ TrainingMemory plan_training_memory(std::span<Device* const> devices, const Mode
   // free.
   constexpr double kPlanAccuracy = 0.05;
   if (shape.host_bytes > 0) free_bytes = static_cast<int64_t>(static_cast<double>(free_bytes) / (1 + kPlanAccuracy));
-  const int64_t bytes_max = budget_bytes > 0 ? std::min(budget_bytes, free_bytes) : free_bytes;
+  return budget_bytes > 0 ? std::min(budget_bytes, free_bytes) : free_bytes;
+}
+
+TrainingMemory memory_with(std::span<Device* const> devices, const ModelSpec& spec, const TrainingShape& shape,
+                           Keep keep) {
   const ModelOperators& operators = devices.front()->model_operators();
   const ParameterMemory parameters = parameter_memory(spec, shape.dtype, static_cast<int64_t>(devices.size()));
-  TrainingMemory plan{.weights = parameters.weights,
-                      .gradients = parameters.gradients,
-                      .moments = parameters.moments,
-                      .workspace = training_scratch(operators, spec, shape).total(),
-                      .host = shape.host_bytes};
-  for (const Keep keep : {Keep::everything, Keep::all_but_feed_forward, Keep::block_inputs}) {
-    plan.keep = keep;
-    plan.activations = activation_bytes(operators, spec, shape.rows, keep, shape.dtype);
-    if (plan.total() <= bytes_max) return plan;
-  }
+  return {.keep = keep,
+          .weights = parameters.weights,
+          .gradients = parameters.gradients,
+          .moments = parameters.moments,
+          .activations = activation_bytes(operators, spec, shape.rows, keep, shape.dtype),
+          .workspace = training_scratch(operators, spec, shape).total(),
+          .host = shape.host_bytes};
+}
+
+}  // namespace
+
+std::optional<TrainingMemory> training_memory(std::span<Device* const> devices, const ModelSpec& spec,
+                                              const TrainingShape& shape, int64_t budget_bytes, Keep keep) {
+  const TrainingMemory plan = memory_with(devices, spec, shape, keep);
+  if (plan.total() > usable_bytes(devices, shape, budget_bytes)) return std::nullopt;
+  return plan;
+}
+
+TrainingMemory plan_training_memory(std::span<Device* const> devices, const ModelSpec& spec, const TrainingShape& shape,
+                                    int64_t budget_bytes) {
+  for (const Keep keep : {Keep::everything, Keep::all_but_feed_forward, Keep::block_inputs})
+    if (const auto plan = training_memory(devices, spec, shape, budget_bytes, keep)) return *plan;
   fail(
       "training needs {} at least, but only {} may be used; lower --micro-batch or --sequence, raise --memory, or take "
       "a smaller model",
-      format_bytes(plan.total()), format_bytes(bytes_max));
+      format_bytes(memory_with(devices, spec, shape, Keep::block_inputs).total()),
+      format_bytes(usable_bytes(devices, shape, budget_bytes)));
 }
 
 }  // namespace cbtm

@@ -9,20 +9,17 @@
 namespace cbtm {
 namespace {
 
-constexpr int64_t kRowsWanted = 4096;  ///< tokens of a micro-batch: more gains no speed
 constexpr int64_t kValidationTokens = 16'384;
 
 }  // namespace
 
-int64_t choose_micro_batch(const TrainingSettings& settings, int64_t devices) {
+int64_t choose_micro_batch(const TrainingSettings& settings, int64_t devices, int64_t wanted) {
   const int64_t batch = settings.batch_sequences;
   if (batch < devices)
     fail_usage("a batch of {} sequence{} does not keep {} devices busy; raise --batch-tokens, or name fewer", batch,
                batch == 1 ? "" : "s", devices);
   const bool chosen = settings.micro_batch_sequences > 0;
-  const int64_t wanted =
-      chosen ? settings.micro_batch_sequences : std::max<int64_t>(1, kRowsWanted / settings.sequence_length);
-  const int64_t micro = std::min(wanted, ceil_divide(batch, devices));
+  const int64_t micro = std::min(chosen ? settings.micro_batch_sequences : wanted, ceil_divide(batch, devices));
   if (devices == 1 || chosen) return micro;
   return ceil_divide(batch, devices * ceil_divide(batch, devices * micro));  // as many turns, as even as can be
 }

@@ -9,9 +9,9 @@
 
 namespace cbtm {
 
-/// Sequences of a micro-batch: what the settings say, or as many as fill a device, and with several devices the same
-/// for all, as far as the batch can be divided. Throws a usage Error if there are more devices than sequences.
-int64_t choose_micro_batch(const TrainingSettings& settings, int64_t devices);
+/// Sequences of a micro-batch: what the settings say, or `wanted`, and with several devices the same for all, as far as
+/// the batch can be divided. Throws a usage Error if there are more devices than sequences.
+int64_t choose_micro_batch(const TrainingSettings& settings, int64_t devices, int64_t wanted);
 
 /// The sequences first .. first + count of the batch of step `step` (from 1), or as far as the batch goes.
 MicroBatch training_batch(TokenStream& stream, const TrainingSettings& settings, int64_t step, int64_t first,

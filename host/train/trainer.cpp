@@ -70,7 +70,7 @@ void check_training_settings(std::span<Device* const> devices, const ModelSpec& 
   if (settings.sequence_length > spec.embedding.max_length)
     fail_usage("--sequence {} is longer than the model's {} positions", settings.sequence_length,
                spec.embedding.max_length);
-  choose_micro_batch(settings, static_cast<int64_t>(devices.size()));
+  choose_micro_batch(settings, static_cast<int64_t>(devices.size()), 1);
 }
 
 double learning_rate_at(const TrainingSettings& s, int64_t step) {
@@ -115,12 +115,13 @@ class Training {
         held_out_(held_out_documents(open_datasets(job.held_out_prefixes, job.spec.embedding.vocab_size),
                                      settings.sequence_length)) {
     check_training_settings(devices, job.spec, settings);
-    micro_ = choose_micro_batch(settings, device_count());
-    plan_memory();
+    choose_shape();
+    say_plan();
     model_ = std::make_shared<DataParallelModel>(devices, job.spec, std::span<const float>(),
                                                  micro_ * settings.sequence_length, memory_.keep, dtype_,
                                                  settings.record_passes);
     if (dtype_ == DType::f16) counters_.loss_scale = LossScale::start();
+    counters_.micro_batch_sequences = micro_;
   }
 
   TrainingResult run(const ParameterSource& start) {
@@ -130,6 +131,7 @@ class Training {
            job_.work_directory.string());
     if (const auto resumed = load_training_state(job_.work_directory, *model_, identity_)) {
       counters_ = *resumed;
+      counters_.micro_batch_sequences = micro_;
       say(fmt::format("{}: goes on after step {} of {}", job_.name, counters_.step, settings_.steps));
     } else {
       model_->start_from(start);
@@ -218,15 +220,34 @@ class Training {
     return sum;
   }
 
-  void plan_memory() {
-    TrainingShape shape{
-        .rows = micro_ * settings_.sequence_length, .sequence_length = settings_.sequence_length, .dtype = dtype_};
+  /// The size of the micro-batches and the memory. As large as the device gains from, where all activations can still
+  /// be kept; what a saved state was trained with comes first.
+  void choose_shape() {
+    const int64_t length = settings_.sequence_length;
+    const auto sequences_of = [&](int64_t rows) {
+      return choose_micro_batch(settings_, device_count(), std::max<int64_t>(1, rows / length));
+    };
+    TrainingShape shape{.rows = 0, .sequence_length = length, .dtype = dtype_};
     if (devices_.front()->host_readable(this) != nullptr) {
       parallel_ranges(thread_count(), 1e6, [](int64_t, int64_t) {});  // the threads' stacks are there from now on
       shape.host_bytes_present = own_memory_bytes();
       shape.host_bytes = shape.host_bytes_present + stream_.order_bytes() + kSavingBytes;
     }
+    constexpr int64_t kRowsMin = 4096;
+    int64_t rows = devices_.front()->micro_batch_rows();
+    if (const int64_t saved = saved_micro_batch(job_.work_directory); saved > 0)
+      rows = saved * length;
+    else
+      for (; rows > kRowsMin; rows = std::max(rows / 2, kRowsMin)) {
+        shape.rows = sequences_of(rows) * length;
+        if (training_memory(devices_, job_.spec, shape, settings_.memory_bytes, Keep::everything)) break;
+      }
+    micro_ = sequences_of(rows);
+    shape.rows = micro_ * length;
     memory_ = plan_training_memory(devices_, job_.spec, shape, settings_.memory_bytes);
+  }
+
+  void say_plan() const {
     say(fmt::format("{}: {} parameters, {} tokens a step in {} micro-batches of {} x {} tokens{}", job_.name,
                     format_count(ParameterLayout(job_.spec).parameter_count()), format_count(batch_tokens()),
                     micro_batches(), micro_, settings_.sequence_length,
@@ -248,7 +269,7 @@ class Training {
            .seed = settings_.seed,
            .step = static_cast<uint32_t>(number),
            .first_row = m * micro_ * length,
-           .dropout_columns = round_up(length, 4)},
+           .dropout_columns = round_up(length, 16)},
           m, micro_batches());
     }
     const double rate = learning_rate_at(settings_, number);

@@ -62,11 +62,26 @@ StateText parse_state_text(const std::filesystem::path& path, const std::string&
     return value.get<double>();
   };
   return {.identity = member("identity"),
-          .counters = {.step = count("step"),
-                       .optimizer_steps = count("optimizer_steps"),
-                       .skipped_steps = count("skipped_steps"),
-                       .seconds = real("seconds", 0),
-                       .loss_scale = {real("loss_scale", 1), count("loss_scale_steps")}}};
+          .counters = {
+              .step = count("step"),
+              .optimizer_steps = count("optimizer_steps"),
+              .skipped_steps = count("skipped_steps"),
+              .seconds = real("seconds", 0),
+              .loss_scale = {real("loss_scale", 1), count("loss_scale_steps")},
+              .micro_batch_sequences = json.contains("micro_batch_sequences") ? count("micro_batch_sequences") : 0}};
+}
+
+/// Of the last state that can be read; the tensors are not looked at.
+std::optional<StateText> last_state_text(const std::filesystem::path& work_directory) {
+  for (const std::filesystem::path& path : states_in(work_directory)) {
+    try {
+      const TensorFile file = TensorFile::open(path);
+      const auto text = file.metadata().find("training");
+      if (text != file.metadata().end()) return parse_state_text(path, text->second);
+    } catch (const Error&) {  // damaged: loading says so
+    }
+  }
+  return std::nullopt;
 }
 
 /// Removes a file of ours; what cannot be removed is said and left.
@@ -95,6 +110,7 @@ void write_training_state(const std::filesystem::path& work_directory, const std
       {"skipped_steps", counters.skipped_steps},
       {"loss_scale", counters.loss_scale.value},
       {"loss_scale_steps", counters.loss_scale.steps_since_change},
+      {"micro_batch_sequences", counters.micro_batch_sequences},
       {"seconds",
        counters.seconds}}.dump();
   const std::array<const void*, 3> parts = {data[0], data[1], data[2]};
@@ -107,15 +123,13 @@ void write_training_state(const std::filesystem::path& work_directory, const std
 }
 
 bool has_other_training_state(const std::filesystem::path& work_directory, const Json& identity) {
-  for (const std::filesystem::path& path : states_in(work_directory)) {
-    try {
-      const TensorFile file = TensorFile::open(path);
-      const auto text = file.metadata().find("training");
-      if (text != file.metadata().end()) return parse_state_text(path, text->second).identity != identity;
-    } catch (const Error&) {  // damaged: loading says so
-    }
-  }
-  return false;
+  const std::optional<StateText> state = last_state_text(work_directory);
+  return state && state->identity != identity;
+}
+
+int64_t saved_micro_batch(const std::filesystem::path& work_directory) {
+  const std::optional<StateText> state = last_state_text(work_directory);
+  return state ? state->counters.micro_batch_sequences : 0;
 }
 
 std::optional<TrainingCounters> load_training_state(const std::filesystem::path& work_directory,

@@ -18,6 +18,7 @@ struct TrainingCounters {
   int64_t skipped_steps = 0;
   double seconds = 0;
   LossScale loss_scale;
+  int64_t micro_batch_sequences = 0;  ///< of the run that saved it; 0: an older cbtm did not say
 };
 
 /// Writes work_directory/state-STEP.safetensors (weights, moments, counters, identity, hash) and removes all but the
@@ -27,6 +28,10 @@ void write_training_state(const std::filesystem::path& work_directory, const std
 
 /// True if the last state that can be read belongs to another training.
 bool has_other_training_state(const std::filesystem::path& work_directory, const Json& identity);
+
+/// TrainingCounters::micro_batch_sequences of the last state that can be read, or 0. A training that goes on with other
+/// micro-batches adds up its gradients in another order.
+int64_t saved_micro_batch(const std::filesystem::path& work_directory);
 
 /// Loads the last state that is whole into `model`; damaged ones are named on stderr and passed over, what a killed
 /// save left half-written is removed. Nothing if there is none. Throws Error if the state belongs to other settings.

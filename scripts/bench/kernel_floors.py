@@ -5,17 +5,26 @@ size, A heads, F = 4 H, V vocabulary, P parameters, M rows. What is not here (ke
 that add up what another kernel left) is measured against the different bytes that it touches.
 """
 
-from kernel_workloads import HEADS as A, HIDDEN as H, LAYERS as L, POSITIONS, VOCABULARY as V
+from kernel_workloads import SHAPE
 
-F = 4 * H
-P = V * H + (POSITIONS + 2) * H + L * (12 * H * H + 13 * H) + 2 * H
 STATISTICS = 8  # mean and rstd of a row, float32
-VECTORS = 8 * H  # gamma and beta, float32
-MATRICES = L * (4 * H * H + 2 * H * F)  # of the layers
-BIASES = L * (5 * H + F)
 
 
-def training(sizes):
+class Model:
+    """Sizes that follow from a shape (layers, hidden, heads, vocabulary, positions)."""
+
+    def __init__(self, shape):
+        self.L, self.H, self.A, self.V, self.positions = shape
+        self.F = 4 * self.H
+        self.P = self.V * self.H + (self.positions + 2) * self.H + self.L * (12 * self.H**2 + 13 * self.H) + 2 * self.H
+        self.vectors = 8 * self.H  # gamma and beta, float32
+        self.matrices = self.L * (4 * self.H**2 + 2 * self.H * self.F)  # of the layers
+        self.biases = self.L * (5 * self.H + self.F)
+
+
+def training(sizes, shape=SHAPE):
+    model = Model(shape)
+    L, H, A, V, P, VECTORS, BIASES = model.L, model.H, model.A, model.V, model.P, model.vectors, model.biases
     M, T = sizes["rows"], sizes["sequence"]
     return {
         # Ids and positions; a row of either table read, or once a position; the sum written.
@@ -39,8 +48,11 @@ def training(sizes):
     }
 
 
-def decoding(sizes):
+def decoding(sizes, shape=SHAPE):
     """A token of each of M sequences, with T tokens in the cache of each."""
+    model = Model(shape)
+    L, H, V, F, VECTORS, MATRICES, BIASES = (model.L, model.H, model.V, model.F, model.vectors, model.matrices,
+                                             model.biases)
     M, T, weights, experts = sizes["rows"], sizes["cached"], sizes["weights"], sizes.get("experts", 1)
     layer_matrices, table = {
         "bf16": (2 * MATRICES, 2 * V * H),

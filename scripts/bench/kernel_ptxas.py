@@ -1,4 +1,5 @@
-"""Registers, spills and shared memory of every kernel by ptxas, and the occupancy that follows from them."""
+"""Registers, spills and shared memory of every kernel by ptxas, and the occupancy that follows from them; with NVIDIA's
+disassembler also what the machine code says (kernel_sass.py)."""
 
 import concurrent.futures
 import math
@@ -9,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import kernel_sass
 from kernel_names import demangled, instance, of_library
 from measuring import PROJECT
 
@@ -17,23 +19,25 @@ FLAGS = ("-std=c++20", "-Iinclude", "-Ihost", "-Icuda", "--expt-relaxed-constexp
 
 # Of a multiprocessor: warps, blocks, KiB of shared memory (1 KiB of it is the system's for each block). Registers
 # are 65536 everywhere, given to a warp in units of 256.
-MULTIPROCESSORS = {80: (64, 32, 164), 86: (48, 16, 100), 89: (48, 24, 100), 90: (64, 32, 228)}
+MULTIPROCESSORS = {80: (64, 32, 164), 86: (48, 16, 100), 89: (48, 24, 100), 90: (64, 32, 228), 120: (48, 24, 100)}
 
 
-def compile_one(source, architectures):
-    """What ptxas says of a file's kernels: [(mangled name, architecture, registers, spilled bytes, shared bytes)]."""
-    if source.parent.name == "hopper":  # for 90a alone
+def compile_one(source, architectures, disassembler):
+    """What ptxas says of a file's kernels: [(mangled name, architecture, registers, spilled bytes, shared bytes)]; and
+    with a disassembler [(mangled name, architecture, kernel_sass.Figures)]."""
+    if "hopper" in source.parts:  # for 90a alone
         architectures = [arch for arch in architectures if arch == 90]
     if not architectures:
-        return []
+        return [], []
     names = ["90a" if arch == 90 else str(arch) for arch in architectures]
     targets = [word for name in names for word in ("-gencode", f"arch=compute_{name},code=sm_{name}")]
     with tempfile.TemporaryDirectory() as folder:
         finished = subprocess.run(["nvcc", "-fatbin", *FLAGS, *targets, str(source), "-o", f"{folder}/kernels.fatbin"],
                                   cwd=PROJECT, capture_output=True, text=True)
-    if finished.returncode != 0:
-        sys.exit(f"{source}\n{finished.stderr[-4000:]}")
-    return parse(finished.stderr)
+        if finished.returncode != 0:
+            sys.exit(f"{source}\n{finished.stderr[-4000:]}")
+        code = kernel_sass.disassemble(disassembler, f"{folder}/kernels.fatbin") if disassembler else ""
+    return parse(finished.stderr), kernel_sass.kernels_of(code)
 
 
 def parse(text):
@@ -50,18 +54,23 @@ def parse(text):
     return found
 
 
-def compile_all(architectures, jobs):
-    """{instance: {architecture: (registers, spilled bytes, static shared bytes)}} of our own kernels."""
+def compile_all(architectures, jobs, disassembler=None):
+    """{instance: {architecture: (registers, spilled bytes, static shared bytes)}} of our own kernels, and {instance:
+    {architecture: kernel_sass.Figures}}, which is empty without a disassembler."""
     sources = sorted(Path(PROJECT, "cuda").rglob("*.cu"), key=lambda path: -path.stat().st_size)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        lists = list(pool.map(lambda source: compile_one(source, architectures), sources))
-    entries = [entry for one in lists for entry in one]
+        lists = list(pool.map(lambda source: compile_one(source, architectures, disassembler), sources))
+    entries = [entry for by_ptxas, _ in lists for entry in by_ptxas]
+    codes = [entry for _, by_code in lists for entry in by_code]
     names = demangled([entry[0] for entry in entries])
-    kernels = {}
+    kernels, machine_code = {}, {}
     for mangled, architecture, *figures in entries:
         if not of_library(names[mangled]):
             kernels.setdefault(instance(names[mangled]), {})[architecture] = tuple(figures)
-    return kernels
+    for mangled, architecture, figures in codes:
+        if mangled in names and not of_library(names[mangled]):
+            machine_code.setdefault(instance(names[mangled]), {})[architecture] = figures
+    return kernels, machine_code
 
 
 def occupancy(architecture, registers, threads, shared_bytes):

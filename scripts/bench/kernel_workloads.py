@@ -123,6 +123,33 @@ def run_command(cbtm, command, environment=None, runner=(str(RUNNER),)):
     return finished.stdout
 
 
+def calls_workloads(folder):
+    """A training step as a graph, and a token of 8 sequences: (name, command, the same one unit longer)."""
+    model = str(write_checkpoint(folder / "calls", (2, 64, 1, 384, 64)))
+    train_words = ["bench", "train", "--model", model, "--sequence", 64, "--micro-batch", 2, "--precision", "bf16"]
+    decode_words = ["bench", "decode", "--model", model, "--sequence", 32, "--micro-batch", 8, "--weights", "bf16"]
+    for name, words in (("a training step", train_words), ("a token of 8 sequences", decode_words)):
+        yield name, [*words, "--steps", 4], [*words, "--steps", 5]
+
+
+def calls(cbtm, folder):
+    """{name: {API call: (calls, bytes)}} of a unit more, by the simulator."""
+    found = {}
+    for name, *commands in calls_workloads(folder):
+        counted = []
+        for number, command in enumerate(commands):
+            path = folder / f"calls-{number}.json"
+            run_command(cbtm, command, {"CUDASIM_STATS": str(path), "CUDASIM_CHECK": "none"})
+            counted.append(json.loads(path.read_text())["calls"])
+        shorter, longer = counted
+        found[name] = {}
+        for call, entry in longer.items():
+            before = shorter.get(call, {"calls": 0, "bytes": 0})
+            if entry["calls"] != before["calls"]:
+                found[name][call] = entry["calls"] - before["calls"], entry["bytes"] - before["bytes"]
+    return found
+
+
 def counters_of(path):
     return {kernel["name"]: kernel for kernel in json.loads(path.read_text())["kernels"]}
 

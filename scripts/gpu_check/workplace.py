@@ -91,13 +91,14 @@ class Workplace:
             raise self.Failure(f"{Path(command[0]).name} ended with {process.returncode}: {last[:200]} ({log})")
         return process.returncode, output
 
-    def cbtm(self, *words, check=True):
+    def cbtm(self, *words, check=True, environment=None):
         """Runs the binary that was built and returns what it wrote with --json."""
         binary = self.build / "bin/cbtm"
         if not binary.exists():
             raise self.Failure("cbtm was not built: name the phase build too, or the --out of an earlier run")
         result = self.out / "logs" / f"{self.phase}-{self.count + 1}.json"
-        code, _ = self.run([*self.simulator, binary, *words, "--device", "cuda", "--quiet", "--json", result], check)
+        code, _ = self.run([*self.simulator, binary, *words, "--device", "cuda", "--quiet", "--json", result], check,
+                           environment)
         return json.loads(result.read_text()) if code == 0 else None
 
     def unpack_dependencies(self):

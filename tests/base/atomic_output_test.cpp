@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "cbtm/base/error.h"
+#include "cbtm/base/threads.h"
 #include "tests/temporary_directory.h"
 
 namespace cbtm {
@@ -63,12 +64,39 @@ TEST_CASE("a write that fails names the file and leaves the old one") {
   rlimit before{};
   getrlimit(RLIMIT_FSIZE, &before);
   const rlimit small{1 << 20, before.rlim_max};
-  setrlimit(RLIMIT_FSIZE, &small);
-  CHECK_THROWS_WITH_AS(write_file_atomically(directory / "file", std::string(4 << 20, 'x')),
-                       doctest::Contains("file: writing failed"), Error);
-  setrlimit(RLIMIT_FSIZE, &before);
-  CHECK(contents(directory / "file") == "old");
-  CHECK(entries(directory.path()) == 1);
+  for (const size_t bytes : {4 << 20, 64 << 20}) {  // 64 MiB are written by several threads
+    CAPTURE(bytes);
+    setrlimit(RLIMIT_FSIZE, &small);
+    CHECK_THROWS_WITH_AS(write_file_atomically(directory / "file", std::string(bytes, 'x')),
+                         doctest::Contains("file: writing failed"), Error);
+    setrlimit(RLIMIT_FSIZE, &before);
+    CHECK(contents(directory / "file") == "old");
+    CHECK(entries(directory.path()) == 1);
+  }
+}
+
+TEST_CASE("large data between small ones lands where it belongs, whatever the number of threads") {
+  const TemporaryDirectory directory;
+  std::string large((70 << 20) + 7, ' ');
+  for (size_t i = 0; i < large.size(); i += 4096) large[i] = static_cast<char>('a' + i / 4096 % 26);
+  const int before = thread_count();
+  for (const int threads : {1, 3}) {
+    CAPTURE(threads);
+    set_thread_count(threads);
+    AtomicFile file(directory / "file");
+    file.write("head");
+    file.write(large);
+    file.write("tail");
+    file.write_at(0, "H", 1);
+    CHECK(file.bytes_written() == large.size() + 8);
+    file.commit();
+    const std::string text = contents(directory / "file");
+    REQUIRE(text.size() == large.size() + 8);
+    CHECK(text.compare(0, 4, "Head") == 0);
+    CHECK(text.compare(4, large.size(), large) == 0);
+    CHECK(text.compare(4 + large.size(), 4, "tail") == 0);
+  }
+  set_thread_count(before);
 }
 
 TEST_CASE("a file cannot be made below a file") {

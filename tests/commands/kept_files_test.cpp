@@ -320,6 +320,7 @@ TEST_CASE("numbers on the command line are whole words, and errors name the flag
     CAPTURE(rate);
     check_refused(run_cbtm(with(kExpert, {"--learning-rate", rate}), run.path()), 2, "--learning-rate");
   }
+  check_refused(run_cbtm(with(kExpert, {"--dropout", "0.001"}), run.path()), 2, "--dropout 0.001");
   check_refused(run_cbtm(with(kExpert, {"--save-every", "1.5"}), run.path()), 2, "--save-every '1.5'");
   check_refused(run_cbtm(with(kExpert, {"--k", "3"}), run.path()), 2, "--k does nothing here");
   succeed(run_cbtm(tiny_training({"train_expert", "--shard", "0"}, {"--tokens", "1.152k"}), run.path()));

@@ -155,8 +155,16 @@ TEST_CASE("int4 weights with a scale a group, few rows and many, groups that are
   check({40, 96, 24, DType::bf16, DType::u8, DType::bf16, true, true});
 }
 
+TEST_CASE("quantised weights of many rows and outputs: the large tiles") {
+  for (const DType weight : {DType::i8, DType::u8}) {
+    check({130, 128, 8450, DType::bf16, weight, DType::bf16, true, true});
+    check({140, 256, 8449, DType::f16, weight, DType::f32, true, false});
+  }
+}
+
 TEST_CASE("a row's result does not depend on the rows beside it") {
-  const int64_t in = 168, out = 2120, rows = 32;
+  // Up to 32 rows have one kernel, up to 256 another one, with tiles that depend on their number.
+  const int64_t in = 176, out = 8480, rows = 256;
   const std::vector<float> input = random_values(rows * in, 1), weights = random_values(out * in, 2);
   for (const bool quantised : {false, true}) {
     CAPTURE(quantised);
@@ -168,8 +176,9 @@ TEST_CASE("a row's result does not depend on the rows beside it") {
     const DeviceMatrix w = quantised ? DeviceMatrix::copy_of<int8_t>(cuda(), codes, out, "test")
                                      : upload_rounded(cuda(), rounded, out, half_type());
     std::vector<float> alone;
-    for (const int64_t count : {int64_t{1}, int64_t{8}, int64_t{13}, rows}) {
+    for (const int64_t count : {int64_t{1}, int64_t{8}, int64_t{13}, int64_t{32}, int64_t{33}, int64_t{70}, rows}) {
       if (!quantised && count > 8) continue;
+      if (count == 33) alone.clear();
       CAPTURE(count);
       std::vector<float> first(input.begin(), input.begin() + count * in);
       const DeviceMatrix x = upload_rounded(cuda(), first, count, half_type());

@@ -139,7 +139,7 @@ Trained train(Device& device, DType dtype, bool record, int steps) {
                            .seed = 17,
                            .step = static_cast<uint32_t>(step),
                            .first_row = micro_batch * kRows,
-                           .dropout_columns = 24});
+                           .dropout_columns = 32});
     }
     const int waits = calls["cudaStreamSynchronize"] + calls["cudaEventSynchronize"] + calls["cudaDeviceSynchronize"];
     if (step >= 3) CHECK(waits == 0);  // the gradients of a step are asked for without waiting
@@ -181,7 +181,7 @@ TEST_CASE("recorded operators run again, and read the dropout's step and first r
                                                            .num_heads = 3,
                                                            .head_dim = kWidth / 3,
                                                            .dropout = dropout,
-                                                           .dropout_columns = 20},
+                                                           .dropout_columns = 32},
                                                  .query = result,
                                                  .key = result,
                                                  .value = in,

@@ -226,7 +226,7 @@ TEST_CASE("threads: attention, forward and backward, dropout included") {
                                .head_dim = head_dim,
                                .scale = 0.2f,
                                .dropout = {.probability = 0.1f, .seed = 3, .step = 2, .site = 1},
-                               .dropout_columns = 136};
+                               .dropout_columns = 144};
     check_same_bits([&] {
       std::vector<float> output(query.size()), sums(static_cast<size_t>(rows * heads));
       std::vector<float> query_gradient(query.size()), key_gradient(query.size()), value_gradient(query.size());

@@ -141,7 +141,7 @@ TEST_CASE("gradients of every kind of model equal finite differences, dropout in
     const std::vector<int32_t> targets = {9, 3, 8, -100, 7, 2, 11, 4, 6, 2};
     const std::vector<int32_t> offsets = {0, 4, 10};
     const BackwardOptions options{
-        .gradient_scale = 0.1f, .dropout = 0.2f, .seed = 77, .step = 3, .first_row = 5, .dropout_columns = 8};
+        .gradient_scale = 0.1f, .dropout = 0.2f, .seed = 77, .step = 3, .first_row = 5, .dropout_columns = 16};
     TrainingModel model(test_device(), spec, flat, 10, Keep::block_inputs);
     model.accumulate_gradients({ids, offsets}, targets, options);
     const float* first_gradient = model.gradients().as<float>();

@@ -40,7 +40,7 @@ struct Sequences {
         .num_heads = s.num_heads, .head_dim = s.head_dim, .scale = 1.0f / std::sqrt(static_cast<float>(s.head_dim))};
     if (s.dropout > 0) {
       shape.dropout = {.probability = s.dropout, .seed = 0x123456789abcdefu, .step = 7, .site = 3, .first_row = 11};
-      shape.dropout_columns = 1028;
+      shape.dropout_columns = 1040;
     }
   }
   AttentionShape view() const {
@@ -115,7 +115,7 @@ OperatorCase make_forward(const AttentionSettings& s) {
       e.expect(log_sum_exp, row, head, q.log_sum_exp);
       std::vector<Bounded> kept;
       for (int64_t j = 0; j < seen; ++j)
-        kept.push_back(dropout_multiplier(shape.dropout, dropout_element(shape, row, head) + j) *
+        kept.push_back(dropout_multiplier(shape, row, j, head) *
                        stored(q.exponentials[static_cast<size_t>(j)], s.dtype));
       for (int64_t c = 0; c < s.head_dim; ++c) {
         Sum sum(s.dtype);
@@ -156,7 +156,7 @@ struct PlainAttention {
       for (int64_t j = 0; j < seen; ++j) {
         const double p = std::exp(scores[static_cast<size_t>(j)] - lse);
         probabilities.push_back(p);
-        const double kept = p * dropout_multiplier(shape.dropout, dropout_element(shape, row, head) + j);
+        const double kept = p * dropout_multiplier(shape, row, j, head);
         for (int64_t c = 0; c < s.head_dim; ++c) output[at(row, c)] += kept * value[at(first_key + j, c)];
       }
     });
@@ -215,7 +215,7 @@ OperatorCase make_backward(const AttentionSettings& s) {
         const Bounded of_pair = score.result();
         const double rounding = 2 * kRoundoff * (of_pair.size() + lse.size());
         const Bounded p = exp(Bounded(of_pair.value - lse.value, of_pair.error + lse.error + rounding));
-        const double multiplier = dropout_multiplier(shape.dropout, dropout_element(shape, row, head) + j);
+        const double multiplier = dropout_multiplier(shape, row, j, head);
         const Bounded kept = stored(multiplier * p, s.dtype);
         const Bounded score_gradient = stored(p * (multiplier * product.result() - row_term), s.dtype);
         for (int64_t c = 0; c < s.head_dim; ++c) {
@@ -286,6 +286,14 @@ CaseList attention_cases() {
       {"", DType::bf16, 1, 128, {65, 40}, {}, 0.1f},
       {"sharp", DType::f16, 3, 32, {70}, {}, 0, 0, 0, 8},
       {"more keys than queries", DType::bf16, 2, 64, {3, 1, 66}, {70, 1, 140}, 0.2f},
+      // Several tiles of 128 keys; tiles of one row; documents on both sides of a warpgroup's 64 rows and a tile's 128.
+      {"", DType::bf16, 2, 64, {300, 1, 1, 64, 65, 128, 129, 5}},
+      {"aligned slack", DType::f16, 2, 64, {140, 63}, {}, 0, 8, 8},
+      {"more keys than queries", DType::f16, 1, 64, {70, 1, 3}, {300, 129, 131}},
+      {"", DType::bf16, 2, 80, {258, 1, 31}, {}, 0.1f},
+      {"", DType::f16, 1, 80, {140, 3}},
+      {"sharp", DType::f16, 2, 128, {130, 2, 261}, {}, 0, 0, 0, 8},
+      {"more keys than queries", DType::bf16, 1, 128, {129, 1}, {257, 40}},
   };
   for (const AttentionSettings& s : small) add(s);
   for (const DType dtype : kComputedTypes) add({"", dtype, kHeads, kHidden / kHeads, {1024}, {}, 0.1f}, true);

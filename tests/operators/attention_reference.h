@@ -46,9 +46,4 @@ QueryReference query_reference(DType dtype, double scale, int64_t head_dim, int6
   return result;
 }
 
-/// Where a query's dropout begins: the element of its key 0.
-inline int64_t dropout_element(const AttentionShape& shape, int64_t query_row, int64_t head) {
-  return ((shape.dropout.first_row + query_row) * shape.num_heads + head) * shape.dropout_columns;
-}
-
 }  // namespace cbtm

@@ -118,6 +118,28 @@ CaseList linear_forward_cases() {
       for (const DType weight : {dtype, DType::i8, DType::u8})
         for (const DType output : {dtype, DType::f32})
           small.push_back({.rows = rows, .in = in, .out = out, .input = dtype, .weight = weight, .output = output});
+  // Quantised weights of prompts: tiles of 64 and 128 rows and outputs, steps of 64 and 128 columns; 257 rows, and 100
+  // columns, are beyond the kernel that reads them as they are; int4 has it for multiples of 128 columns.
+  for (const auto& [rows, in, out] : {std::tuple<int64_t, int64_t, int64_t>{33, 16, 1},
+                                      {63, 80, 65},
+                                      {65, 128, 64},
+                                      {70, 100, 40},
+                                      {127, 256, 17},
+                                      {129, 384, 130},
+                                      {256, 128, 24},
+                                      {257, 64, 24}})
+    for (const DType dtype : {DType::bf16, DType::f16})
+      for (const DType weight : {DType::i8, DType::u8})
+        small.push_back({.rows = rows,
+                         .in = in,
+                         .out = out,
+                         .input = dtype,
+                         .weight = weight,
+                         .output = rows % 2 == 0 ? DType::f32 : dtype,
+                         .activation = rows == 65    ? Activation::relu
+                                       : rows == 129 ? Activation::gelu_tanh
+                                                     : Activation::none,
+                         .bias = rows > 64});
   small.push_back({.rows = 5, .in = 40, .out = 30, .weight_placement = {5, 2}});
   small.push_back({.rows = 20, .in = 40, .out = 30, .weight_placement = {5, 2}});
   small.push_back({.rows = 20, .in = 40, .out = 30, .weight = DType::bf16, .weight_placement = {3, 1}});

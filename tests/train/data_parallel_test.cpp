@@ -97,15 +97,15 @@ TEST_CASE("shares: every parameter has one owner, and the working weights on eac
 
 TEST_CASE("micro-batches are as even as the batch allows") {
   TrainingSettings settings{.sequence_length = 256, .batch_sequences = 64};
-  CHECK(choose_micro_batch(settings, 1) == 16);
-  CHECK(choose_micro_batch(settings, 4) == 16);
-  CHECK(choose_micro_batch(settings, 3) == 11);  // two turns of 33 and 31 sequences
-  CHECK(choose_micro_batch(settings, 8) == 8);
+  CHECK(choose_micro_batch(settings, 1, 16) == 16);
+  CHECK(choose_micro_batch(settings, 4, 16) == 16);
+  CHECK(choose_micro_batch(settings, 3, 16) == 11);  // two turns of 33 and 31 sequences
+  CHECK(choose_micro_batch(settings, 8, 16) == 8);
   settings.micro_batch_sequences = 5;
-  CHECK(choose_micro_batch(settings, 3) == 5);
+  CHECK(choose_micro_batch(settings, 3, 16) == 5);
   settings.batch_sequences = 2;
-  CHECK(choose_micro_batch(settings, 2) == 1);
-  CHECK_THROWS_WITH_AS(choose_micro_batch(settings, 3),
+  CHECK(choose_micro_batch(settings, 2, 16) == 1);
+  CHECK_THROWS_WITH_AS(choose_micro_batch(settings, 3, 16),
                        "a batch of 2 sequences does not keep 3 devices busy; raise --batch-tokens, or name fewer",
                        Error);
 }

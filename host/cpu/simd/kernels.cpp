@@ -7,6 +7,8 @@
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
+#include "cbtm/base/philox.h"
+
 HWY_BEFORE_NAMESPACE();
 namespace cbtm::cpu {
 namespace {
@@ -87,6 +89,7 @@ HWY_INLINE Floats fast_exp(Floats x) {
   return hn::IfThenElse(hn::IsNaN(x), x, p);
 }
 
+#include "cpu/simd/dropout-inl.h"
 #include "cpu/simd/layernorm-inl.h"
 
 void multiply(const float* a, const float* b, int64_t count, float* out) {
@@ -247,6 +250,8 @@ void adamw(const AdamWRange& range) {
 extern const Kernels CBTM_SIMD_TABLE;
 const Kernels CBTM_SIMD_TABLE = {CBTM_SIMD_NAME,
                                  dropout_multipliers,
+                                 attention_decisions,
+                                 decided_multipliers,
                                  layernorm_forward,
                                  layernorm_backward,
                                  multiply,

@@ -6,13 +6,17 @@
 
 namespace cbtm::cpu {
 
-/// Where a dropout draws its numbers (see cbtm/device/dropout.h), without the element.
+/// A dropout (see cbtm/device/dropout.h), without the group.
 struct DropoutDraw {
-  float probability;
   uint64_t seed;
   uint32_t step;
   uint32_t site;
+  uint32_t limit;  ///< bytes below it are dropped
+  float kept;      ///< multiplier of what is kept
 };
+
+/// Keys that attention_decisions writes at a time: rows of decisions have room for a multiple of it.
+inline constexpr int64_t kDecisionKeys = 64;
 
 /// C[m, n] (+)= A B for matrices that fit the cache: A(i, l) lies at a[i * a_row_stride + l * a_column_stride], B and C
 /// are row-major.
@@ -68,8 +72,15 @@ struct AdamWRange {
 struct Kernels {
   const char* name;  ///< "AVX-512", for people
 
-  /// out[e - first] = 0 with the given probability, else 1 / (1 - probability), for elements first .. first + count.
-  void (*dropout_multipliers)(const DropoutDraw& draw, int64_t first, int64_t count, float* out);
+  /// Multipliers, 0 or draw.kept, of a row of `count` columns whose first sixteen are decided by group `first_group`.
+  void (*dropout_multipliers)(const DropoutDraw& draw, uint64_t first_group, int64_t count, float* out);
+  /// Decisions about attention probabilities (see AttentionShape) of one i % 8 / 2 of a block of 16 queries: bytes of
+  /// queries 0, 1, 8 and 9 of it to rows 0, 1, 8 and 9 of `decisions`, in the order of the keys. `first_group` is that
+  /// of key 0; `keys` is rounded up to kDecisionKeys.
+  void (*attention_decisions)(const DropoutDraw& draw, uint64_t first_group, int64_t keys, uint8_t* decisions,
+                              int64_t stride);
+  /// Multipliers of `count` decisions.
+  void (*decided_multipliers)(const DropoutDraw& draw, const uint8_t* decisions, int64_t count, float* out);
 
   /// sum = residual + branch * multipliers (branch, multipliers may be null); normalized = layernorm of it. `sum`,
   /// `normalized`, gamma, beta may be null. Two passes over the row: mean, then variance.

@@ -22,6 +22,7 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
 
+  /// Large data goes to a file from several threads at once.
   void write(const void* data, size_t bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
   /// Overwrites bytes that are already written (for headers that are known only at the end).
@@ -32,6 +33,7 @@ class AtomicFile {
 
  private:
   void flush();
+  void write_pieces(const char* data, size_t bytes);
 
   std::filesystem::path path_;
   std::filesystem::path partial_path_;  ///< empty if path_ is written to directly

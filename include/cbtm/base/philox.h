@@ -10,16 +10,25 @@
 
 namespace cbtm {
 
-/// Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four random words for a
-/// counter and a key, with no state. Words are least significant first (docs/numerics.md, 'Random numbers').
+/// Rounds of Philox4x32 by default, and those that dropout takes: with 7 it still passes BigCrush (Salmon et al., table
+/// 2).
+constexpr int kPhiloxRounds = 10;
+constexpr int kPhiloxDropoutRounds = 7;
+
+/// Philox4x32 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four random words for a counter
+/// and a key, with no state. Words are least significant first (docs/numerics.md, 'Random numbers').
 struct PhiloxCounter {
   uint32_t word[4];
 };
 
+template <int kRounds = kPhiloxRounds>
 CBTM_HOST_DEVICE inline PhiloxCounter philox(PhiloxCounter counter, uint64_t key) {
   uint32_t key0 = static_cast<uint32_t>(key);
   uint32_t key1 = static_cast<uint32_t>(key >> 32);
-  for (int round = 0; round < 10; ++round) {
+#ifdef __CUDA_ARCH__
+#pragma unroll
+#endif
+  for (int round = 0; round < kRounds; ++round) {
     const uint64_t product0 = static_cast<uint64_t>(0xD2511F53u) * counter.word[0];
     const uint64_t product1 = static_cast<uint64_t>(0xCD9E8D57u) * counter.word[2];
     counter = PhiloxCounter{

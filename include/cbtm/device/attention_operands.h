@@ -13,8 +13,14 @@ namespace cbtm {
 /// query_offsets[s] .. query_offsets[s+1] and the key rows key_offsets[s] .. key_offsets[s+1].
 /// Its query i sees its keys j <= i + keys - queries.
 ///
-/// The score is (scale * q) . k, softmax is in float32, and dropout is on the probabilities. Their dropout element is
-/// ((first_row + query row) * num_heads + head) * dropout_columns + j, with j counted within the sequence.
+/// The score is (scale * q) . k, softmax is in float32, and dropout is on the probabilities. A group of its decisions
+/// has four queries and four keys of a block of 16 x 16, those that tensor cores give to two lanes, whether queries or
+/// keys are the rows. Query i and key j of a sequence, both counted within it, share a group with the same i / 16, j /
+/// 16, i % 8 / 2 and j % 8 / 2; theirs is word i % 2 + 2 (j % 2), byte i % 16 / 8 + 2 (j % 16 / 8), of group
+///
+///   N = ((R * 4 + i % 8 / 2) * num_heads + head) * (dropout_columns / 4) + j / 16 * 4 + j % 8 / 2,
+///
+/// R = first_row + the row of query i - i % 16.
 /// Head h has the columns [h * head_dim, (h+1) * head_dim) of every operand.
 struct AttentionShape {
   std::span<const int32_t> query_offsets;  ///< host memory, sequence_count + 1
@@ -23,7 +29,7 @@ struct AttentionShape {
   int64_t head_dim = 0;
   float scale = 1;
   Dropout dropout;
-  int64_t dropout_columns = 0;  ///< >= longest key sequence, a multiple of 4, the same in every call of a run
+  int64_t dropout_columns = 0;  ///< >= longest key sequence, a multiple of 16, the same in every call of a run
 };
 struct AttentionForward {
   AttentionShape shape;

@@ -68,6 +68,9 @@ class Device {
   /// The type that training uses unless told otherwise.
   virtual DType training_type() const { return DType::f32; }
 
+  /// Tokens of a micro-batch in training, beyond which more gain little speed.
+  virtual int64_t micro_batch_rows() const { return 4096; }
+
   // Memory.
   DeviceBuffer allocate(int64_t bytes, std::string_view purpose);  ///< 64-byte aligned, not initialised
   virtual void copy_to_device(void* destination, const void* host_source, int64_t bytes) = 0;

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -43,6 +44,10 @@ struct TrainingShape {
   int64_t host_bytes_present = 0;  ///< of those, what the process holds already: no longer free
 };
 
+/// The plan for each of `devices`, which train together, that keeps so much, or nothing if it does not fit what is free
+/// on the fullest of them, or `budget_bytes` if that is less and not 0.
+std::optional<TrainingMemory> training_memory(std::span<Device* const> devices, const ModelSpec& spec,
+                                              const TrainingShape& shape, int64_t budget_bytes, Keep keep);
 /// The plan for each of `devices`, which train together, that recomputes least and still fits what is free on the
 /// fullest of them, or `budget_bytes` if that is less and not 0. Recomputing changes memory and speed, not a bit of the
 /// result. Throws Error that says what is missing and which flags to turn if even recomputing all does not fit.
@@ -65,7 +70,7 @@ struct BackwardOptions {
   uint64_t seed = 0;            ///< of the dropout
   uint32_t step = 0;            ///< of the dropout
   int64_t first_row = 0;        ///< number of this micro-batch's first row within the global batch
-  int64_t dropout_columns = 0;  ///< longest sequence of the run, rounded up to a multiple of 4
+  int64_t dropout_columns = 0;  ///< longest sequence of the run, rounded up to a multiple of 16
   /// No more micro-batches of the step follow on this device: of several, the exchange of gradients begins layer by
   /// layer behind the backward pass.
   bool completes_step = false;

@@ -1,0 +1,8 @@
+#include "attention/hopper/attention_forward_hopper.cuh"
+
+namespace cbtm::cuda {
+
+template void launch_attention_forward_hopper<128>(Context&, DType, AttentionParams,
+                                                   const std::vector<AttentionQueryTile>&);
+
+}  // namespace cbtm::cuda

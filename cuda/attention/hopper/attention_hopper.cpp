@@ -1,0 +1,117 @@
+#include "attention/attention_hopper.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <string_view>
+#include <utility>
+
+#include "cbtm/base/ceil_divide.h"
+#include "cbtm/base/error.h"
+#include "hopper/available.h"
+
+namespace cbtm::cuda {
+namespace {
+
+int64_t query_tile_count(const AttentionShape& shape, int queries) {
+  int64_t tiles = 0;
+  for (size_t s = 0; s + 1 < shape.query_offsets.size(); ++s)
+    tiles += ceil_divide(shape.query_offsets[s + 1] - shape.query_offsets[s], queries);
+  return tiles;
+}
+
+/// What CBTM_ATTENTION says; looked at once.
+bool hopper_is_wanted() {
+  static const bool wanted = [] {
+    const char* asked = std::getenv("CBTM_ATTENTION");
+    if (asked == nullptr || *asked == 0) return true;
+    if (std::string_view(asked) != "mma") throw Error(fmt::format("CBTM_ATTENTION={}: mma can be asked for", asked));
+    return false;
+  }();
+  return wanted;
+}
+
+}  // namespace
+
+bool runs_on_hopper(const Context& context, DType dtype, const AttentionParams& params) {
+  return hopper::is_available(context) && hopper_is_wanted() && (dtype == DType::bf16 || dtype == DType::f16) &&
+         params.vectorised && params.block_table == nullptr && dispatch_attention_hopper(params.head_dim, []<int>() {});
+}
+
+int64_t attention_sums_bytes(const AttentionShape& shape) {
+  int64_t bytes = 0;
+  dispatch_attention_hopper(shape.head_dim, [&]<int kHeadDim>() {
+    constexpr int kQueries = AttentionHopperTiles<kHeadDim>::kBackwardQueries;
+    const int64_t tiles = query_tile_count(shape, kQueries) * shape.num_heads;
+    bytes = tiles * kQueries * kHeadDim * 4 + (tiles + 1) * 4;
+  });
+  return bytes;
+}
+
+AttentionBackwardTiles attention_backward_tiles(const AttentionShape& shape, int queries, int keys) {
+  AttentionBackwardTiles tiles;
+  std::vector<std::pair<size_t, int32_t>> sequences;  // and the number of the first tile of queries
+  for (size_t s = 0; s + 1 < shape.query_offsets.size(); ++s) {
+    const int32_t begin = shape.query_offsets[s], end = shape.query_offsets[s + 1];
+    const int32_t hidden_before = shape.key_offsets[s + 1] - shape.key_offsets[s] - (end - begin);
+    sequences.emplace_back(s, static_cast<int32_t>(tiles.queries.size()));
+    for (int32_t row = begin; row < end; row += queries)
+      tiles.queries.push_back({.query_row = row,
+                               .query_count = std::min(queries, end - row),
+                               .key_row = shape.key_offsets[s],
+                               .first_visible = hidden_before + row - begin + 1});
+  }
+  const auto key_count = [&](size_t s) { return shape.key_offsets[s + 1] - shape.key_offsets[s]; };
+  std::stable_sort(sequences.begin(), sequences.end(),
+                   [&](const auto& a, const auto& b) { return key_count(a.first) > key_count(b.first); });
+  for (const auto& [s, first_tile] : sequences) {
+    const int32_t query_count = shape.query_offsets[s + 1] - shape.query_offsets[s];
+    const int32_t hidden_before = key_count(s) - query_count;
+    for (int32_t tile = (key_count(s) + keys - 1) / keys - 1; tile >= 0; --tile) {
+      const int32_t first = tile * keys;
+      const int32_t first_query = std::min(query_count, std::max(0, first - hidden_before));
+      const int32_t first_of_tile = first_query / queries * queries;
+      tiles.keys.push_back({.key_row = shape.key_offsets[s] + first,
+                            .key_count = std::min(keys, key_count(s) - first),
+                            .query_row = shape.query_offsets[s] + first_of_tile,
+                            .query_count = first_query == query_count ? 0 : query_count - first_of_tile,
+                            .seen_before = hidden_before + first_of_tile - first,
+                            .query_tile = first_tile + first_of_tile / queries,
+                            .key_first = first,
+                            .unused = 0});
+    }
+  }
+  return tiles;
+}
+
+void run_attention_forward_hopper(Context& context, DType dtype, const AttentionParams& params,
+                                  const std::function<std::vector<AttentionQueryTile>(int tile)>& tiles_of) {
+  CBTM_ASSERT(runs_on_hopper(context, dtype, params), "the kernels are for Hopper");
+#ifdef CBTM_HAS_SM_90A
+  dispatch_attention_hopper(params.head_dim, [&]<int kHeadDim>() {
+    const auto tiles = tiles_of(AttentionHopperTiles<kHeadDim>::kForwardQueries);
+    if (!tiles.empty()) launch_attention_forward_hopper<kHeadDim>(context, dtype, params, tiles);
+  });
+#endif
+}
+
+void run_attention_backward_hopper(Context& context, DType dtype, const AttentionParams& params,
+                                   const AttentionShape& shape, void* memory) {
+  CBTM_ASSERT(runs_on_hopper(context, dtype, params), "the kernels are for Hopper");
+#ifdef CBTM_HAS_SM_90A
+  dispatch_attention_hopper(params.head_dim, [&]<int kHeadDim>() {
+    using Tiles = AttentionHopperTiles<kHeadDim>;
+    const auto tiles = attention_backward_tiles(shape, Tiles::kBackwardQueries, Tiles::kBackwardKeys);
+    auto* const sums = static_cast<float*>(memory);
+    auto* const ticket = reinterpret_cast<uint32_t*>(sums + query_tile_count(shape, Tiles::kBackwardQueries) *
+                                                                shape.num_heads * Tiles::kBackwardQueries * kHeadDim);
+    launch_attention_backward_hopper<kHeadDim>(context, dtype, params,
+                                               {.query_gradients = sums, .ticket = ticket, .turns = ticket + 1}, tiles);
+  });
+#else
+  static_cast<void>(shape), static_cast<void>(memory);
+#endif
+}
+
+}  // namespace cbtm::cuda
