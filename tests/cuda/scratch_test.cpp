@@ -95,14 +95,22 @@ TEST_CASE("operators ask for no more scratch memory than they say of the shapes 
     forget_data(norm_shapes.gamma_gradient);
     forget_data(norm_shapes.beta_gradient);
     check("norm", operators.scratch_bytes(norm_shapes), [&] { operators.residual_layernorm_backward(norm); });
-    const AttentionShape shape{
-        .query_offsets = offsets, .key_offsets = offsets, .num_heads = kHeads, .head_dim = 32, .dropout = {}};
-    operators.attention_forward(
-        {shape, hidden.cuda(), hidden.cuda(), hidden.cuda(), gradient.cuda(), log_sum_exp.cuda()});
-    const AttentionBackward attention{shape,           hidden.cuda(),      hidden.cuda(), hidden.cuda(),
-                                      gradient.cuda(), log_sum_exp.cuda(), hidden.cuda(), query.cuda(),
-                                      key.cuda(),      value.cuda()};
-    check("attention", operators.scratch_bytes(attention), [&] { operators.attention_backward(attention); });
+    for (const int64_t heads : {kHeads, int64_t{1}}) {  // of 32 columns, and of 64: those the kernels for Hopper take
+      const AttentionShape shape{.query_offsets = offsets,
+                                 .key_offsets = offsets,
+                                 .num_heads = heads,
+                                 .head_dim = kWidth / heads,
+                                 .dropout = {}};
+      const TensorView sums = log_sum_exp.cuda().column_range(0, heads);
+      operators.attention_forward({shape, hidden.cuda(), hidden.cuda(), hidden.cuda(), gradient.cuda(), sums});
+      const AttentionBackward attention{shape, hidden.cuda(), hidden.cuda(), hidden.cuda(), gradient.cuda(),
+                                        sums,  hidden.cuda(), query.cuda(),  key.cuda(),    value.cuda()};
+      AttentionBackward attention_shapes = attention;
+      for (ConstTensorView* view : {&attention_shapes.query, &attention_shapes.key, &attention_shapes.value,
+                                    &attention_shapes.output, &attention_shapes.output_gradient})
+        forget_data(*view);
+      check("attention", operators.scratch_bytes(attention_shapes), [&] { operators.attention_backward(attention); });
+    }
     OutputLoss loss{.hidden = hidden.cuda(),
                     .table = table.cuda(),
                     .targets = numbers,
