@@ -8,9 +8,12 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cbtm/base/progress.h"
+#include "hopper/available.h"
 #include "hopper/product.h"
 #include "matmul_choices.h"
 #include "matmul_fallback.h"
+#include "matmul_shape.h"
 #include "runtime/check.h"
 #include "runtime/cublaslt.h"
 #include "runtime/device_memory.h"
@@ -32,103 +35,9 @@ cudaDataType_t data_type(DType dtype) {
   }
 }
 
-/// Largest power of two up to 256 that divides the address.
-uint32_t alignment_of(const void* pointer) {
-  const auto address = reinterpret_cast<uintptr_t>(pointer);
-  return static_cast<uint32_t>(std::min<uintptr_t>(256, address == 0 ? 256 : address & (~address + 1)));
-}
-
-// cuBLASLt stores by columns, we by rows: cᵀ = op(b)ᵀ op(a)ᵀ, so its A is our b, its B our a, its rows our columns.
-cublasLtEpilogue_t epilogue_of(const MatmulArguments& m) {
-  if (m.a_sums) {
-    CBTM_ASSERT(!m.bias && !m.relu && !m.relu_derivative_mask, "sums of a come alone");
-    return CUBLASLT_EPILOGUE_BGRADB;
-  }
-  if (m.relu_derivative_mask) {
-    CBTM_ASSERT(!m.bias && !m.relu, "a derivative comes alone");
-    return CUBLASLT_EPILOGUE_DRELU;
-  }
-  if (m.relu && m.relu_mask) return m.bias ? CUBLASLT_EPILOGUE_RELU_AUX_BIAS : CUBLASLT_EPILOGUE_RELU_AUX;
-  if (m.relu) return m.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
-  return m.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-}
-
-const void* epilogue_vector(const MatmulArguments& m) { return m.a_sums ? m.a_sums.data : m.bias.data; }
-const void* epilogue_mask(const MatmulArguments& m) {
-  return m.relu_mask ? m.relu_mask.data : m.relu_derivative_mask.data;
-}
-
-/// All that the choice of an algorithm depends on.
-struct Shape {
-  int64_t m = 0, n = 0, k = 0;
-  int64_t a_stride = 0, b_stride = 0, c_stride = 0;
-  int64_t a_batch_stride = 0, b_batch_stride = 0, c_batch_stride = 0;
-  int batch_count = 1;
-  bool transpose_a = false, transpose_b = false;
-  DType in = DType::f32, out = DType::f32;
-  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-  int64_t mask_stride = 0;
-  bool reads_c = false;
-  uint32_t a_alignment = 0, b_alignment = 0, c_alignment = 0;
-  uint32_t epilogue_alignment = 0;  ///< of its vector and its mask
-
-  bool operator==(const Shape&) const = default;
-  std::string text() const {
-    return fmt::format(
-        "{} {} {} strides {} {} {} batches {} {} {} {} transposed {:d}{:d} types {} {} epilogue {} {} {:d} "
-        "alignment {} {} {} {}",
-        m, n, k, a_stride, b_stride, c_stride, batch_count, a_batch_stride, b_batch_stride, c_batch_stride, transpose_a,
-        transpose_b, dtype_name(in), dtype_name(out), static_cast<int>(epilogue), mask_stride, reads_c, a_alignment,
-        b_alignment, c_alignment, epilogue_alignment);
-  }
-};
-struct ShapeHash {
-  size_t operator()(const Shape& s) const {
-    size_t hash = 0;
-    for (const int64_t part : {s.m, s.n, s.k, s.a_stride, s.b_stride, s.c_stride, static_cast<int64_t>(s.epilogue),
-                               int64_t{s.transpose_a}, int64_t{s.transpose_b}, static_cast<int64_t>(s.out),
-                               int64_t{s.reads_c}, int64_t{s.c_alignment}, int64_t{s.epilogue_alignment}})
-      hash = hash * 1'000'003 + static_cast<size_t>(part);
-    return hash;
-  }
-};
-
-Shape shape_of(const MatmulArguments& m) {
-  Shape s;
-  s.m = m.transpose_a ? m.a.columns : m.a.rows;
-  s.k = m.transpose_a ? m.a.rows : m.a.columns;
-  s.n = m.transpose_b ? m.b.rows : m.b.columns;
-  CBTM_ASSERT((m.transpose_b ? m.b.columns : m.b.rows) == s.k, "the inner sizes of a product agree");
-  CBTM_ASSERT(m.c.rows == s.m && m.c.columns == s.n, "the outer sizes of a product agree");
-  CBTM_ASSERT(m.a.dtype == m.b.dtype && (m.c.dtype == m.a.dtype || m.c.dtype == DType::f32),
-              "a product has one input type, and that or float32 as output type");
-  CBTM_ASSERT(s.k > 0, "a product sums something");
-  // A single row's stride says nothing; cuBLASLt wants at least the columns.
-  s.a_stride = std::max(m.a.row_stride, m.a.columns);
-  s.b_stride = std::max(m.b.row_stride, m.b.columns);
-  s.c_stride = std::max(m.c.row_stride, m.c.columns);
-  s.batch_count = m.batch_count;
-  if (m.batch_count > 1) {
-    s.a_batch_stride = m.a_batch_stride;
-    s.b_batch_stride = m.b_batch_stride;
-    s.c_batch_stride = m.c_batch_stride;
-  }
-  s.transpose_a = m.transpose_a;
-  s.transpose_b = m.transpose_b;
-  s.in = m.a.dtype;
-  s.out = m.c.dtype;
-  s.epilogue = epilogue_of(m);
-  CBTM_ASSERT(s.epilogue == CUBLASLT_EPILOGUE_DEFAULT || m.batch_count == 1, "epilogues come without batches");
-  CBTM_ASSERT(!m.bias || (m.bias.dtype == m.c.dtype && m.bias.columns == s.n), "a bias has c's type and columns");
-  CBTM_ASSERT(!m.a_sums || (m.a_sums.dtype == m.c.dtype && m.a_sums.columns == s.m), "sums have c's type, a row each");
-  if (m.relu_mask) s.mask_stride = 8 * m.relu_mask.row_stride;
-  if (m.relu_derivative_mask) s.mask_stride = 8 * m.relu_derivative_mask.row_stride;
-  s.reads_c = m.beta != 0;
-  s.a_alignment = alignment_of(m.a.data);
-  s.b_alignment = alignment_of(m.b.data);
-  s.c_alignment = alignment_of(m.c.data);
-  s.epilogue_alignment = std::min(alignment_of(epilogue_vector(m)), alignment_of(epilogue_mask(m)));
-  return s;
+/// What the file of choices knows a shape by: what was chosen from without our kernel says nothing about it.
+std::string choice_key(const MatmulShape& shape, bool hopper_applies) {
+  return shape.text() + (hopper_applies ? " or hopper" : "");
 }
 
 enum class Way : uint8_t {
@@ -138,9 +47,19 @@ enum class Way : uint8_t {
   own_kernel,  ///< cuBLASLt has no such product
 };
 
+/// Says once that what CBTM_MATMUL asks for is not here.
+void say_unavailable() {
+  static std::once_flag said;
+  std::call_once(said, [] {
+    warn(fmt::format("CBTM_MATMUL=hopper has no effect: {}",
+                     hopper::is_built() ? "this GPU is not of compute capability 9.0"
+                                        : "this program has no code for 90a; build with make cuda ARCH=90"));
+  });
+}
+
 /// Descriptors of a shape, with the algorithm once it is chosen.
 struct Plan {
-  explicit Plan(const Shape& shape);
+  explicit Plan(const MatmulShape& shape);
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
   ~Plan();
@@ -172,7 +91,7 @@ cublasLtMatrixLayout_t make_layout(DType dtype, int64_t rows, int64_t columns, i
   return layout;
 }
 
-Plan::Plan(const Shape& s) {
+Plan::Plan(const MatmulShape& s) {
   CBTM_CUBLASLT(cublas_lt().matmul_desc_create(&description, CUBLAS_COMPUTE_32F, CUDA_R_32F));
   set(CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(s.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N));
   set(CUBLASLT_MATMUL_DESC_TRANSB, static_cast<int32_t>(s.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N));
@@ -208,10 +127,10 @@ struct MatmulPlans::State {
   }
 
   Plan& plan(Context& context, const MatmulArguments& arguments);
-  std::vector<cublasLtMatmulHeuristicResult_t> proposals(const Shape& shape, Plan& plan);
-  void choose(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments);
-  bool take_kept(const Shape& shape, Plan& plan, bool hopper_applies);
-  void time_ways(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments,
+  std::vector<cublasLtMatmulHeuristicResult_t> proposals(const MatmulShape& shape, Plan& plan);
+  void choose(Context& context, const MatmulShape& shape, Plan& plan, const MatmulArguments& arguments);
+  bool take_kept(const MatmulShape& shape, Plan& plan, bool hopper_applies);
+  void time_ways(Context& context, const MatmulShape& shape, Plan& plan, const MatmulArguments& arguments,
                  const std::vector<cublasLtMatmulHeuristicResult_t>& proposed, bool hopper_applies);
   void set_pointers(Plan& plan, const MatmulArguments& arguments);
   void run(Context& context, const MatmulArguments& arguments, Plan& plan);
@@ -229,10 +148,10 @@ struct MatmulPlans::State {
   const ForcedWay forced = forced_way();
   bool tuning = false;
   bool grouped = false;
-  std::unordered_map<Shape, std::unique_ptr<Plan>, ShapeHash> plans;
+  std::unordered_map<MatmulShape, std::unique_ptr<Plan>, MatmulShapeHash> plans;
 };
 
-std::vector<cublasLtMatmulHeuristicResult_t> MatmulPlans::State::proposals(const Shape& shape, Plan& plan) {
+std::vector<cublasLtMatmulHeuristicResult_t> MatmulPlans::State::proposals(const MatmulShape& shape, Plan& plan) {
   const CublasLt& lt = cublas_lt();
   cublasLtMatmulPreference_t preference = nullptr;
   CBTM_CUBLASLT(lt.matmul_preference_create(&preference));
@@ -308,11 +227,11 @@ double MatmulPlans::State::time_ms(const Run& run) {
 }
 
 /// The choice that the file holds, if it still runs.
-bool MatmulPlans::State::take_kept(const Shape& shape, Plan& plan, bool hopper_applies) {
-  const auto kept = choices.find(shape.text());
+bool MatmulPlans::State::take_kept(const MatmulShape& shape, Plan& plan, bool hopper_applies) {
+  const auto kept = choices.find(choice_key(shape, hopper_applies));
   if (!kept) return false;
   if (is_hopper(*kept)) {
-    if (!hopper_applies) return false;  // chosen by a program with code for 90a
+    if (!hopper_applies) return false;  // a damaged line
     plan.way = Way::hopper;
     return true;
   }
@@ -330,8 +249,10 @@ bool MatmulPlans::State::take_kept(const Shape& shape, Plan& plan, bool hopper_a
   return true;
 }
 
-void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments) {
+void MatmulPlans::State::choose(Context& context, const MatmulShape& shape, Plan& plan,
+                                const MatmulArguments& arguments) {
   const bool hopper_applies = forced != ForcedWay::library && hopper::product_applies(context, arguments);
+  if (forced == ForcedWay::hopper && !hopper::is_available(context)) say_unavailable();
   if (hopper_applies && forced == ForcedWay::hopper) {
     plan.way = Way::hopper;
     return;
@@ -364,7 +285,8 @@ void MatmulPlans::State::choose(Context& context, const Shape& shape, Plan& plan
 }
 
 /// The fastest way into the plan, and into the file.
-void MatmulPlans::State::time_ways(Context& context, const Shape& shape, Plan& plan, const MatmulArguments& arguments,
+void MatmulPlans::State::time_ways(Context& context, const MatmulShape& shape, Plan& plan,
+                                   const MatmulArguments& arguments,
                                    const std::vector<cublasLtMatmulHeuristicResult_t>& proposed, bool hopper_applies) {
   double best = INFINITY;
   for (const cublasLtMatmulHeuristicResult_t& result : proposed) {
@@ -398,11 +320,11 @@ void MatmulPlans::State::time_ways(Context& context, const Shape& shape, Plan& p
       plan.algorithm = hopper_algorithm();
     }
   }
-  choices.add(shape.text(), plan.algorithm);
+  choices.add(choice_key(shape, hopper_applies), plan.algorithm);
 }
 
 Plan& MatmulPlans::State::plan(Context& context, const MatmulArguments& arguments) {
-  const Shape shape = shape_of(arguments);
+  const MatmulShape shape = shape_of(arguments);
   const auto [place, is_new] = plans.try_emplace(shape);
   if (is_new) place->second = std::make_unique<Plan>(shape);
   Plan& plan = *place->second;
