@@ -108,7 +108,7 @@ __device__ __forceinline__ void produce(const BackwardMemory<kHeadDim>& memory, 
       clear_rows<kHeadDim, kQueries>(memory.output_gradient(at.stage), count);
       if (leader) full.arrive();
     }
-    __syncwarp();
+    __syncwarp();  // with the statistics; and no lane still waits for a phase of `empty` that may be over soon
     if (leader) full.arrive();
   }
 }
