@@ -12,6 +12,7 @@
 #include "cbtm/model/training_model.h"
 #include "cbtm/train/data_parallel_model.h"
 #include "cbtm/train/trainer.h"
+#include "commands/bench_cluster.h"
 #include "commands/bench_device.h"
 #include "commands/command_line.h"
 #include "commands/commands.h"
@@ -155,21 +156,29 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
 
 int run_bench(int argc, char** argv) {
   CommandLine line(
-      "bench", "measure training, decoding or the device; random tokens, no files are written",
+      "bench", "measure training, decoding, clustering or the device; random data, no files are written",
       {"cbtm bench train --model run/seed --sequence 256 --micro-batch 8 --steps 20",
        "cbtm bench train --model run/seed --device cuda:all      (a micro-batch on each GPU)",
        "cbtm bench decode --model run/seed --sequence 128 --steps 64 --weights int8",
+       "cbtm bench cluster --points 1e6 --k 64 --device cuda",
        "cbtm bench device --device cuda      (bandwidth, matrix products, launches: what limits the others)"});
   if (!line.parse(argc, argv)) return kExitSuccess;
   const std::string what = line.action();
-  if (what != "train" && what != "decode" && what != "device")
-    fail_usage("bench: '{}' cannot be measured; use train, decode or device", what);
+  if (what != "train" && what != "decode" && what != "cluster" && what != "device")
+    fail_usage("bench: '{}' cannot be measured; use train, decode, cluster or device", what);
   const DeviceList devices = open_devices(line.common().device, line.common().profile);
   if (what != "train" && devices.all().size() > 1)
     fail_usage("bench {}: one device at a time; --device {} names several", what, line.common().device);
   Device* const device = &devices.front();
   if (what == "device") {
     line.write_json(bench_device(*device));
+    return kExitSuccess;
+  }
+  if (what == "cluster") {
+    Json result = bench_cluster(*device, line);
+    result["what"] = what;
+    result["device"] = device->description();
+    line.write_json(result);
     return kExitSuccess;
   }
   Json result = what == "train" ? bench_train(devices.all(), line, line.path("model"))

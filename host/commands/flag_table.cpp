@@ -23,7 +23,8 @@ enum : CommandSet {
   kBenchTrain = 1u << 14,
   kBenchDecode = 1u << 15,
   kBenchDevice = 1u << 16,
-  kDevices = 1u << 17,
+  kBenchCluster = 1u << 17,
+  kDevices = 1u << 18,
 };
 
 constexpr CommandUse kUses[] = {
@@ -44,6 +45,7 @@ constexpr CommandUse kUses[] = {
     {kBenchTrain, "bench", "train"},
     {kBenchDecode, "bench", "decode"},
     {kBenchDevice, "bench", "device"},
+    {kBenchCluster, "bench", "cluster"},
     {kDevices, "devices", ""},
 };
 
@@ -61,7 +63,7 @@ constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate;
 constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
 constexpr CommandSet kInference = kGenerations | kEvaluations | kLogits | kBenchDecode;
 constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
-constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice;                 // several at a time
+constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;  // several at a time
 constexpr CommandSet kOnDevice = kCluster | kMixing | kGenerate | kEvaluate | kLogits;  // one at a time
 constexpr CommandSet kAll = (kDevices << 1) - 1;
 
@@ -74,7 +76,7 @@ constexpr Flag kFlags[] = {
     // group, name, alias, kind, value, default, commands, help
     {"", "what", "", kText, "train|encode|decode", kNone, kTokenizers, "what to do"},
     {"", "what", "", kText, "[generate|evaluate|average]", "generate", kEnsembles, "what to do"},
-    {"", "what", "", kText, "train|decode|device", kNone, kBenches | kBenchDevice, "what to measure: a training, decoding, or what the device itself reaches"},
+    {"", "what", "", kText, "train|decode|cluster|device", kNone, kBenches | kBenchDevice | kBenchCluster, "what to measure: a training, decoding, balanced k-means, or what the device itself reaches"},
     {"", "path", "", kText, "PATH", kNone, kInspect, "a directory or file of any kind that cbtm reads or writes"},
 
     {"Run", "run", "out", kText, "DIR", "run", kClusterings, "the run directory"},
@@ -155,6 +157,10 @@ constexpr Flag kFlags[] = {
     {"Training", "validate-every", "", kInteger, "N", kNone, kTrainings, "steps between held-out losses (default: ten times a run)"},
     {"Training", "snapshots", "", kInteger, "N", "3", kRun, "models kept along the way: what the report draws gain against budget from"},
     {"Training", "snapshots", "", kInteger, "N", "0", kTrainExpert, "models kept along the way, in RUN/snapshots: what the report draws gain against budget from"},
+    {"Size", "points", "", kInteger, "N", "100000", kBenchCluster, "how many points, near as many random centres as there are clusters"},
+    {"Size", "dimensions", "", kInteger, "N", "100", kBenchCluster, "of a point"},
+    {"Size", "k", "", kInteger, "N", "8", kBenchCluster, "number of clusters"},
+    {"Size", "iterations", "", kInteger, "N", "5", kBenchCluster, "at most"},
     {"Size", "sequence", "", kInteger, "N", "256", kBenches, "tokens of a sequence (decode: of the prompt)"},
     {"Size", "micro-batch", "", kInteger, "N", "8", kBenches, "sequences at a time"},
     {"Size", "steps", "", kInteger, "N", "10", kBenches, "steps to time, after one to warm up"},
@@ -185,7 +191,7 @@ constexpr Flag kFlags[] = {
     {"Types and memory", "no-cuda-graph", "", kToggle, "", kNone, kTrainings | kBenchTrain, "launch a step's kernels one by one (same results; on a GPU only, for debugging and profiling)"},
 
     {"General", "threads", "", kInteger, "N", kNone, kAll & ~(kCodings | kDevices), "threads to use (default: the cores this process may use)"},
-    {"General", "seed", "", kSeed, "N", "1234", kTrainings | kCluster | kGenerations | kBenches, "seed of everything random"},
+    {"General", "seed", "", kSeed, "N", "1234", kTrainings | kCluster | kGenerations | kBenches | kBenchCluster, "seed of everything random"},
     {"General", "device", "", kText, "NAME", "auto", kOnDevices, "auto, cpu, cuda or cuda:N; trainings: several GPUs, cuda:0,1 or cuda:0-3 or cuda:all"},
     {"General", "device", "", kText, "NAME", "auto", kOnDevice, "auto, cpu, cuda or cuda:N"},
     {"General", "profile", "", kText, "PHASE[:FIRST[:COUNT]]", "", (kOnDevices | kOnDevice) & ~kCluster, "a profiler captures these phases only: step, layer, checkpoint, validation, prompt, token (see scripts/profile)"},

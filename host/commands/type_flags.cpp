@@ -40,8 +40,8 @@ std::string precision_flag(const CommandLine& line) {
 double dropout_flag(const CommandLine& line) {
   const double dropout = line.number("dropout", 0, 0.99);
   if (dropout > 0 && dropout < kDropoutMin)
-    fail_usage("--dropout {}: probabilities are steps of 1/256; use 0 for none, or {} (1/256) and more",
-               line.text("dropout"), 1.0 / kDropoutSteps);
+    fail_usage("--dropout {}: probabilities are steps of 1/256; use 0 for none, or {} (1/256) and more", dropout,
+               1.0 / kDropoutSteps);
   return dropout;
 }
 

@@ -181,6 +181,18 @@ def script_rows(work, results, command, pick):
         results.add(**pick(row))
 
 
+def cluster(work, results):
+    sizes = ((2000, 20, 4),) if work.simulate else ((1_000_000, 100, 64), (100_000, 100, 8))
+    for points, dimensions, k in sizes:
+        measured = work.cbtm("bench", "cluster", "--points", points, "--dimensions", dimensions, "--k", k, "--iterations",
+                             2 if work.simulate else 5, check=False)
+        if measured is None:
+            results.add(points=points, dimensions=dimensions, k=k, failed="see the log")
+            continue
+        results.add(points=points, dimensions=dimensions, k=k, **{"s an iteration": measured["seconds_per_iteration"],
+                                                                  "s in all": measured["seconds"]})
+
+
 def ensemble(work, results):
     if work.simulate:
         return results.add(skipped="needs a clustering of a corpus, which takes minutes under the simulator")
@@ -226,6 +238,7 @@ PHASES = (
     Phase("train", 90, "training speed", train),
     Phase("decode", 60, "decoding speed by type of weights and sequences at a time", decode),
     Phase("operators", 90, "every operator's time, bytes and operations a second", operators),
+    Phase("cluster", 60, "balanced k-means of a million points", cluster),
     Phase("torch", 120, "the same by PyTorch", torch),
     Phase("ensemble", 120, "scoring with 2 of 8 experts", ensemble),
     Phase("sanitizers", 240, "a part of the tests under compute-sanitizer", sanitizers),
