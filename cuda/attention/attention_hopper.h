@@ -79,7 +79,7 @@ struct alignas(16) AttentionBackwardTile {
 
 struct AttentionBackwardTiles {
   std::vector<AttentionQueryTile> queries;  ///< sequence after sequence
-  std::vector<AttentionBackwardTile> keys;  ///< those of the longest sequence first; of each one later keys first
+  std::vector<AttentionBackwardTile> keys;  ///< seen by most queries first; of a sequence, earlier ones first
 };
 AttentionBackwardTiles attention_backward_tiles(const AttentionShape& shape, int queries, int keys);
 

@@ -55,7 +55,7 @@ struct BackwardMemory {
   __device__ __forceinline__ Barriers& barriers() const { return *reinterpret_cast<Barriers*>(&statistics(kStages)); }
 };
 
-/// What the parts of a block know of its tile.
+/// What the parts of a block know of its tile. The tiles of queries are visited from the last to the first.
 struct BackwardShare {
   AttentionBackwardTile tile;
   int head;
@@ -85,12 +85,12 @@ __device__ __forceinline__ void produce(const BackwardMemory<kHeadDim>& memory, 
     if (leader) barriers.keys.arrive();
   }
   RingPosition<Memory::kStages> at;
-  for (int query_tile = 0; query_tile < share.query_tiles; ++query_tile, at.advance()) {
+  for (int query_tile = share.query_tiles - 1; query_tile >= 0; --query_tile, at.advance()) {
     const int row = share.tile.query_row + kQueries * query_tile;
     const int count = share.tile.query_count - kQueries * query_tile;
     Barrier& full = barriers.full[at.stage];
     barriers.empty[at.stage].wait(at.parity ^ 1);
-    Barrier& arrived = count < kQueries ? barriers.partial_queries : full;  // the last tile alone may be partial
+    Barrier& arrived = count < kQueries ? barriers.partial_queries : full;  // the first that is brought may be partial
     if (leader) {
       arrived.arrive_and_expect(2 * Memory::kQueryBytes);
       load_head<kHeadDim, kQueries>(memory.query(at.stage), maps.query, row, share.column, arrived);
@@ -108,7 +108,7 @@ __device__ __forceinline__ void produce(const BackwardMemory<kHeadDim>& memory, 
       clear_rows<kHeadDim, kQueries>(memory.output_gradient(at.stage), count);
       if (leader) full.arrive();
     }
-    __syncwarp();
+    __syncwarp();  // with the statistics; and no lane still waits for a phase of `empty` that may be over soon
     if (leader) full.arrive();
   }
 }
@@ -123,21 +123,20 @@ __device__ __forceinline__ void add_release(uint32_t* place, uint32_t value) {
                : "memory");
 }
 
-/// One thread: adds the block's shares of dq to what the blocks of later keys have added, when it is its turn. The last
-/// keys that a query tile sees come first, and find nothing there.
+/// One thread: adds the block's shares of dq to what the blocks of earlier keys have added, when it is its turn. That
+/// of a sequence's first keys, which every query sees, finds nothing there.
 template <int kHeadDim>
 __device__ __forceinline__ void add_sums(const BackwardMemory<kHeadDim>& memory, const AttentionParams& params,
                                          const AttentionBackwardSums& sums, const BackwardShare& share) {
   using Memory = BackwardMemory<kHeadDim>;
   auto& barriers = memory.barriers();
-  for (int query_tile = 0; query_tile < share.query_tiles; ++query_tile) {
-    // How many keys, from the block's first one on, the last of the queries sees.
-    const int visible = share.tile.seen_before + min(Memory::kQueries * (query_tile + 1), share.tile.query_count);
-    const uint32_t position = (visible - 1) / Memory::kKeys;
-    const int64_t place = static_cast<int64_t>(share.tile.query_tile + query_tile) * params.num_heads + share.head;
-    uint32_t* const turn = sums.turns + place;
-    float* const destination = sums.query_gradients + place * (Memory::kSumBytes / 4);
-    barriers.sums_written.wait(query_tile % 2);
+  const uint32_t position = share.tile.key_first / Memory::kKeys;
+  const int64_t last =
+      static_cast<int64_t>(share.tile.query_tile + share.query_tiles - 1) * params.num_heads + share.head;
+  uint32_t* turn = sums.turns + last;
+  float* destination = sums.query_gradients + last * (Memory::kSumBytes / 4);
+  for (int step = 0; step < share.query_tiles; ++step) {
+    barriers.sums_written.wait(step % 2);
     while (load_acquire(turn) != position) {
     }
     order_copies();
@@ -151,6 +150,8 @@ __device__ __forceinline__ void add_sums(const BackwardMemory<kHeadDim>& memory,
     wait_for_stores<0>();
     order_copies();
     add_release(turn, 1);
+    turn -= params.num_heads;
+    destination -= params.num_heads * (Memory::kSumBytes / 4);
   }
 }
 

@@ -72,7 +72,8 @@ __device__ __forceinline__ void consume(const BackwardMemory<kHeadDim>& memory, 
     if (lane == 0) barriers.empty[stage].arrive();
   };
   barriers.keys.wait(0);
-  for (int query_tile = 0; query_tile < share.query_tiles; ++query_tile, at.advance()) {
+  for (int step = 0; step < share.query_tiles; ++step, at.advance()) {
+    const int query_tile = share.query_tiles - 1 - step;
     float probabilities[kQueries / 2], gradients[kQueries / 2];
     barriers.full[at.stage].wait(at.parity);
     begin_products();
@@ -88,7 +89,7 @@ __device__ __forceinline__ void consume(const BackwardMemory<kHeadDim>& memory, 
              share.tile.key_first + first_key + own_row);
     wait_for_products<1>();
     hold(probabilities);
-    if (!kDropout && query_tile > 0) leave(at.stage ^ 1);  // dk of the tile before is done too
+    if (!kDropout && step > 0) leave(at.stage ^ 1);  // dk of the tile before is done too
     // Key j of the tile is seen by query i if j <= i + seen_before.
     const auto& statistics = memory.statistics(at.stage);
     const int seen_before = share.tile.seen_before + kQueries * query_tile;
@@ -134,7 +135,7 @@ __device__ __forceinline__ void consume(const BackwardMemory<kHeadDim>& memory, 
       }
     }
     as_left<Element>(score_gradients, gradients);
-    unsigned char* const shared_gradients = memory.score_gradients(query_tile % 2);
+    unsigned char* const shared_gradients = memory.score_gradients(step % 2);
 #pragma unroll
     for (int n = 0; n < kQueries / 8; ++n)
 #pragma unroll
@@ -152,7 +153,7 @@ __device__ __forceinline__ void consume(const BackwardMemory<kHeadDim>& memory, 
       issue_weighted_sum<Element>(key_sums, score_gradients,
                                   describe<Major::mn>(memory.query(at.stage), kQueries * 128));
       commit_products();
-      barriers.sums_read.wait(query_tile % 2 ^ 1);
+      barriers.sums_read.wait(step % 2 ^ 1);
       wait_for_products<1>();
       hold(sums);
 #pragma unroll
@@ -203,18 +204,17 @@ __device__ __forceinline__ void consume(const BackwardMemory<kHeadDim>& memory, 
 //   ds[i,j] = p[i,j] (m[i,j] do[i] . v[j] - row_term[i])
 //   dv[j] = sum_i p[i,j] m[i,j] do[i],  dk[j] = scale * sum_i ds[i,j] q[i],  dq[i] = scale * sum_j ds[i,j] k[j]
 //
-// grid      a block a tile of 128 keys and head, heads fastest. A warp brings tiles by tensor maps (TMA), a thread adds
-//           what is summed of dq, two warpgroups own 64 keys each and take the queries 64 at a time, ascending.
+// grid      a block a tile of 128 keys and head, heads fastest, tiles seen by most queries first. A warp brings tiles
+// by
+//           tensor maps (TMA), a thread adds what is summed of dq, two warpgroups own 64 keys each and take the queries
+//           64 at a time, from the last to the first.
 // products  5: scores and their gradients have keys as rows, so that p and ds become left operands in the registers in
 //           which they are; ds passes through shared memory for dq, of which each warpgroup computes a part of the
 //           columns.
-// order     dq is summed in float32 in memory, by additions that copies make (cp.reduce.async.bulk), one block after
-// the
-//           other: first that of the last keys which the queries see, then in descending order. A counter a tile of
-//           queries and head says whose turn it is, so the bits are the same every time. A block starts with the
-//           queries whose first turn is its own, and finds each later one left by the block before it one step ago.
-//           Blocks take their tiles by a ticket, later keys of a sequence first: a block waits only for those that have
-//           begun.
+// order     dq is summed in float32 in memory, by additions that copies make (cp.reduce.async.bulk), keys ascending: a
+//           counter a tile of queries and head says which block may add, so the bits are the same every time. All
+//           blocks of a sequence begin with its last queries; each follows the block of the keys before it at one
+//           step's distance. Blocks take their tiles by a ticket: a block waits only for blocks that have begun.
 // shared    keys, values; queries, output gradients, statistics in two stages; ds twice; a tile's share of dq.
 // registers 2 * D / 2 sums a lane, 2 * 32 of scores and their gradients, D / 4 of dq (D = 80: 32 or 8).
 // bytes     2 * rows * heads * D * 4 (k, v, dk, dv once; q, do once for each tile of keys, mostly from the L2); dq,

@@ -65,14 +65,13 @@ __device__ __forceinline__ void produce(const ForwardMemory<kHeadDim>& memory, c
   for (int key_tile = share.key_tiles - 1; key_tile >= 0; --key_tile, at.advance()) {
     const int row = share.tile.key_row + key_tile * kKeys;
     const int count = share.visible - key_tile * kKeys;
-    barriers.empty_key[at.stage].wait(at.parity ^ 1);
+    Barrier& arrived = count < kKeys ? barriers.partial_value : barriers.full_value[at.stage];
+    // One lane alone waits: another one, not minded by anybody, might look at a phase when the one after it has ended.
     if (leader) {
+      barriers.empty_key[at.stage].wait(at.parity ^ 1);
       barriers.full_key[at.stage].arrive_and_expect(Memory::kKeyBytes);
       load_head<kHeadDim, kKeys>(memory.key(at.stage), maps.key, row, share.column, barriers.full_key[at.stage]);
-    }
-    barriers.empty_value[at.stage].wait(at.parity ^ 1);
-    Barrier& arrived = count < kKeys ? barriers.partial_value : barriers.full_value[at.stage];
-    if (leader) {
+      barriers.empty_value[at.stage].wait(at.parity ^ 1);
       arrived.arrive_and_expect(Memory::kKeyBytes);
       load_head<kHeadDim, kKeys>(memory.value(at.stage), maps.value, row, share.column, arrived);
     }

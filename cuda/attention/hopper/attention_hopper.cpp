@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <string_view>
-#include <utility>
 
 #include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
@@ -51,30 +50,22 @@ int64_t attention_sums_bytes(const AttentionShape& shape) {
 
 AttentionBackwardTiles attention_backward_tiles(const AttentionShape& shape, int queries, int keys) {
   AttentionBackwardTiles tiles;
-  std::vector<std::pair<size_t, int32_t>> sequences;  // and the number of the first tile of queries
   for (size_t s = 0; s + 1 < shape.query_offsets.size(); ++s) {
-    const int32_t begin = shape.query_offsets[s], end = shape.query_offsets[s + 1];
-    const int32_t hidden_before = shape.key_offsets[s + 1] - shape.key_offsets[s] - (end - begin);
-    sequences.emplace_back(s, static_cast<int32_t>(tiles.queries.size()));
-    for (int32_t row = begin; row < end; row += queries)
-      tiles.queries.push_back({.query_row = row,
-                               .query_count = std::min(queries, end - row),
-                               .key_row = shape.key_offsets[s],
-                               .first_visible = hidden_before + row - begin + 1});
-  }
-  const auto key_count = [&](size_t s) { return shape.key_offsets[s + 1] - shape.key_offsets[s]; };
-  std::stable_sort(sequences.begin(), sequences.end(),
-                   [&](const auto& a, const auto& b) { return key_count(a.first) > key_count(b.first); });
-  for (const auto& [s, first_tile] : sequences) {
-    const int32_t query_count = shape.query_offsets[s + 1] - shape.query_offsets[s];
-    const int32_t hidden_before = key_count(s) - query_count;
-    for (int32_t tile = (key_count(s) + keys - 1) / keys - 1; tile >= 0; --tile) {
-      const int32_t first = tile * keys;
+    const int32_t begin = shape.query_offsets[s], query_count = shape.query_offsets[s + 1] - begin;
+    const int32_t key_begin = shape.key_offsets[s], key_count = shape.key_offsets[s + 1] - key_begin;
+    const int32_t hidden_before = key_count - query_count;
+    const auto first_tile = static_cast<int32_t>(tiles.queries.size());
+    for (int32_t first = 0; first < query_count; first += queries)
+      tiles.queries.push_back({.query_row = begin + first,
+                               .query_count = std::min(queries, query_count - first),
+                               .key_row = key_begin,
+                               .first_visible = hidden_before + first + 1});
+    for (int32_t first = 0; first < key_count; first += keys) {
       const int32_t first_query = std::min(query_count, std::max(0, first - hidden_before));
       const int32_t first_of_tile = first_query / queries * queries;
-      tiles.keys.push_back({.key_row = shape.key_offsets[s] + first,
-                            .key_count = std::min(keys, key_count(s) - first),
-                            .query_row = shape.query_offsets[s] + first_of_tile,
+      tiles.keys.push_back({.key_row = key_begin + first,
+                            .key_count = std::min(keys, key_count - first),
+                            .query_row = begin + first_of_tile,
                             .query_count = first_query == query_count ? 0 : query_count - first_of_tile,
                             .seen_before = hidden_before + first_of_tile - first,
                             .query_tile = first_tile + first_of_tile / queries,
@@ -82,6 +73,9 @@ AttentionBackwardTiles attention_backward_tiles(const AttentionShape& shape, int
                             .unused = 0});
     }
   }
+  // Of a sequence, earlier keys stay before later ones.
+  std::stable_sort(tiles.keys.begin(), tiles.keys.end(),
+                   [](const auto& a, const auto& b) { return a.query_count > b.query_count; });
   return tiles;
 }
 
