@@ -2,7 +2,9 @@
 
 #include "balanced_prices.h"
 #include "clustering.h"
+#include "draw_centre.h"
 #include "gram.h"
+#include "label_changes.h"
 #include "runtime/phases.h"
 #include "sparse.h"
 
@@ -56,6 +58,36 @@ void CudaClusterOperators::price_sweep(const PriceSweep& a) {
 void CudaClusterOperators::assign_at_prices(const AssignAtPrices& a) {
   const OperatorRange range("assign_at_prices");
   cuda::assign_at_prices(context_, a);
+}
+
+void CudaClusterOperators::smallest_margins(const SmallestMargins& a) {
+  const OperatorRange range("smallest_margins");
+  cuda::smallest_margins(context_, a);
+}
+
+void CudaClusterOperators::put_labels(const PutLabels& a) {
+  const OperatorRange range("put_labels");
+  cuda::put_labels(context_, a);
+}
+
+void CudaClusterOperators::count_changes(ConstTensorView before, ConstTensorView after, TensorView count) {
+  const OperatorRange range("count_changes");
+  cuda::count_changes(context_, before, after, count);
+}
+
+void CudaClusterOperators::draw_centre(const DrawCentre& a) {
+  const OperatorRange range("draw_centre");
+  cuda::draw_centre(context_, a);
+}
+
+void CudaClusterOperators::mean_centres(const MeanCentres& a) {
+  const OperatorRange range("mean_centres");
+  cuda::mean_centres(context_, a);
+}
+
+void CudaClusterOperators::sum_in_order(ConstTensorView values, TensorView sum) {
+  const OperatorRange range("sum_in_order");
+  cuda::sum_in_order(context_, values, sum);
 }
 
 }  // namespace cbtm::cuda

@@ -20,6 +20,12 @@ class CudaClusterOperators final : public ClusterOperators {
   void cluster_sums(const ClusterSums& a) override;
   void price_sweep(const PriceSweep& a) override;
   void assign_at_prices(const AssignAtPrices& a) override;
+  void smallest_margins(const SmallestMargins& a) override;
+  void put_labels(const PutLabels& a) override;
+  void count_changes(ConstTensorView before, ConstTensorView after, TensorView count) override;
+  void draw_centre(const DrawCentre& a) override;
+  void mean_centres(const MeanCentres& a) override;
+  void sum_in_order(ConstTensorView values, TensorView sum) override;
 
  private:
   Context& context_;

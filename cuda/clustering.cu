@@ -1,5 +1,6 @@
-// Points and centres: squared distances, nearest and second nearest centre, sums of clusters.
+// Points and centres: squared distances, nearest and second nearest centre, sums and means of clusters.
 
+#include <cub/block/block_reduce.cuh>
 #include <cub/device/device_radix_sort.cuh>
 
 #include "clustering.h"
@@ -246,6 +247,55 @@ __global__ void __launch_bounds__(128)
   }
 }
 
+constexpr int kMeanThreads = 128;
+
+/// A row and its distance; the farther comes first, of equals the first row.
+struct Far {
+  float distance;
+  int32_t row;
+  __device__ bool comes_before(const Far& other) const {
+    return distance > other.distance || (distance == other.distance && row < other.row);
+  }
+};
+struct Farther {
+  __device__ Far operator()(const Far& a, const Far& b) const { return a.comes_before(b) ? a : b; }
+};
+
+// centroids[j] = sums[j] / counts[j], or the rows of clusters that have none (MeanCentres). A block a cluster, a thread
+// a column. Where clusters are without rows, number m of them looks through all distances m + 1 times, which is rare.
+// Bytes: k * d * 12, and 4 * n for each such look.
+__global__ void __launch_bounds__(kMeanThreads)
+    mean_centres_block_per_cluster(const double* __restrict__ sums, int64_t stride, const int64_t* __restrict__ counts,
+                                   Matrix points, const float* __restrict__ distances, int dimensions,
+                                   float* __restrict__ centroids, int64_t centroid_stride) {
+  using Reduce = cub::BlockReduce<Far, kMeanThreads>;
+  __shared__ Reduce::TempStorage reduce;
+  __shared__ Far taken;
+  const int64_t cluster = blockIdx.x, count = counts[cluster];
+  float* centre = centroids + cluster * centroid_stride;
+  if (count > 0) {
+    for (int d = threadIdx.x; d < dimensions; d += kMeanThreads)
+      centre[d] = static_cast<float>(sums[cluster * stride + d] / static_cast<double>(count));
+    return;
+  }
+  int looks = 1;
+  for (int64_t before = 0; before < cluster; ++before) looks += counts[before] == 0 ? 1 : 0;
+  Far last{INFINITY, -1};
+  for (int look = 0; look < looks; ++look) {
+    Far own{-1, 0};
+    for (int64_t i = threadIdx.x; i < points.rows; i += kMeanThreads) {
+      const Far one{distances[i], static_cast<int32_t>(i)};
+      if (last.comes_before(one) && one.distance > -1) own = Farther()(own, one);
+    }
+    own = Reduce(reduce).Reduce(own, Farther());
+    if (threadIdx.x == 0) taken = own;
+    __syncthreads();
+    last = taken;
+    __syncthreads();
+  }
+  for (int d = threadIdx.x; d < dimensions; d += kMeanThreads) centre[d] = points.data[last.row * points.stride + d];
+}
+
 }  // namespace
 
 void squared_distances(Context& context, ConstTensorView rows, ConstTensorView centroids, TensorView distances) {
@@ -313,6 +363,17 @@ void cluster_sums(Context& context, const ClusterSums& arguments) {
       partials, starts, slices, dimensions, arguments.sums.as<double>(), arguments.sums.row_stride,
       arguments.counts.as<int64_t>());
   CBTM_CUDA_LAUNCHED("cluster_total_sums");
+}
+
+void mean_centres(Context& context, const MeanCentres& arguments) {
+  const ConstTensorView sums = arguments.sums;
+  if (sums.size() == 0) return;
+  CBTM_ASSERT(arguments.rows.rows < int64_t{1} << 31, "row numbers are int32");
+  mean_centres_block_per_cluster<<<static_cast<unsigned>(sums.rows), kMeanThreads, 0, context.stream>>>(
+      sums.as<double>(), sums.row_stride, arguments.counts.as<int64_t>(), matrix_of(arguments.rows),
+      arguments.distances ? arguments.distances.as<float>() : nullptr, static_cast<int>(sums.columns),
+      arguments.centroids.as<float>(), arguments.centroids.row_stride);
+  CBTM_CUDA_LAUNCHED("mean_centres");
 }
 
 }  // namespace cbtm::cuda

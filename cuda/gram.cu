@@ -118,21 +118,19 @@ __global__ void __launch_bounds__(kGramThreads)
       }
   }
   double* out = partials + (static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * kTile * kTile;
+  // Two lanes write 32 bytes together, first the even one's four columns and then the odd one's: each keeps one pair
+  // and hands the other over.
+  const bool is_odd = threadIdx.x % 2 != 0;
+  double* target = out + first_i * kTile + first_j / 8 * 8 + (is_odd ? 2 : 0);
 #pragma unroll
-  for (int i = 0; i < 8; ++i)
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      // Two lanes write 32 bytes together, first the even one's and then the odd one's.
-      const bool owner = static_cast<int>(threadIdx.x) % 2 == half;
-      double pair[2];
-#pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const double received = __shfl_xor_sync(~0u, total[i][2 * (1 - half) + k], 1);
-        pair[k] = owner ? total[i][2 * half + k] : received;
-      }
-      const int column = first_j / 8 * 8 + 4 * half + static_cast<int>(threadIdx.x) % 2 * 2;
-      *reinterpret_cast<double2*>(out + (first_i + i) * kTile + column) = {pair[0], pair[1]};
-    }
+  for (int i = 0; i < 8; ++i) {
+    const double received0 = __shfl_xor_sync(~0u, is_odd ? total[i][0] : total[i][2], 1);
+    const double received1 = __shfl_xor_sync(~0u, is_odd ? total[i][1] : total[i][3], 1);
+    *reinterpret_cast<double2*>(target + i * kTile) =
+        is_odd ? double2{received0, received1} : double2{total[i][0], total[i][1]};
+    *reinterpret_cast<double2*>(target + i * kTile + 4) =
+        is_odd ? double2{total[i][2], total[i][3]} : double2{received0, received1};
+  }
 }
 
 // The splits added in order, and tiles above the diagonal mirrored. A block 4 rows of a tile, a thread an element.

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "block_sum.cuh"
 #include "dispatch.h"
 #include "elements.cuh"
 #include "optimizer.h"
@@ -13,19 +14,6 @@ namespace {
 constexpr int kThreads = 512;
 constexpr int kBlocksPerMultiprocessor = 2;
 constexpr int kLength = 4;  ///< float32 values of a 16-byte access
-
-/// Sum over the block, the same tree every time; the result in thread 0.
-__device__ double block_sum(double value) {
-  __shared__ double warps[32];
-#pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_down_sync(0xffffffffu, value, distance);
-  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = value;
-  __syncthreads();
-  double sum = 0;
-  if (threadIdx.x == 0)
-    for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) sum += warps[warp];
-  return sum;
-}
 
 // partials[block] = sum over the block's gradients of their squares
 //
@@ -57,7 +45,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     total += static_cast<double>(sum);
   }
-  total = block_sum(total);
+  total = block_sum<kThreads>(total);
   if (threadIdx.x == 0) partials[blockIdx.x] = total;
 }
 
@@ -66,7 +54,7 @@ __global__ void __launch_bounds__(kThreads)
     add_square_sums(const double* __restrict__ partials, int count, double* __restrict__ square_sum) {
   double total = 0;
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) total += partials[i];
-  total = block_sum(total);
+  total = block_sum<kThreads>(total);
   if (threadIdx.x == 0) *square_sum = total;
 }
 

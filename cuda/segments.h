@@ -13,12 +13,12 @@ constexpr int kSegmentThreads = 256;
 constexpr int kSegmentKeys = 4 * kSegmentThreads;  ///< of a block at a time
 
 /// starts[s] = the first place of `keys` (ascending, each in [0, segments)) that holds s or more, for s in [0,
-/// segments]: segment s of the sorted keys is starts[s] .. starts[s+1]. A thread 4 neighbouring keys (`aligned`: in one
+/// segments]: segment s of the sorted keys is starts[s] .. starts[s+1]. A thread 4 neighbouring keys (kAligned: in one
 /// access), and the key before them from the thread before; a block's starts are put together in shared memory. 4 bytes
 /// a key read, 8 a segment written.
+template <bool kAligned>
 static __global__ void __launch_bounds__(kSegmentThreads)
-    segment_starts(const int32_t* __restrict__ keys, bool aligned, int64_t count, int64_t segments,
-                   int64_t* __restrict__ starts) {
+    segment_starts(const int32_t* __restrict__ keys, int64_t count, int64_t segments, int64_t* __restrict__ starts) {
   __shared__ int32_t last_keys[kSegmentThreads + 1];  // of the threads; before them the key before the block's
   __shared__ int64_t block_starts[kSegmentKeys];
   const auto thread = static_cast<int>(threadIdx.x);
@@ -26,7 +26,7 @@ static __global__ void __launch_bounds__(kSegmentThreads)
   for (int64_t base = static_cast<int64_t>(blockIdx.x) * kSegmentKeys; base <= count; base += stride) {
     const int64_t begin = base + 4 * thread;
     int4 own = {0, 0, 0, 0};
-    if (aligned && begin + 4 <= count) {
+    if (kAligned && begin + 4 <= count) {
       own = *reinterpret_cast<const int4*>(keys + begin);
     } else {
       if (begin < count) own.x = keys[begin];
@@ -63,7 +63,9 @@ inline void launch_segment_starts(cudaStream_t stream, int sm_count, const int32
                                   int64_t segments, int64_t* starts) {
   const int64_t blocks = std::min<int64_t>(count / kSegmentKeys + 1, int64_t{8} * sm_count);
   const bool aligned = reinterpret_cast<uintptr_t>(keys) % 16 == 0;
-  segment_starts<<<static_cast<unsigned>(blocks), kSegmentThreads, 0, stream>>>(keys, aligned, count, segments, starts);
+  (aligned ? segment_starts<true>
+           : segment_starts<false>)<<<static_cast<unsigned>(blocks), kSegmentThreads, 0, stream>>>(keys, count,
+                                                                                                   segments, starts);
   CBTM_CUDA_LAUNCHED("segment_starts");
 }
 

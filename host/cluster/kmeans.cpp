@@ -1,7 +1,7 @@
 #include "cbtm/cluster/kmeans.h"
 
 #include <algorithm>
-#include <cmath>
+#include <memory>
 #include <string_view>
 #include <unordered_set>
 
@@ -11,6 +11,8 @@
 #include "cbtm/cluster/balanced_assignment.h"
 #include "cbtm/device/cluster_operators.h"
 #include "cbtm/device/device_matrix.h"
+#include "cbtm/device/model_operators.h"
+#include "cluster/priced_assignment.h"
 
 namespace cbtm {
 namespace {
@@ -18,143 +20,133 @@ namespace {
 constexpr const char* kPurpose = "k-means (--fit-documents, --k)";
 constexpr const char* kStage = "k-means";
 
-/// The rows, on both sides, and what the device works with.
+/// What the device works with; the host sees centres and numbers of clusters, but nothing that is as long as the rows.
 class KMeansData {
  public:
   KMeansData(Device& device, std::span<const float> rows, int64_t dimensions, int64_t clusters)
       : device_(device),
-        rows_(rows),
         dimensions_(dimensions),
         n_(static_cast<int64_t>(rows.size()) / dimensions),
         clusters_(clusters),
-        device_rows_(DeviceMatrix::reading_rows(device, rows, n_, kPurpose)),
-        labels_(device, DType::i32, 1, n_, kPurpose),
-        nearest_(device, DType::f32, 1, n_, kPurpose),
+        rows_(DeviceMatrix::reading_rows(device, rows, n_, kPurpose)),
+        distances_(device, DType::f32, 1, n_, kPurpose),
         sums_(device, DType::f64, clusters, dimensions, kPurpose),
-        counts_(device, DType::i64, 1, clusters, kPurpose) {}
+        counts_(device, DType::i64, 1, clusters, kPurpose),
+        number_(device, DType::i64, 1, 1, kPurpose) {}
 
+  Device& device() { return device_; }
   int64_t n() const { return n_; }
-  std::span<const float> row(int64_t i) const {
-    return rows_.subspan(static_cast<size_t>(i * dimensions_), static_cast<size_t>(dimensions_));
+  int64_t clusters() const { return clusters_; }
+  TensorView distances() const { return distances_.view(); }
+
+  DeviceMatrix new_labels() { return {device_, DType::i32, 1, n_, kPurpose}; }
+  DeviceMatrix new_centroids() { return DeviceMatrix::padded(device_, DType::f32, clusters_, dimensions_, kPurpose); }
+  DeviceMatrix centroids_of(std::span<const float> host) {
+    DeviceMatrix centroids = new_centroids();
+    centroids.write(host);
+    return centroids;
+  }
+  /// The rows of these numbers, int32 [1, clusters].
+  DeviceMatrix centroids_at(ConstTensorView numbers) {
+    DeviceMatrix centroids = new_centroids();
+    device_.model_operators().gather_rows({rows_.view(), numbers, centroids.view()});
+    return centroids;
   }
 
-  struct Nearest {
-    std::vector<int32_t> labels;
-    std::vector<float> distances;
-  };
-  /// Of any number of centroids.
-  Nearest nearest(std::span<const float> centroids) {
-    const DeviceMatrix centres = on_device(centroids);
-    device_.cluster_operators().nearest_centres({.rows = device_rows_.view(),
-                                                 .centroids = centres.view(),
-                                                 .labels = labels_.view(),
-                                                 .nearest = nearest_.view(),
+  /// The k-means++ rows, one drawn after another.
+  void draw(const DeviceMatrix& chosen, int64_t step, double uniform, int64_t otherwise) {
+    device_.cluster_operators().draw_centre({.rows = rows_.view(),
+                                             .closest = distances_.view(),
+                                             .chosen = chosen.view(),
+                                             .step = step,
+                                             .uniform = uniform,
+                                             .otherwise = otherwise});
+  }
+
+  /// Labels of the nearest centroids; returns the sum of the squared distances.
+  double nearest(const DeviceMatrix& centroids, TensorView labels) {
+    device_.cluster_operators().nearest_centres({.rows = rows_.view(),
+                                                 .centroids = centroids.view(),
+                                                 .labels = labels,
+                                                 .nearest = distances_.view(),
                                                  .second = {}});
-    return {labels_.to_host<int32_t>(), nearest_.to_host<float>()};
+    const TensorView sum{number_.view().data, DType::f64, 1, 1};
+    device_.cluster_operators().sum_in_order(distances_.view(), sum);
+    double host = 0;
+    device_.copy_to_host(&host, sum.data, 8);
+    return host;
   }
 
-  BalancedAssignment balanced(std::span<const float> centroids, std::span<const int64_t> capacities,
-                              std::span<const double> prices) {
-    if (!costs_.view()) costs_ = DeviceMatrix(device_, DType::f32, n_, clusters_, kPurpose);
-    const DeviceMatrix centres = on_device(centroids);
+  PricedAssignment::Result balanced(const DeviceMatrix& centroids, std::span<const int64_t> capacities,
+                                    std::span<const double> prices, TensorView labels) {
+    if (assignment_ == nullptr) {
+      costs_ = DeviceMatrix(device_, DType::f32, n_, clusters_, kPurpose);
+      assignment_ =
+          std::make_unique<PricedAssignment>(device_, n_, std::vector<int64_t>(capacities.begin(), capacities.end()));
+    }
     // In pieces of about a second at most on one core, between which a signal is seen.
     constexpr int64_t kProducts = 2'000'000'000;
     const int64_t piece = std::max<int64_t>(1, kProducts / (clusters_ * dimensions_));
     for (int64_t first = 0; first < n_; first += piece) {
       stop_if_requested(kStage);
       const int64_t count = std::min(piece, n_ - first);
-      device_.cluster_operators().squared_distances(device_rows_.view().row_range(first, count), centres.view(),
+      device_.cluster_operators().squared_distances(rows_.view().row_range(first, count), centroids.view(),
                                                     costs_.view().row_range(first, count));
     }
-    return balanced_assignment(device_, costs_.view(), capacities, prices);
+    return assignment_->assign(costs_.view(), prices, labels);
   }
 
-  /// Means of the rows of each cluster; an empty cluster takes the row farthest from its centre, by `distances`.
-  std::vector<float> means(const std::vector<int32_t>& labels, const std::vector<float>& distances) {
-    labels_.write<int32_t>(labels);
-    device_.cluster_operators().cluster_sums({device_rows_.view(), labels_.view(), sums_.view(), counts_.view()});
-    const std::vector<double> sums = sums_.to_host<double>();
-    const std::vector<int64_t> counts = counts_.to_host<int64_t>();
-    std::vector<float> centroids(sums.size());
-    std::vector<uint8_t> taken(labels.size(), 0);
-    for (int64_t j = 0; j < clusters_; ++j) {
-      const auto count = static_cast<double>(counts[static_cast<size_t>(j)]);
-      if (count > 0) {
-        for (int64_t d = 0; d < dimensions_; ++d) {
-          const auto at = static_cast<size_t>(j * dimensions_ + d);
-          centroids[at] = static_cast<float>(sums[at] / count);
-        }
-        continue;
-      }
-      size_t farthest = 0;
-      float largest = -1;
-      for (size_t i = 0; i < distances.size(); ++i)
-        if (taken[i] == 0 && distances[i] > largest) {
-          largest = distances[i];
-          farthest = i;
-        }
-      taken[farthest] = 1;
-      std::ranges::copy(row(static_cast<int64_t>(farthest)), centroids.begin() + j * dimensions_);
-    }
-    return centroids;
+  bool same_labels(const DeviceMatrix& before, const DeviceMatrix& after) {
+    device_.cluster_operators().count_changes(before.view(), after.view(), number_.view());
+    return number_.to_host<int64_t>()[0] == 0;
+  }
+
+  /// Means of the rows of each cluster. An empty cluster, of which balanced clusters have none, takes the row farthest
+  /// from its centre.
+  void means(const DeviceMatrix& labels, bool balanced, const DeviceMatrix& centroids) {
+    device_.cluster_operators().cluster_sums({rows_.view(), labels.view(), sums_.view(), counts_.view()});
+    device_.cluster_operators().mean_centres({.sums = sums_.view(),
+                                              .counts = counts_.view(),
+                                              .rows = rows_.view(),
+                                              .distances = balanced ? TensorView() : distances_.view(),
+                                              .centroids = centroids.view()});
   }
 
  private:
-  DeviceMatrix on_device(std::span<const float> centroids) {
-    return DeviceMatrix::reading_rows(device_, centroids, static_cast<int64_t>(centroids.size()) / dimensions_,
-                                      kPurpose);
-  }
-
   Device& device_;
-  std::span<const float> rows_;
   int64_t dimensions_, n_, clusters_;
-  DeviceMatrix device_rows_, labels_, nearest_, sums_, counts_;
-  DeviceMatrix costs_;  ///< made when it is first needed
+  DeviceMatrix rows_;
+  DeviceMatrix distances_;  ///< of each row to the nearest centre
+  DeviceMatrix sums_, counts_, number_;
+  DeviceMatrix costs_;                            ///< made when it is first needed
+  std::unique_ptr<PricedAssignment> assignment_;  ///< as above
 };
 
-std::vector<float> initial_centroids(KMeansData& data, const KMeansOptions& options, uint64_t stream) {
-  const int64_t n = data.n();
+DeviceMatrix initial_centroids(KMeansData& data, const KMeansOptions& options, uint64_t stream) {
+  const auto n = static_cast<uint64_t>(data.n());
   PhiloxStream random(options.seed, stream);
-  std::vector<float> centroids;
-  int64_t count = 0;
-  const auto take = [&](int64_t row) {
-    centroids.insert(centroids.end(), data.row(row).begin(), data.row(row).end());
-    ++count;
-  };
+  std::vector<int32_t> rows;
   if (options.init == KMeansInit::random) {
-    std::vector<uint8_t> chosen(static_cast<size_t>(n), 0);
-    while (count < options.clusters) {
-      const auto row = static_cast<int64_t>(random.next_below(static_cast<uint64_t>(n)));
-      if (chosen[static_cast<size_t>(row)] != 0) continue;
-      chosen[static_cast<size_t>(row)] = 1;
-      take(row);
+    std::vector<uint8_t> taken(n, 0);
+    while (static_cast<int64_t>(rows.size()) < options.clusters) {
+      const uint64_t row = random.next_below(n);
+      if (taken[row] != 0) continue;
+      taken[row] = 1;
+      rows.push_back(static_cast<int32_t>(row));
     }
-    return centroids;
+    return data.centroids_at(DeviceMatrix::reading<int32_t>(data.device(), rows, 1, kPurpose).view());
   }
   // k-means++ (Arthur and Vassilvitskii 2007): rows are drawn in proportion to the squared distance to the nearest
   // centre so far.
-  take(static_cast<int64_t>(random.next_below(static_cast<uint64_t>(n))));
-  std::vector<float> closest(static_cast<size_t>(n), INFINITY);
-  while (count < options.clusters) {
+  rows.assign(static_cast<size_t>(options.clusters), 0);
+  rows[0] = static_cast<int32_t>(random.next_below(n));
+  const DeviceMatrix chosen = DeviceMatrix::copy_of<int32_t>(data.device(), rows, 1, kPurpose);
+  for (int64_t step = 1; step < options.clusters; ++step) {
     stop_if_requested(kStage);
-    const std::vector<float> latest = data.nearest(std::span(centroids).last(data.row(0).size())).distances;
-    double total = 0;
-    for (size_t i = 0; i < latest.size(); ++i) {
-      closest[i] = std::min(closest[i], latest[i]);
-      total += static_cast<double>(closest[i]);
-    }
-    double drawn = random.next_uniform() * total;
-    int64_t row = static_cast<int64_t>(random.next_below(static_cast<uint64_t>(n)));  // if all rows are centres already
-    for (int64_t i = 0; i < n && total > 0; ++i) {
-      drawn -= static_cast<double>(closest[static_cast<size_t>(i)]);
-      if (drawn < 0) {
-        row = i;
-        break;
-      }
-    }
-    take(row);
+    const double uniform = random.next_uniform();
+    data.draw(chosen, step, uniform, static_cast<int64_t>(random.next_below(n)));
   }
-  return centroids;
+  return data.centroids_at(chosen.view());
 }
 
 /// How many different rows there are, counted up to `enough`.
@@ -167,38 +159,45 @@ int64_t distinct_rows(std::span<const float> rows, int64_t dimensions, int64_t e
   return static_cast<int64_t>(seen.size());
 }
 
-KMeansResult iterate(KMeansData& data, std::vector<float> centroids, const KMeansOptions& options, bool keep_history) {
+/// A result whose centroids and labels are still on the device.
+struct Iterated {
+  DeviceMatrix centroids, labels;
+  KMeansResult result;
+
+  KMeansResult to_host() {
+    result.centroids = centroids.to_host<float>();
+    result.labels = labels.to_host<int32_t>();
+    return std::move(result);
+  }
+};
+
+Iterated iterate(KMeansData& data, DeviceMatrix centroids, const KMeansOptions& options, bool keep_history) {
   const std::vector<int64_t> capacities =
       options.capacities.empty() ? equal_capacities(data.n(), options.clusters) : options.capacities;
-  KMeansResult result;
-  result.centroids = std::move(centroids);
+  Iterated iterated{.centroids = std::move(centroids), .labels = data.new_labels(), .result = {}};
+  KMeansResult& result = iterated.result;
+  DeviceMatrix labels = data.new_labels();
   std::vector<double> prices;
   for (int64_t iteration = 0; iteration < options.iterations_max; ++iteration) {
     stop_if_requested(kStage);
-    std::vector<int32_t> labels;
-    std::vector<float> distances;  // of unbalanced ones only: of balanced clusters none is empty
     double objective = 0;
     if (options.balanced) {
-      BalancedAssignment assignment = data.balanced(result.centroids, capacities, prices);
-      labels = std::move(assignment.labels);
-      prices = std::move(assignment.prices);
-      objective = assignment.cost;
-      result.relative_gap = assignment.relative_gap();
+      PricedAssignment::Result assigned = data.balanced(iterated.centroids, capacities, prices, labels.view());
+      prices = std::move(assigned.prices);
+      objective = assigned.cost;
+      result.relative_gap = relative_gap(assigned.cost, assigned.dual);
     } else {
-      KMeansData::Nearest nearest = data.nearest(result.centroids);
-      labels = std::move(nearest.labels);
-      distances = std::move(nearest.distances);
-      for (const float distance : distances) objective += static_cast<double>(distance);
+      objective = data.nearest(iterated.centroids, labels.view());
     }
-    const bool settled = labels == result.labels;
-    result.labels = std::move(labels);
+    const bool settled = iteration > 0 && data.same_labels(iterated.labels, labels);
+    std::swap(iterated.labels, labels);
     result.objectives.push_back(objective);
-    if (keep_history) result.label_history.push_back(result.labels);
+    if (keep_history) result.label_history.push_back(iterated.labels.to_host<int32_t>());
     if (options.progress) options.progress(result.restart, iteration, objective);
     if (settled) break;
-    result.centroids = data.means(result.labels, distances);
+    data.means(iterated.labels, options.balanced, iterated.centroids);
   }
-  return result;
+  return iterated;
 }
 
 }  // namespace
@@ -206,7 +205,7 @@ KMeansResult iterate(KMeansData& data, std::vector<float> centroids, const KMean
 KMeansResult kmeans_from(Device& device, std::span<const float> rows, int64_t dimensions,
                          std::span<const float> centroids, const KMeansOptions& options, bool keep_history) {
   KMeansData data(device, rows, dimensions, options.clusters);
-  return iterate(data, {centroids.begin(), centroids.end()}, options, keep_history);
+  return iterate(data, data.centroids_of(centroids), options, keep_history).to_host();
 }
 
 KMeansResult kmeans(Device& device, std::span<const float> rows, int64_t dimensions, const KMeansOptions& options) {
@@ -219,19 +218,20 @@ KMeansResult kmeans(Device& device, std::span<const float> rows, int64_t dimensi
         "that some clusters would be empty; use --k {}, or a corpus that is more varied",
         options.clusters, distinct, distinct == 1 ? "" : "s", distinct);
   KMeansData data(device, rows, dimensions, options.clusters);
-  KMeansResult best;
+  Iterated best;
   for (int64_t restart = 0; restart < options.restarts; ++restart) {
-    std::vector<float> initial = initial_centroids(data, options, static_cast<uint64_t>(restart));
+    DeviceMatrix initial = initial_centroids(data, options, static_cast<uint64_t>(restart));
     KMeansOptions told = options;
     if (options.progress)
       told.progress = [&](int64_t, int64_t iteration, double objective) {
         options.progress(restart, iteration, objective);
       };
-    KMeansResult result = iterate(data, std::move(initial), told, /*keep_history=*/false);
-    result.restart = restart;
-    if (best.objectives.empty() || result.objective() < best.objective()) best = std::move(result);
+    Iterated iterated = iterate(data, std::move(initial), told, /*keep_history=*/false);
+    iterated.result.restart = restart;
+    if (best.result.objectives.empty() || iterated.result.objective() < best.result.objective())
+      best = std::move(iterated);
   }
-  return best;
+  return best.to_host();
 }
 
 }  // namespace cbtm

@@ -20,6 +20,12 @@ class CpuClusterOperators : public ClusterOperators {
   void cluster_sums(const ClusterSums& arguments) override;
   void price_sweep(const PriceSweep& arguments) override;
   void assign_at_prices(const AssignAtPrices& arguments) override;
+  void smallest_margins(const SmallestMargins& arguments) override;
+  void put_labels(const PutLabels& arguments) override;
+  void count_changes(ConstTensorView before, ConstTensorView after, TensorView count) override;
+  void draw_centre(const DrawCentre& arguments) override;
+  void mean_centres(const MeanCentres& arguments) override;
+  void sum_in_order(ConstTensorView values, TensorView sum) override;
 
  private:
   const cpu::Kernels& kernels_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cbtm/base/threads.h"
+#include "cbtm/device/two_least.h"
 #include "cpu/cluster_operators.h"
 #include "cpu/matrix_product.h"
 
@@ -101,30 +102,23 @@ void CpuClusterOperators::cluster_sums(const ClusterSums& arguments) {
 void CpuClusterOperators::assign_at_prices(const AssignAtPrices& arguments) {
   const ConstTensorView costs = arguments.costs;
   const double* prices = arguments.prices.as<double>();
-  int32_t* labels = arguments.labels.as<int32_t>();
+  int64_t* counts = arguments.counts.as<int64_t>();
   std::vector<double> least(static_cast<size_t>(costs.rows));
+  std::vector<int32_t> labels(static_cast<size_t>(costs.rows));
   parallel_ranges(costs.rows, static_cast<double>(costs.columns), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const float* row = costs.as<float>() + i * costs.row_stride;
-      double best = std::numeric_limits<double>::infinity(), second = best;
-      labels[i] = 0;
-      for (int64_t j = 0; j < costs.columns; ++j) {
-        const double cost = static_cast<double>(row[j]) + prices[j];
-        if (cost < best) {
-          second = best;
-          best = cost;
-          labels[i] = static_cast<int32_t>(j);
-        } else {
-          second = std::min(second, cost);
-        }
-      }
-      least[static_cast<size_t>(i)] = best;
-      arguments.margins.as<float>()[i] = static_cast<float>(second - best);
+      TwoLeast two = TwoLeast::none();
+      for (int64_t j = 0; j < costs.columns; ++j)
+        two.add(static_cast<double>(row[j]) + prices[j], static_cast<int32_t>(j));
+      labels[static_cast<size_t>(i)] = two.cluster;
+      least[static_cast<size_t>(i)] = two.least;
+      if (arguments.margins) arguments.margins.as<float>()[i] = static_cast<float>(two.second - two.least);
     }
   });
-  int64_t* counts = arguments.counts.as<int64_t>();
+  if (arguments.labels) std::ranges::copy(labels, arguments.labels.as<int32_t>());
   std::fill_n(counts, costs.columns, int64_t{0});
-  for (int64_t i = 0; i < costs.rows; ++i) ++counts[labels[i]];
+  for (const int32_t label : labels) ++counts[label];
   *arguments.dual_sum.as<double>() = std::accumulate(least.begin(), least.end(), 0.0);
 }
 

@@ -1,55 +1,17 @@
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "cbtm/base/threads.h"
+#include "cbtm/device/two_least.h"
 #include "cpu/cluster_operators.h"
 
 namespace cbtm {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-/// The two least of costs[b] + prices[b] of one point.
-struct TwoLeast {
-  double least = kInfinity;
-  double second = kInfinity;
-  int64_t cluster = 0;  ///< where the least stands
-};
-
 TwoLeast two_least(const float* costs, const double* prices, int64_t clusters) {
-  TwoLeast result;
-  for (int64_t b = 0; b < clusters; ++b) {
-    const double value = static_cast<double>(costs[b]) + prices[b];
-    if (value < result.least) {
-      result.second = result.least;
-      result.least = value;
-      result.cluster = b;
-    } else {
-      result.second = std::min(result.second, value);
-    }
-  }
+  TwoLeast result = TwoLeast::none();
+  for (int64_t b = 0; b < clusters; ++b) result.add(static_cast<double>(costs[b]) + prices[b], static_cast<int32_t>(b));
   return result;
-}
-
-/// A price changed from `before`. False if the two least cannot be known without looking at all clusters.
-bool update(TwoLeast& point, int64_t cluster, double cost, double before, double price) {
-  const double value = cost + price;
-  if (point.cluster == cluster) {
-    if (value > point.second) return false;
-    point.least = value;
-    return true;
-  }
-  if (value < point.least) {
-    // The old least becomes the second: it is no larger than the old second, whoever that was.
-    point.second = point.least;
-    point.least = value;
-    point.cluster = cluster;
-    return true;
-  }
-  if (cost + before == point.second && value > point.second) return false;  // it may have been the second
-  point.second = std::min(point.second, value);
-  return true;
 }
 
 }  // namespace
@@ -81,8 +43,7 @@ void CpuClusterOperators::price_sweep(const PriceSweep& arguments) {
       const float* column = columns.data() + (j - first) * rows;
       parallel_ranges(rows, 2.0, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-          const TwoLeast& point = points[static_cast<size_t>(i)];
-          const double other = point.cluster == j ? point.second : point.least;
+          const double other = points[static_cast<size_t>(i)].least_but(static_cast<int32_t>(j));
           advantages[static_cast<size_t>(i)] = other - static_cast<double>(column[i]);
         }
       });
@@ -93,7 +54,7 @@ void CpuClusterOperators::price_sweep(const PriceSweep& arguments) {
       parallel_ranges(rows, 4.0, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
           TwoLeast& point = points[static_cast<size_t>(i)];
-          if (!update(point, j, static_cast<double>(column[i]), before, price))
+          if (!point.change_price(static_cast<int32_t>(j), static_cast<double>(column[i]), before, price))
             point = two_least(row_of(i), prices, clusters);
         }
       });

@@ -81,7 +81,7 @@ TEST_CASE("cluster: nothing is left where the run would have been") {
   check_fault(cluster, fault("cudaMalloc:8+", cudaErrorMemoryAllocation), "of GPU memory, but only");
   check_fault(cluster, "free:17000000", "of GPU memory, but only");
   check_fault(cluster, fault("launch=tfidf_rows:1", cudaErrorInvalidConfiguration), "launch of tfidf_rows");
-  check_fault(cluster, fault("launch=nearest_centres:2", cudaErrorLaunchFailure), "launch of nearest_centres");
+  check_fault(cluster, fault("launch=closest_to_latest:2", cudaErrorLaunchFailure), "launch of closest_to_latest");
   check_fault(cluster, fault("cudaEventSynchronize:4+", cudaErrorIllegalAddress), "an illegal memory access");
   for (const char* made : {"router", "shards", "clusters.json"}) CHECK_FALSE(fs::exists(place() / "nothing" / made));
   succeed(run(cluster + Words{"--device", "cuda"}, ""));

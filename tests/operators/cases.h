@@ -22,6 +22,7 @@ CaseList sparse_cases();
 CaseList gram_cases();
 CaseList distance_cases();
 CaseList price_cases();
+CaseList kmeans_cases();
 
 /// All of them.
 CaseList operator_cases();

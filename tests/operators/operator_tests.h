@@ -39,5 +39,6 @@ TEST_CASE("sparse matrices: tf-idf, transposed copy, product") { check_cases(spa
 TEST_CASE("Gram matrix, and a triangle divided out") { check_cases(gram_cases()); }
 TEST_CASE("distances, nearest centres, sums of clusters") { check_cases(distance_cases()); }
 TEST_CASE("prices, and assignment at prices") { check_cases(price_cases()); }
+TEST_CASE("draws, moves and means of k-means") { check_cases(kmeans_cases()); }
 
 }  // namespace cbtm

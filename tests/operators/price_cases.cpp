@@ -111,6 +111,8 @@ CaseList price_cases() {
       add({120, 40, false, sample, started});
       add({40, 1, false, sample, started});
     }
+  add({2500, 9, false, false, true});  // more than one block, and than one group of columns
+  add({1100, 18, true, false, false});
   add({20'000, 32}, true);
   return cases;
 }

@@ -8,13 +8,16 @@
 
 namespace cbtm {
 
+/// (cost - dual) / |cost|, or |dual| where the cost is 0.
+double relative_gap(double cost, double dual);
+
 struct BalancedAssignment {
   std::vector<int32_t> labels;  ///< [points]
   std::vector<double> prices;   ///< [clusters]: the dual solution, a good start for the next, similar problem
   double cost = 0;              ///< the cost of each point in its cluster, summed
   double dual = 0;  ///< Σ_i min_j (cost_ij + price_j) - Σ_j price_j capacity_j: a lower bound of every solution
   /// (cost - dual) / |cost|. It is 0 but for rounding, since the solver is exact.
-  double relative_gap() const;
+  double relative_gap() const { return cbtm::relative_gap(cost, dual); }
 };
 
 /// Capacities that differ by at most one: the first (points mod clusters) clusters get one more.

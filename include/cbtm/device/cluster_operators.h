@@ -59,10 +59,50 @@ struct PriceSweep {
 struct AssignAtPrices {
   ConstTensorView costs;   ///< [n, k]
   ConstTensorView prices;  ///< float64 [1, k]
-  TensorView labels;       ///< int32 [1, n]
-  TensorView margins;      ///< float32 [1, n]
+  TensorView labels;       ///< int32 [1, n], or empty
+  TensorView margins;      ///< float32 [1, n], or empty
   TensorView counts;       ///< int64 [1, k]
   TensorView dual_sum;     ///< float64 [1, 1]
+};
+
+/// points = those whose margin is at most the `wanted`-th smallest of all margins, ascending; count = how many.
+struct SmallestMargins {
+  ConstTensorView margins;  ///< [1, n], no NaN
+  int64_t wanted = 0;       ///< from 1 to n
+  TensorView points;        ///< int32 [1, n], of which `count` are written
+  TensorView count;         ///< int64 [1, 1]
+};
+
+/// labels[points[i]] = values[i]; no point occurs twice.
+struct PutLabels {
+  ConstTensorView points;  ///< int32 [1, m], each in [0, n)
+  ConstTensorView values;  ///< int32 [1, m]
+  TensorView labels;       ///< int32 [1, n]
+};
+
+/// One draw of k-means++ (Arthur and Vassilvitskii 2007). First closest[i] = the least squared distance of row i to the
+/// rows chosen so far: min(closest[i], that to chosen[step - 1]); at step 1 only the latter. Then chosen[step] = the
+/// first row i at which `rest`, which begins as uniform * total, becomes negative, where for i = 0, 1, ... in this
+/// order total += closest[i] and rest -= closest[i], each rounded to float64; or `otherwise` if there is none (all rows
+/// are centres).
+struct DrawCentre {
+  ConstTensorView rows;  ///< [n, dimensions]
+  TensorView closest;    ///< [1, n]
+  TensorView chosen;     ///< int32 [1, k]
+  int64_t step = 1;
+  double uniform = 0;  ///< in [0, 1)
+  int64_t otherwise = 0;
+};
+
+/// centroids[j] = sums[j] / counts[j], rounded to float32. Clusters that have no rows take those farthest from their
+/// centres instead, by `distances`: the first such cluster the farthest row, the next the next one, of equals the
+/// first.
+struct MeanCentres {
+  ConstTensorView sums;       ///< float64 [k, dimensions]
+  ConstTensorView counts;     ///< int64 [1, k]
+  ConstTensorView rows;       ///< [n, dimensions]
+  ConstTensorView distances;  ///< [1, n]; empty where no cluster is without rows
+  TensorView centroids;       ///< [k, dimensions]
 };
 
 /// The operators of tf-idf, its singular value decomposition and balanced k-means (Device::cluster_operators). Dense
@@ -85,6 +125,14 @@ class ClusterOperators {
   virtual void cluster_sums(const ClusterSums& arguments) = 0;
   virtual void price_sweep(const PriceSweep& arguments) = 0;
   virtual void assign_at_prices(const AssignAtPrices& arguments) = 0;
+  virtual void smallest_margins(const SmallestMargins& arguments) = 0;
+  virtual void put_labels(const PutLabels& arguments) = 0;
+  /// count, int64 [1, 1] = how many of two rows of labels differ.
+  virtual void count_changes(ConstTensorView before, ConstTensorView after, TensorView count) = 0;
+  virtual void draw_centre(const DrawCentre& arguments) = 0;
+  virtual void mean_centres(const MeanCentres& arguments) = 0;
+  /// sum, float64 [1, 1], of float32 values [1, n] added one after another, each sum rounded to float64.
+  virtual void sum_in_order(ConstTensorView values, TensorView sum) = 0;
 };
 
 }  // namespace cbtm
