@@ -3,11 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
+#include "attention/attention_hopper.h"
 #include "attention_operands.h"
 #include "cbtm/base/error.h"
 #include "cbtm/device/model_operators.h"
+#include "device_context.h"
 #include "half_precision.h"
+#include "hopper/available.h"
 
 namespace cbtm {
 namespace {
@@ -100,6 +104,57 @@ TEST_CASE("what is not a number in one sequence stays there") {
     CHECK(second_sequence(INFINITY) == want);
     CHECK(second_sequence(NAN) == want);
   }
+}
+
+TEST_CASE("the kernels for Hopper take what they can") {
+  if (std::getenv("CBTM_ATTENTION") != nullptr) return;  // others are asked for
+  const cuda::DeviceContext context(0);
+  const auto taken = [&](DType dtype, int32_t head_dim, bool aligned, const int32_t* block_table) {
+    cuda::AttentionParams params;
+    params.head_dim = head_dim;
+    params.vectorised = aligned;
+    params.block_table = block_table;
+    return cuda::runs_on_hopper(context, dtype, params);
+  };
+  const bool here = cuda::hopper::is_built() && context.compute_capability == 90;
+  for (const int32_t head_dim : {64, 80, 128})
+    for (const DType dtype : {DType::bf16, DType::f16}) CHECK(taken(dtype, head_dim, true, nullptr) == here);
+  const int32_t page = 0;
+  CHECK(!taken(DType::f32, 64, true, nullptr));
+  CHECK(!taken(DType::bf16, 96, true, nullptr));
+  CHECK(!taken(DType::bf16, 64, false, nullptr));
+  CHECK(!taken(DType::bf16, 64, true, &page));
+}
+
+TEST_CASE("tiles of the backward pass for Hopper") {
+  const std::vector<int32_t> query_offsets = {0, 70, 70, 71, 400}, key_offsets = {0, 70, 130, 350, 679};
+  constexpr int32_t kQueries = 64, kKeys = 128;
+  const cuda::AttentionBackwardTiles tiles = cuda::attention_backward_tiles(
+      {.query_offsets = query_offsets, .key_offsets = key_offsets, .num_heads = 1, .head_dim = 64}, kQueries, kKeys);
+  REQUIRE(tiles.queries.size() == 2 + 0 + 1 + 6);
+  std::vector<int32_t> next_key(4, 0);  // of each sequence
+  int32_t longest = tiles.keys.front().query_count;
+  for (const cuda::AttentionBackwardTile& tile : tiles.keys) {
+    CHECK(tile.query_count <= longest);
+    longest = tile.query_count;
+    const auto s = static_cast<size_t>(std::upper_bound(key_offsets.begin(), key_offsets.end(), tile.key_row) -
+                                       key_offsets.begin() - 1);
+    // A block waits for that of the keys before its own, which therefore must come earlier.
+    CHECK(tile.key_first == next_key[s]);
+    CHECK(tile.key_row == key_offsets[s] + tile.key_first);
+    next_key[s] += tile.key_count;
+    const int32_t queries = query_offsets[s + 1] - query_offsets[s];
+    if (tile.query_count == 0) {
+      CHECK(queries == 0);
+      continue;
+    }
+    const cuda::AttentionQueryTile& first = tiles.queries[static_cast<size_t>(tile.query_tile)];
+    CHECK(first.query_row == tile.query_row);
+    CHECK(tile.query_row + tile.query_count == query_offsets[s + 1]);
+    CHECK(first.first_visible - 1 == tile.seen_before + tile.key_first);  // the last key that its first query sees
+    CHECK(tile.seen_before + first.query_count > 0);                      // one of its queries sees one of the keys
+  }
+  for (size_t s = 0; s < next_key.size(); ++s) CHECK(next_key[s] == key_offsets[s + 1] - key_offsets[s]);
 }
 
 TEST_CASE("heads that are too wide are refused") {
