@@ -311,10 +311,8 @@ void squared_distances(Context& context, ConstTensorView rows, ConstTensorView c
   CBTM_CUDA_LAUNCHED("squared_distances");
 }
 
-void nearest_centres(Context& context, const NearestCentres& arguments) {
+void nearest_centres_by_differences(Context& context, const NearestCentres& arguments) {
   const ConstTensorView rows = arguments.rows, centroids = arguments.centroids;
-  CBTM_ASSERT(centroids.rows > 0 && centroids.columns == rows.columns, "there is a centre to be near to");
-  if (rows.rows == 0) return;
   const auto blocks = static_cast<unsigned>((rows.rows + kTile - 1) / kTile);
   const bool vectors = whole_vectors(rows) && whole_vectors(centroids);
   const NearestOutput out{arguments.labels.as<int32_t>(), arguments.nearest.as<float>(),

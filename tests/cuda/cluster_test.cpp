@@ -3,8 +3,12 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <tuple>
 
+#include "cbtm/base/philox.h"
 #include "cbtm/cluster/kmeans.h"
+#include "cbtm/device/cluster_operators.h"
+#include "cbtm/device/device_matrix.h"
 #include "cluster/fit.h"
 #include "cuda_device.h"
 #include "tests/largest_difference.h"
@@ -66,6 +70,62 @@ TEST_CASE("words, subspace, labels, objective and certificate of a fitted router
   CHECK(got_plain.labels == want_plain.labels);
   CHECK(got_plain.restart == want_plain.restart);
   CHECK(largest_difference(got_plain.centroids, want_plain.centroids) <= 1e-6);
+}
+
+/// Labels and distances of rows around the centres.
+struct Nearest {
+  std::vector<int32_t> labels;
+  std::vector<float> distances;
+};
+Nearest nearest_on(Device& device, const std::vector<float>& rows, const std::vector<float>& centres,
+                   int64_t dimensions, bool by_differences) {
+  const auto n = static_cast<int64_t>(rows.size()) / dimensions, k = static_cast<int64_t>(centres.size()) / dimensions;
+  const auto on_device = [&](const std::vector<float>& values, int64_t count) {
+    return DeviceMatrix::reading_rows<float>(device, values, count, "a test");
+  };
+  const DeviceMatrix points = on_device(rows, n), centroids = on_device(centres, k);
+  const DeviceMatrix labels(device, DType::i32, 1, n, "a test"), distances(device, DType::f32, 1, n, "a test"),
+      second(device, DType::f32, 1, n, "a test");
+  device.cluster_operators().nearest_centres({.rows = points.view(),
+                                              .centroids = centroids.view(),
+                                              .labels = labels.view(),
+                                              .nearest = distances.view(),
+                                              .second = by_differences ? second.view() : TensorView()});
+  return {labels.to_host<int32_t>(), distances.to_host<float>()};
+}
+
+TEST_CASE("nearest centres by tensor cores: the bits of float32 differences, ties and near ties included") {
+  const std::unique_ptr<Device> cuda = make_cuda_device(0);
+  PhiloxStream random(3, 0);
+  for (const auto& [n, dimensions, k] :
+       {std::tuple<int64_t, int64_t, int64_t>{300, 100, 64}, {200, 37, 70}, {65, 3, 130}, {150, 256, 17}}) {
+    CAPTURE(dimensions);
+    std::vector<float> centres;
+    for (int64_t i = 0; i < k * dimensions; ++i)
+      centres.push_back(static_cast<float>(random.next_normal() / std::sqrt(static_cast<double>(dimensions))));
+    const auto copy_centre = [&](int64_t to, int64_t from, float scale) {
+      for (int64_t d = 0; d < dimensions; ++d)
+        centres[static_cast<size_t>(to * dimensions + d)] =
+            centres[static_cast<size_t>(from * dimensions + d)] * (d == dimensions / 2 ? scale : 1);
+    };
+    copy_centre(k - 1, 1, 1);         // equal: the first is wanted
+    copy_centre(k - 2, 2, 1.00001f);  // nearly equal
+    copy_centre(k - 3, 3, 1.0000001f);
+    std::vector<float> rows;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t near = i % k, other = i * 7 % k;  // some on the border between two
+      const auto share = static_cast<float>(i % 5 == 0 ? 0.5 : random.next_uniform() * 0.4);
+      for (int64_t d = 0; d < dimensions; ++d)
+        rows.push_back(centres[static_cast<size_t>(near * dimensions + d)] * (1 - share) +
+                       centres[static_cast<size_t>(other * dimensions + d)] * share);
+    }
+    rows[5] = 700;                                      // far away from all
+    rows[static_cast<size_t>(2 * dimensions)] = 3e38f;  // and too far for a distance
+    const Nearest want = nearest_on(*cuda, rows, centres, dimensions, true),
+                  got = nearest_on(*cuda, rows, centres, dimensions, false);
+    CHECK(got.labels == want.labels);
+    CHECK(got.distances == want.distances);
+  }
 }
 
 }  // namespace
