@@ -2,6 +2,7 @@
 
 #include "activation.h"
 #include "dispatch.h"
+#include "dispatch_aligned.h"
 #include "elements.cuh"
 #include "runtime/check.h"
 
@@ -49,9 +50,8 @@ struct ReluBackward {
 
 /// Calls change(row, column, available, values) for groups of 16 bytes of a matrix's rows, grid-stride, and stores what
 /// it leaves in the values; a row's last group may be short. With kReads they are those of the matrix, else zeros.
-template <bool kReads, typename Element, typename Change>
-__device__ void change_groups(Element* target, int64_t stride, int64_t rows, int64_t columns, bool aligned,
-                              const Change& change) {
+template <bool kReads, bool kAligned, typename Element, typename Change>
+__device__ void change_groups(Element* target, int64_t stride, int64_t rows, int64_t columns, const Change& change) {
   constexpr int kLength = 16 / sizeof(Element);
   const int64_t groups = (columns + kLength - 1) / kLength;
   for (int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x; at < rows * groups;
@@ -60,9 +60,9 @@ __device__ void change_groups(Element* target, int64_t stride, int64_t rows, int
     const int available = static_cast<int>(min(int64_t{kLength}, columns - column));
     Element* place = target + row * stride + column;
     float values[kLength] = {};
-    if constexpr (kReads) load_packed<Element, kLength>(place, available, aligned).unpack(values);
+    if constexpr (kReads) load_packed<Element, kLength>(place, available, kAligned).unpack(values);
     change(row, column, available, values);
-    store_packed<Element, kLength>(place, available, aligned, values);
+    store_packed<Element, kLength>(place, available, kAligned, values);
   }
 }
 
@@ -71,16 +71,15 @@ __device__ void change_groups(Element* target, int64_t stride, int64_t rows, int
 // mapping   change_groups.
 // bytes     rows * columns * (read other, read target but for the forward GELU, write target); nothing moves twice.
 // numerics  float32 arithmetic, one rounding to the target's type.
-template <typename Element, typename Function>
+template <bool kAligned, typename Element, typename Function>
 __global__ void __launch_bounds__(kThreads)
     elementwise(const Element* other, int64_t other_stride, Element* target, int64_t target_stride, int64_t rows,
-                int64_t columns, bool aligned, Function function) {
+                int64_t columns, Function function) {
   constexpr int kLength = 16 / sizeof(Element);
-  change_groups<Function::kReadsTarget>(
-      target, target_stride, rows, columns, aligned,
-      [&](int64_t row, int64_t column, int available, float(&values)[kLength]) {
+  change_groups<Function::kReadsTarget, kAligned>(
+      target, target_stride, rows, columns, [&](int64_t row, int64_t column, int available, float(&values)[kLength]) {
         float others[kLength];
-        load_packed<Element, kLength>(other + row * other_stride + column, available, aligned).unpack(others);
+        load_packed<Element, kLength>(other + row * other_stride + column, available, kAligned).unpack(others);
 #pragma unroll
         for (int i = 0; i < kLength; ++i) values[i] = function(values[i], others[i]);
       });
@@ -101,9 +100,11 @@ void launch_elementwise(Context& context, ConstTensorView other, TensorView targ
   if (target.size() == 0) return;
   const bool aligned = rows_aligned(other, 16) && rows_aligned(target, 16);
   dispatch_floating(target.dtype, [&]<typename Element>() {
-    elementwise<Element, Function><<<blocks_for<Element>(context, target), kThreads, 0, context.stream>>>(
-        other.as<Element>(), other.row_stride, target.as<Element>(), target.row_stride, target.rows, target.columns,
-        aligned, function);
+    dispatch_aligned(aligned, [&]<bool kAligned>() {
+      elementwise<kAligned, Element, Function><<<blocks_for<Element>(context, target), kThreads, 0, context.stream>>>(
+          other.as<Element>(), other.row_stride, target.as<Element>(), target.row_stride, target.rows, target.columns,
+          function);
+    });
   });
   CBTM_CUDA_LAUNCHED("elementwise");
 }
@@ -112,9 +113,9 @@ void launch_elementwise(Context& context, ConstTensorView other, TensorView targ
 //
 // mapping   a thread a byte, grid-stride; bits beyond the row's end are 0.
 // bytes     rows * columns * element + rows * columns / 8.
-template <typename Element>
+template <bool kAligned, typename Element>
 __global__ void __launch_bounds__(kThreads)
-    relu_mask_kernel(const Element* output, int64_t stride, int64_t rows, int64_t columns, bool aligned, uint8_t* mask,
+    relu_mask_kernel(const Element* output, int64_t stride, int64_t rows, int64_t columns, uint8_t* mask,
                      int64_t mask_stride, int64_t mask_columns) {
   for (int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x; at < rows * mask_columns;
        at += int64_t{gridDim.x} * kThreads) {
@@ -126,7 +127,7 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t column = byte * 8 + part;
       const int available = static_cast<int>(max(int64_t{0}, min(int64_t{kLength}, columns - column)));
       float values[kLength];
-      load_packed<Element, kLength>(output + row * stride + column, available, aligned).unpack(values);
+      load_packed<Element, kLength>(output + row * stride + column, available, kAligned).unpack(values);
 #pragma unroll
       for (int i = 0; i < kLength; ++i) bits |= (values[i] > 0 ? 1u : 0u) << (part + i);
     }
@@ -138,18 +139,18 @@ __global__ void __launch_bounds__(kThreads)
 //
 // mapping   change_groups.
 // bytes     rows * columns * (2 element + 1/8).
-template <typename Element>
+template <bool kAligned, typename Element>
 __global__ void __launch_bounds__(kThreads)
     relu_mask_backward(const uint8_t* mask, int64_t mask_stride, Element* gradient, int64_t stride, int64_t rows,
-                       int64_t columns, bool aligned) {
+                       int64_t columns) {
   constexpr int kLength = 16 / sizeof(Element);
-  change_groups<true>(gradient, stride, rows, columns, aligned,
-                      [&](int64_t row, int64_t column, int, float(&values)[kLength]) {
-                        const unsigned bits = mask[row * mask_stride + column / 8] >> (column % 8);
+  change_groups<true, kAligned>(gradient, stride, rows, columns,
+                                [&](int64_t row, int64_t column, int, float(&values)[kLength]) {
+                                  const unsigned bits = mask[row * mask_stride + column / 8] >> (column % 8);
 #pragma unroll
-                        for (int i = 0; i < kLength; ++i)
-                          if ((bits >> i & 1u) == 0) values[i] = 0;
-                      });
+                                  for (int i = 0; i < kLength; ++i)
+                                    if ((bits >> i & 1u) == 0) values[i] = 0;
+                                });
 }
 
 // rows[r, c] = activation(rows[r, c] + bias[c])
@@ -157,18 +158,18 @@ __global__ void __launch_bounds__(kThreads)
 // mapping   change_groups.
 // bytes     2 * rows * columns * element, the bias from the cache.
 // numerics  float32, one rounding.
-template <typename Element>
-__global__ void __launch_bounds__(kThreads) add_bias_kernel(Element* target, int64_t stride, const Element* bias,
-                                                            bool relu, int64_t rows, int64_t columns, bool aligned) {
+template <bool kAligned, typename Element>
+__global__ void __launch_bounds__(kThreads)
+    add_bias_kernel(Element* target, int64_t stride, const Element* bias, bool relu, int64_t rows, int64_t columns) {
   constexpr int kLength = 16 / sizeof(Element);
-  change_groups<true>(target, stride, rows, columns, aligned,
-                      [&](int64_t, int64_t column, int available, float(&values)[kLength]) {
+  change_groups<true, kAligned>(target, stride, rows, columns,
+                                [&](int64_t, int64_t column, int available, float(&values)[kLength]) {
 #pragma unroll
-                        for (int i = 0; i < kLength; ++i) {
-                          if (bias != nullptr && i < available) values[i] += widened(bias[column + i]);
-                          if (relu) values[i] = fmaxf(values[i], 0.0f);
-                        }
-                      });
+                                  for (int i = 0; i < kLength; ++i) {
+                                    if (bias != nullptr && i < available) values[i] += widened(bias[column + i]);
+                                    if (relu) values[i] = fmaxf(values[i], 0.0f);
+                                  }
+                                });
 }
 
 constexpr int kSumWarps = 8;
@@ -187,10 +188,9 @@ constexpr int kSumColumns = 32 * 16 / static_cast<int>(sizeof(Element));
 //           rows at a time; then the warps in order through shared memory.
 // bytes     rows * columns * element, once; parts * columns * 4 written.
 // order     fixed by the number of rows, columns and multiprocessors.
-template <typename Element>
+template <bool kAligned, typename Element>
 __global__ void __launch_bounds__(32 * kSumWarps, 4)
-    column_sums_of_parts(const Element* values, int64_t stride, int64_t rows, int64_t columns, bool aligned,
-                         float* partial) {
+    column_sums_of_parts(const Element* values, int64_t stride, int64_t rows, int64_t columns, float* partial) {
   constexpr int kLength = 16 / sizeof(Element);
   constexpr int kUnroll = 4;
   __shared__ float shared[kSumWarps][kLength][32];
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(32 * kSumWarps, 4)
     Packed<Element, kLength> loaded[kUnroll];
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u)
-      loaded[u] = load_packed<Element, kLength>(values + (row + u * kSumWarps) * stride + column, available, aligned);
+      loaded[u] = load_packed<Element, kLength>(values + (row + u * kSumWarps) * stride + column, available, kAligned);
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
       float of_row[kLength];
@@ -215,7 +215,7 @@ __global__ void __launch_bounds__(32 * kSumWarps, 4)
   }
   for (; row < last; row += kSumWarps) {
     float of_row[kLength];
-    load_packed<Element, kLength>(values + row * stride + column, available, aligned).unpack(of_row);
+    load_packed<Element, kLength>(values + row * stride + column, available, kAligned).unpack(of_row);
 #pragma unroll
     for (int i = 0; i < kLength; ++i) sums[i] += of_row[i];
   }
@@ -264,9 +264,11 @@ void relu_mask(Context& context, ConstTensorView output, TensorView mask) {
   const int64_t blocks =
       std::min<int64_t>(ceil_divide(mask.size(), kThreads), int64_t{context.sm_count} * kBlocksPerSm);
   dispatch_floating(output.dtype, [&]<typename Element>() {
-    relu_mask_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, context.stream>>>(
-        output.as<Element>(), output.row_stride, output.rows, output.columns, rows_aligned(output, 16),
-        mask.as<uint8_t>(), mask.row_stride, mask.columns);
+    dispatch_aligned(rows_aligned(output, 16), [&]<bool kAligned>() {
+      relu_mask_kernel<kAligned><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream>>>(
+          output.as<Element>(), output.row_stride, output.rows, output.columns, mask.as<uint8_t>(), mask.row_stride,
+          mask.columns);
+    });
   });
   CBTM_CUDA_LAUNCHED("relu_mask");
 }
@@ -274,9 +276,11 @@ void relu_mask(Context& context, ConstTensorView output, TensorView mask) {
 void apply_relu_mask(Context& context, ConstTensorView mask, TensorView gradient) {
   if (gradient.size() == 0) return;
   dispatch_floating(gradient.dtype, [&]<typename Element>() {
-    relu_mask_backward<<<blocks_for<Element>(context, gradient), kThreads, 0, context.stream>>>(
-        mask.as<uint8_t>(), mask.row_stride, gradient.as<Element>(), gradient.row_stride, gradient.rows,
-        gradient.columns, rows_aligned(gradient, 16));
+    dispatch_aligned(rows_aligned(gradient, 16), [&]<bool kAligned>() {
+      relu_mask_backward<kAligned><<<blocks_for<Element>(context, gradient), kThreads, 0, context.stream>>>(
+          mask.as<uint8_t>(), mask.row_stride, gradient.as<Element>(), gradient.row_stride, gradient.rows,
+          gradient.columns);
+    });
   });
   CBTM_CUDA_LAUNCHED("relu_mask_backward");
 }
@@ -285,9 +289,10 @@ void add_bias(Context& context, TensorView rows, ConstTensorView bias, bool relu
   CBTM_ASSERT(!bias || (bias.dtype == rows.dtype && bias.columns == rows.columns), "a bias a column");
   if (rows.size() == 0) return;
   dispatch_floating(rows.dtype, [&]<typename Element>() {
-    add_bias_kernel<<<blocks_for<Element>(context, rows), kThreads, 0, context.stream>>>(
-        rows.as<Element>(), rows.row_stride, bias ? bias.as<Element>() : nullptr, relu, rows.rows, rows.columns,
-        rows_aligned(rows, 16));
+    dispatch_aligned(rows_aligned(rows, 16), [&]<bool kAligned>() {
+      add_bias_kernel<kAligned><<<blocks_for<Element>(context, rows), kThreads, 0, context.stream>>>(
+          rows.as<Element>(), rows.row_stride, bias ? bias.as<Element>() : nullptr, relu, rows.rows, rows.columns);
+    });
   });
   CBTM_CUDA_LAUNCHED("add_bias");
 }
@@ -305,8 +310,10 @@ void column_sums(Context& context, ConstTensorView rows, TensorView sums) {
   auto* partial = parts > 1 ? static_cast<float*>(context.workspace(parts * rows.columns * 4)) : sums.as<float>();
   const dim3 grid(static_cast<unsigned>(column_blocks), static_cast<unsigned>(parts));
   dispatch_floating(rows.dtype, [&]<typename Element>() {
-    column_sums_of_parts<<<grid, 32 * kSumWarps, 0, context.stream>>>(rows.as<Element>(), rows.row_stride, rows.rows,
-                                                                      rows.columns, rows_aligned(rows, 16), partial);
+    dispatch_aligned(rows_aligned(rows, 16), [&]<bool kAligned>() {
+      column_sums_of_parts<kAligned><<<grid, 32 * kSumWarps, 0, context.stream>>>(rows.as<Element>(), rows.row_stride,
+                                                                                  rows.rows, rows.columns, partial);
+    });
   });
   CBTM_CUDA_LAUNCHED("column_sums");
   if (parts == 1) return;

@@ -2,6 +2,7 @@
 
 #include "convert.h"
 #include "dispatch.h"
+#include "dispatch_aligned.h"
 #include "elements.cuh"
 #include "runtime/check.h"
 
@@ -19,7 +20,6 @@ struct ConvertParams {
   int64_t target_stride, source_stride;
   int64_t rows, width;
   int64_t chunks;  ///< of a row, each kThreads * kUnroll packs
-  bool aligned;
 };
 
 // target[r, c] = source[r, c], rounded to nearest even
@@ -27,7 +27,7 @@ struct ConvertParams {
 // mapping   a block a chunk of a row, grid-stride over chunks; neighbouring threads on neighbouring packs, of as many
 //           elements as the wider type has in 16 bytes
 // bytes     rows * width * (sizeof(Source) + sizeof(Target))
-template <typename Target, typename Source>
+template <bool kAligned, typename Target, typename Source>
 __global__ void __launch_bounds__(kThreads) convert_chunks(const ConvertParams<Target, Source> p) {
   constexpr int kLength = 16 / static_cast<int>(sizeof(Target) > sizeof(Source) ? sizeof(Target) : sizeof(Source));
   for (int64_t chunk = blockIdx.x; chunk < p.rows * p.chunks; chunk += gridDim.x) {
@@ -39,8 +39,8 @@ __global__ void __launch_bounds__(kThreads) convert_chunks(const ConvertParams<T
       if (column >= p.width) continue;
       const int available = p.width - column > kLength ? kLength : static_cast<int>(p.width - column);
       float values[kLength];
-      load_packed<Source, kLength>(p.source + row * p.source_stride + column, available, p.aligned).unpack(values);
-      store_packed<Target, kLength>(p.target + row * p.target_stride + column, available, p.aligned, values);
+      load_packed<Source, kLength>(p.source + row * p.source_stride + column, available, kAligned).unpack(values);
+      store_packed<Target, kLength>(p.target + row * p.target_stride + column, available, kAligned, values);
     }
   }
 }
@@ -55,15 +55,16 @@ void launch(Context& context, TensorView destination, ConstTensorView source) {
                                      .source_stride = source.row_stride,
                                      .rows = whole ? 1 : source.rows,
                                      .width = whole ? source.size() : source.columns,
-                                     .chunks = 0,
-                                     .aligned = false};
+                                     .chunks = 0};
   p.chunks = ceil_divide(p.width, kThreads * kUnroll * kLength);
-  p.aligned = rows_aligned(whole ? TensorView(destination.data, destination.dtype, 1, p.width) : destination,
-                           kLength * static_cast<int64_t>(sizeof(Target))) &&
-              rows_aligned(whole ? ConstTensorView(source.data, source.dtype, 1, p.width) : source,
-                           kLength * static_cast<int64_t>(sizeof(Source)));
+  const bool aligned = rows_aligned(whole ? TensorView(destination.data, destination.dtype, 1, p.width) : destination,
+                                    kLength * static_cast<int64_t>(sizeof(Target))) &&
+                       rows_aligned(whole ? ConstTensorView(source.data, source.dtype, 1, p.width) : source,
+                                    kLength * static_cast<int64_t>(sizeof(Source)));
   const int64_t blocks = std::min(p.rows * p.chunks, int64_t{kBlocksPerMultiprocessor} * context.sm_count);
-  convert_chunks<Target, Source><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream>>>(p);
+  dispatch_aligned(aligned, [&]<bool kAligned>() {
+    convert_chunks<kAligned><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream>>>(p);
+  });
   CBTM_CUDA_LAUNCHED("convert_chunks");
 }
 

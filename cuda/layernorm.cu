@@ -7,6 +7,7 @@
 #include "row_sum.cuh"
 #include "row_threads.cuh"
 #include "runtime/check.h"
+#include "runtime/shared_memory_limit.h"
 
 namespace cbtm::cuda {
 namespace {
@@ -198,8 +199,9 @@ __global__ void __launch_bounds__(kPartialColumns* kPartialLanes)
 
 /// Asks for shared memory above what every kernel may have. Throws Error where the device has less.
 template <typename Kernel>
-void allow_shared_bytes(const Context& context, Kernel* kernel, int64_t bytes, int64_t width) {
-  if (bytes <= kSharedBytesByDefault) return;
+void allow_row_bytes(const Context& context, Kernel* kernel, int64_t bytes, int64_t width) {
+  const auto* address = reinterpret_cast<const void*>(kernel);
+  if (bytes <= kSharedBytesByDefault || bytes <= shared_bytes_allowed(address)) return;
   cudaFuncAttributes attributes;
   CBTM_CUDA(cudaFuncGetAttributes(&attributes, kernel));
   if (bytes + static_cast<int64_t>(attributes.sharedSizeBytes) > context.shared_bytes_per_block_max)
@@ -207,7 +209,7 @@ void allow_shared_bytes(const Context& context, Kernel* kernel, int64_t bytes, i
         "layer normalisation of {} columns needs {} bytes of shared memory a block, but this GPU has {}; take a model "
         "with a smaller hidden size, or --device cpu",
         width, bytes, context.shared_bytes_per_block_max);
-  CBTM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
+  allow_shared_bytes(address, static_cast<int>(bytes));
 }
 
 void check_width(int64_t width) {
@@ -258,7 +260,7 @@ void residual_layernorm_forward(Context& context, const ResidualLayerNormForward
                   p.epsilon = arguments.epsilon;
                   const auto kernel = residual_layernorm_forward_rows<Element, kValues, kWhole>;
                   const int64_t shared_bytes = 2 * 4 * plan.padded_width();
-                  allow_shared_bytes(context, kernel, shared_bytes, residual.columns);
+                  allow_row_bytes(context, kernel, shared_bytes, residual.columns);
                   kernel<<<plan.blocks, dim3(plan.threads, plan.rows), shared_bytes, context.stream>>>(p);
                 });
   CBTM_CUDA_LAUNCHED("residual_layernorm_forward_rows");
@@ -312,7 +314,7 @@ void residual_layernorm_backward(Context& context, const ResidualLayerNormBackwa
                   p.aligned = aligned;
                   const auto kernel = residual_layernorm_backward_rows<Element, kValues, kWhole>;
                   const int64_t shared_bytes = 2 * 4 * plan.padded_width();
-                  allow_shared_bytes(context, kernel, shared_bytes, width);
+                  allow_row_bytes(context, kernel, shared_bytes, width);
                   kernel<<<plan.blocks, dim3(plan.threads, plan.rows), shared_bytes, context.stream>>>(p);
                 });
   CBTM_CUDA_LAUNCHED("residual_layernorm_backward_rows");

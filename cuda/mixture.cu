@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "dispatch.h"
+#include "dispatch_aligned.h"
 #include "elements.cuh"
 #include "mixture.h"
 #include "runtime/check.h"
@@ -24,7 +25,6 @@ struct Inputs {
   int64_t rows_stride;
   int experts;
   int vocab_size;
-  bool aligned;  ///< every row of logits starts at a multiple of 16 bytes
 };
 
 template <typename Element>
@@ -49,7 +49,7 @@ __device__ Statistics merged(Statistics a, Statistics b) {
 // mapping   grid (splits, experts, sequences); a block goes through its split in 16-byte vectors, every thread with
 //           statistics of its own, merged by a fixed tree.
 // bytes     used rows * vocab_size * element; 8 a block written. Experts of weight 0 are not read.
-template <typename Element>
+template <bool kAligned, typename Element>
 __global__ void __launch_bounds__(kThreads)
     expert_statistics(Inputs in, int split_size, Statistics* __restrict__ partials) {
   constexpr int kLength = 16 / sizeof(Element);
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads)
   Statistics own = {-INFINITY, 0};
   for (int place = begin + static_cast<int>(threadIdx.x) * kLength; place < end; place += kThreads * kLength) {
     float values[kLength];
-    load_packed<Element, kLength>(row + place, end - place, in.aligned).unpack(values);
+    load_packed<Element, kLength>(row + place, end - place, kAligned).unpack(values);
     float largest = own.largest;
 #pragma unroll
     for (int i = 0; i < kLength; ++i)
@@ -89,10 +89,10 @@ __global__ void __launch_bounds__(kThreads)
 //           statistics, then 16-byte vectors, the experts one after another in registers.
 // bytes     used rows * vocab_size * element read (a second time: from the L2 cache where the batch is small), 4 *
 //           vocab_size a sequence written.
-template <typename Element>
+template <bool kAligned, typename Element>
 __global__ void __launch_bounds__(kThreads)
     mix_experts(Inputs in, int split_size, const Statistics* __restrict__ partials, float* __restrict__ out,
-                int64_t stride, bool out_aligned) {
+                int64_t stride) {
   constexpr int kLength = 16 / sizeof(Element);
   __shared__ const Element* used_rows[kExpertsMax];
   __shared__ float shifts[kExpertsMax];
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     for (int expert = 0; expert < used_experts; ++expert) {
       float values[kLength];
-      load_packed<Element, kLength>(used_rows[expert] + place, end - place, in.aligned).unpack(values);
+      load_packed<Element, kLength>(used_rows[expert] + place, end - place, kAligned).unpack(values);
 #pragma unroll
       for (int i = 0; i < kLength; ++i) {
         const float value = values[i] + shifts[expert];
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(kThreads)
       float results[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) results[j] = largest[i + j] + logf(sum[i + j]);
-      store_packed<float, 4>(target + i, end - place - i, out_aligned, results);
+      store_packed<float, 4>(target + i, end - place - i, kAligned, results);
     }
   }
 }
@@ -164,11 +164,9 @@ Inputs inputs_of(std::span<const ConstTensorView> logits, ConstTensorView weight
          kExpertsMax);
   CBTM_ASSERT(!logits.empty() && weights.columns == static_cast<int64_t>(logits.size()), "a weight an expert");
   Inputs in{};
-  in.aligned = true;
   for (size_t expert = 0; expert < logits.size(); ++expert) {
     in.logits[expert] = logits[expert].data;
     in.strides[expert] = static_cast<int32_t>(logits[expert].row_stride);
-    in.aligned = in.aligned && rows_aligned(logits[expert], 16);
     in.vocab_size = static_cast<int>(logits[expert].columns);
   }
   in.weights = weights.as<float>();
@@ -183,17 +181,25 @@ int64_t partials_bytes(const Inputs& in, int64_t sequences, int splits) {
   return round_up(sequences * in.experts * splits * static_cast<int64_t>(sizeof(Statistics)), 256);
 }
 
-void mix(Context& context, DType dtype, const Inputs& in, int64_t sequences, Splits splits, Statistics* partials,
-         float* out, int64_t stride) {
-  const bool out_aligned = reinterpret_cast<uintptr_t>(out) % 16 == 0 && (stride % 4 == 0 || sequences == 1);
+/// All that are read in vectors, and the rows that are written.
+bool all_aligned(std::span<const ConstTensorView> logits, const float* out, int64_t stride, int64_t sequences) {
+  return std::ranges::all_of(logits, [](ConstTensorView one) { return rows_aligned(one, 16); }) &&
+         reinterpret_cast<uintptr_t>(out) % 16 == 0 && (stride % 4 == 0 || sequences == 1);
+}
+
+void mix(Context& context, DType dtype, const Inputs& in, bool aligned, int64_t sequences, Splits splits,
+         Statistics* partials, float* out, int64_t stride) {
   const auto count = static_cast<unsigned>(sequences);
   dispatch_floating(dtype, [&]<typename Element>() {
-    expert_statistics<Element><<<dim3(static_cast<unsigned>(splits.count), static_cast<unsigned>(in.experts), count),
-                                 kThreads, 0, context.stream>>>(in, splits.size, partials);
-    CBTM_CUDA_LAUNCHED("expert_statistics");
-    mix_experts<Element><<<dim3(static_cast<unsigned>(splits.count), count), kThreads, 0, context.stream>>>(
-        in, splits.size, partials, out, stride, out_aligned);
-    CBTM_CUDA_LAUNCHED("mix_experts");
+    dispatch_aligned(aligned, [&]<bool kAligned>() {
+      expert_statistics<kAligned, Element>
+          <<<dim3(static_cast<unsigned>(splits.count), static_cast<unsigned>(in.experts), count), kThreads, 0,
+             context.stream>>>(in, splits.size, partials);
+      CBTM_CUDA_LAUNCHED("expert_statistics");
+      mix_experts<kAligned, Element><<<dim3(static_cast<unsigned>(splits.count), count), kThreads, 0, context.stream>>>(
+          in, splits.size, partials, out, stride);
+      CBTM_CUDA_LAUNCHED("mix_experts");
+    });
   });
 }
 
@@ -205,7 +211,9 @@ void mixture_log_probabilities(Context& context, const MixtureLogProbabilities& 
   const Inputs in = inputs_of(arguments.logits, arguments.weights, arguments.rows);
   const Splits splits = splits_for(context, in.vocab_size);
   auto* partials = static_cast<Statistics*>(context.workspace(partials_bytes(in, out.rows, splits.count)));
-  mix(context, arguments.logits.front().dtype, in, out.rows, splits, partials, out.as<float>(), out.row_stride);
+  const bool aligned = all_aligned(arguments.logits, out.as<float>(), out.row_stride, out.rows);
+  mix(context, arguments.logits.front().dtype, in, aligned, out.rows, splits, partials, out.as<float>(),
+      out.row_stride);
 }
 
 void sample_mixture(Context& context, const SampleMixture& arguments) {
@@ -217,8 +225,9 @@ void sample_mixture(Context& context, const SampleMixture& arguments) {
   const int64_t stride = round_up(in.vocab_size, 4);
   char* workspace = static_cast<char*>(context.workspace(partials + sequences * stride * 4));
   auto* scores = reinterpret_cast<float*>(workspace + partials);
-  mix(context, arguments.logits.front().dtype, in, sequences, splits, reinterpret_cast<Statistics*>(workspace), scores,
-      stride);
+  const bool aligned = all_aligned(arguments.logits, scores, stride, sequences);
+  mix(context, arguments.logits.front().dtype, in, aligned, sequences, splits, reinterpret_cast<Statistics*>(workspace),
+      scores, stride);
   sample_tokens(context.stream, {.scores = scores,
                                  .sequences = sequences,
                                  .vocab_size = in.vocab_size,

@@ -4,6 +4,7 @@
 
 #include "block_sum.cuh"
 #include "dispatch.h"
+#include "dispatch_aligned.h"
 #include "elements.cuh"
 #include "optimizer.h"
 #include "runtime/check.h"
@@ -20,8 +21,9 @@ constexpr int kLength = 4;  ///< float32 values of a 16-byte access
 // mapping   grid-stride over packs of 4; four packs under way a thread
 // bytes     4 * count
 // numerics  squares and sums of 16 in float32, those sums in float64: NaN, Inf and a square beyond float32 show
+template <bool kAligned>
 __global__ void __launch_bounds__(kThreads)
-    square_sum_pieces(const float* __restrict__ gradients, int64_t count, bool aligned, double* __restrict__ partials) {
+    square_sum_pieces(const float* __restrict__ gradients, int64_t count, double* __restrict__ partials) {
   constexpr int kUnroll = 4;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
@@ -33,7 +35,7 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t place = first + u * threads * kLength;
       const int64_t available = count - place;
       packs[u] = load_packed<float, kLength>(gradients + place,
-                                             available > kLength ? kLength : static_cast<int>(available), aligned);
+                                             available > kLength ? kLength : static_cast<int>(available), kAligned);
     }
     float sum = 0;
 #pragma unroll
@@ -73,7 +75,6 @@ struct AdamWParams {
   float step_size;             ///< learning_rate / (1 - beta1^t)
   float second_moment_factor;  ///< 1 / sqrt(1 - beta2^t)
   float epsilon;
-  bool aligned;
 };
 
 // g = gradient * factor;  m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g²;
@@ -84,7 +85,7 @@ struct AdamWParams {
 // mapping   grid-stride over packs of 4, the factor worked out by the first thread of a block
 // bytes     count * (16 read, 16 written, and 2 of the working copy)
 // numerics  float32, each operation rounded once as on the CPU; the factor in float64
-template <typename Working>
+template <bool kAligned, typename Working>
 __global__ void __launch_bounds__(kThreads, 2) adamw_flat(const AdamWParams<Working> p) {
   __shared__ float shared_factor;  // NaN: nothing is updated
   if (threadIdx.x == 0) {
@@ -106,10 +107,10 @@ __global__ void __launch_bounds__(kThreads, 2) adamw_flat(const AdamWParams<Work
     const float zeros[kLength] = {};
     if (finite) {
       float w[kLength], g[kLength], m[kLength], v[kLength];
-      const auto packed_g = load_packed<float, kLength>(p.gradients + place, available, p.aligned);
-      const auto packed_m = load_packed<float, kLength>(p.first_moments + place, available, p.aligned);
-      const auto packed_v = load_packed<float, kLength>(p.second_moments + place, available, p.aligned);
-      const auto packed_w = load_packed<float, kLength>(p.weights + place, available, p.aligned);
+      const auto packed_g = load_packed<float, kLength>(p.gradients + place, available, kAligned);
+      const auto packed_m = load_packed<float, kLength>(p.first_moments + place, available, kAligned);
+      const auto packed_v = load_packed<float, kLength>(p.second_moments + place, available, kAligned);
+      const auto packed_w = load_packed<float, kLength>(p.weights + place, available, kAligned);
       packed_g.unpack(g);
       packed_m.unpack(m);
       packed_v.unpack(v);
@@ -123,13 +124,13 @@ __global__ void __launch_bounds__(kThreads, 2) adamw_flat(const AdamWParams<Work
         const float decayed = place + i < p.decayed_count ? __fmul_rn(w[i], p.decay_factor) : w[i];
         w[i] = __fsub_rn(decayed, __fdiv_rn(__fmul_rn(p.step_size, m[i]), denominator));
       }
-      store_packed<float, kLength>(p.weights + place, available, p.aligned, w);
-      store_packed<float, kLength>(p.first_moments + place, available, p.aligned, m);
-      store_packed<float, kLength>(p.second_moments + place, available, p.aligned, v);
+      store_packed<float, kLength>(p.weights + place, available, kAligned, w);
+      store_packed<float, kLength>(p.first_moments + place, available, kAligned, m);
+      store_packed<float, kLength>(p.second_moments + place, available, kAligned, v);
       if (p.working_weights != nullptr)
-        store_packed<Working, kLength>(p.working_weights + place, available, p.aligned, w);
+        store_packed<Working, kLength>(p.working_weights + place, available, kAligned, w);
     }
-    store_packed<float, kLength>(p.gradients + place, available, p.aligned, zeros);
+    store_packed<float, kLength>(p.gradients + place, available, kAligned, zeros);
   }
 }
 
@@ -148,8 +149,9 @@ void gradient_square_sum(Context& context, ConstTensorView gradients, TensorView
   }
   const int blocks = blocks_for(context, ceil_divide(count, kLength));
   double* partials = static_cast<double*>(context.workspace(blocks * static_cast<int64_t>(sizeof(double))));
-  square_sum_pieces<<<blocks, kThreads, 0, context.stream>>>(gradients.as<float>(), count, rows_aligned(gradients, 16),
-                                                             partials);
+  dispatch_aligned(rows_aligned(gradients, 16), [&]<bool kAligned>() {
+    square_sum_pieces<kAligned><<<blocks, kThreads, 0, context.stream>>>(gradients.as<float>(), count, partials);
+  });
   CBTM_CUDA_LAUNCHED("square_sum_pieces");
   add_square_sums<<<1, kThreads, 0, context.stream>>>(partials, blocks, square_sum.as<double>());
   CBTM_CUDA_LAUNCHED("add_square_sums");
@@ -184,11 +186,13 @@ void adamw(Context& context, const AdamW& arguments) {
         .decay_factor = 1.0f - arguments.learning_rate * arguments.weight_decay,
         .step_size = static_cast<float>(arguments.learning_rate / first_correction),
         .second_moment_factor = static_cast<float>(1.0 / std::sqrt(second_correction)),
-        .epsilon = arguments.epsilon,
-        .aligned = rows_aligned(arguments.weights, 16) && rows_aligned(arguments.gradients, 16) &&
-                   rows_aligned(arguments.first_moments, 16) && rows_aligned(arguments.second_moments, 16) &&
-                   rows_aligned(arguments.working_weights, kLength * static_cast<int64_t>(sizeof(Working)))};
-    adamw_flat<Working><<<blocks_for(context, ceil_divide(count, kLength)), kThreads, 0, context.stream>>>(p);
+        .epsilon = arguments.epsilon};
+    const bool aligned = rows_aligned(arguments.weights, 16) && rows_aligned(arguments.gradients, 16) &&
+                         rows_aligned(arguments.first_moments, 16) && rows_aligned(arguments.second_moments, 16) &&
+                         rows_aligned(arguments.working_weights, kLength * static_cast<int64_t>(sizeof(Working)));
+    dispatch_aligned(aligned, [&]<bool kAligned>() {
+      adamw_flat<kAligned><<<blocks_for(context, ceil_divide(count, kLength)), kThreads, 0, context.stream>>>(p);
+    });
   });
   CBTM_CUDA_LAUNCHED("adamw_flat");
 }

@@ -11,6 +11,7 @@
 #include "output_loss.h"
 #include "row_sum.cuh"
 #include "runtime/check.h"
+#include "runtime/shared_memory_limit.h"
 
 namespace cbtm::cuda {
 namespace {
@@ -216,8 +217,7 @@ void cross_entropy(Context& context, const CrossEntropyParams<Element>& p, bool 
   if (!with_gradients) {
     cross_entropy_streamed<Element, false><<<blocks, threads, 0, context.stream>>>(p);
   } else if (row_bytes + static_cast<int64_t>(sizeof(RowSums)) <= context.shared_bytes_per_block_max) {
-    CBTM_CUDA(cudaFuncSetAttribute(cross_entropy_in_shared<Element>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(row_bytes)));
+    allow_shared_bytes(reinterpret_cast<const void*>(&cross_entropy_in_shared<Element>), static_cast<int>(row_bytes));
     cross_entropy_in_shared<Element><<<blocks, threads, row_bytes, context.stream>>>(p);
   } else {
     cross_entropy_streamed<Element, true><<<blocks, threads, 0, context.stream>>>(p);
