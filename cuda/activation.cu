@@ -2,7 +2,6 @@
 
 #include "activation.h"
 #include "dispatch.h"
-#include "dispatch_aligned.h"
 #include "elements.cuh"
 #include "runtime/check.h"
 
@@ -100,7 +99,7 @@ void launch_elementwise(Context& context, ConstTensorView other, TensorView targ
   if (target.size() == 0) return;
   const bool aligned = rows_aligned(other, 16) && rows_aligned(target, 16);
   dispatch_floating(target.dtype, [&]<typename Element>() {
-    dispatch_aligned(aligned, [&]<bool kAligned>() {
+    dispatch_bool(aligned, [&]<bool kAligned>() {
       elementwise<kAligned, Element, Function><<<blocks_for<Element>(context, target), kThreads, 0, context.stream>>>(
           other.as<Element>(), other.row_stride, target.as<Element>(), target.row_stride, target.rows, target.columns,
           function);
@@ -264,7 +263,7 @@ void relu_mask(Context& context, ConstTensorView output, TensorView mask) {
   const int64_t blocks =
       std::min<int64_t>(ceil_divide(mask.size(), kThreads), int64_t{context.sm_count} * kBlocksPerSm);
   dispatch_floating(output.dtype, [&]<typename Element>() {
-    dispatch_aligned(rows_aligned(output, 16), [&]<bool kAligned>() {
+    dispatch_bool(rows_aligned(output, 16), [&]<bool kAligned>() {
       relu_mask_kernel<kAligned><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream>>>(
           output.as<Element>(), output.row_stride, output.rows, output.columns, mask.as<uint8_t>(), mask.row_stride,
           mask.columns);
@@ -276,7 +275,7 @@ void relu_mask(Context& context, ConstTensorView output, TensorView mask) {
 void apply_relu_mask(Context& context, ConstTensorView mask, TensorView gradient) {
   if (gradient.size() == 0) return;
   dispatch_floating(gradient.dtype, [&]<typename Element>() {
-    dispatch_aligned(rows_aligned(gradient, 16), [&]<bool kAligned>() {
+    dispatch_bool(rows_aligned(gradient, 16), [&]<bool kAligned>() {
       relu_mask_backward<kAligned><<<blocks_for<Element>(context, gradient), kThreads, 0, context.stream>>>(
           mask.as<uint8_t>(), mask.row_stride, gradient.as<Element>(), gradient.row_stride, gradient.rows,
           gradient.columns);
@@ -289,7 +288,7 @@ void add_bias(Context& context, TensorView rows, ConstTensorView bias, bool relu
   CBTM_ASSERT(!bias || (bias.dtype == rows.dtype && bias.columns == rows.columns), "a bias a column");
   if (rows.size() == 0) return;
   dispatch_floating(rows.dtype, [&]<typename Element>() {
-    dispatch_aligned(rows_aligned(rows, 16), [&]<bool kAligned>() {
+    dispatch_bool(rows_aligned(rows, 16), [&]<bool kAligned>() {
       add_bias_kernel<kAligned><<<blocks_for<Element>(context, rows), kThreads, 0, context.stream>>>(
           rows.as<Element>(), rows.row_stride, bias ? bias.as<Element>() : nullptr, relu, rows.rows, rows.columns);
     });
@@ -310,7 +309,7 @@ void column_sums(Context& context, ConstTensorView rows, TensorView sums) {
   auto* partial = parts > 1 ? static_cast<float*>(context.workspace(parts * rows.columns * 4)) : sums.as<float>();
   const dim3 grid(static_cast<unsigned>(column_blocks), static_cast<unsigned>(parts));
   dispatch_floating(rows.dtype, [&]<typename Element>() {
-    dispatch_aligned(rows_aligned(rows, 16), [&]<bool kAligned>() {
+    dispatch_bool(rows_aligned(rows, 16), [&]<bool kAligned>() {
       column_sums_of_parts<kAligned><<<grid, 32 * kSumWarps, 0, context.stream>>>(rows.as<Element>(), rows.row_stride,
                                                                                   rows.rows, rows.columns, partial);
     });

@@ -2,7 +2,6 @@
 
 #include "convert.h"
 #include "dispatch.h"
-#include "dispatch_aligned.h"
 #include "elements.cuh"
 #include "runtime/check.h"
 
@@ -62,7 +61,7 @@ void launch(Context& context, TensorView destination, ConstTensorView source) {
                        rows_aligned(whole ? ConstTensorView(source.data, source.dtype, 1, p.width) : source,
                                     kLength * static_cast<int64_t>(sizeof(Source)));
   const int64_t blocks = std::min(p.rows * p.chunks, int64_t{kBlocksPerMultiprocessor} * context.sm_count);
-  dispatch_aligned(aligned, [&]<bool kAligned>() {
+  dispatch_bool(aligned, [&]<bool kAligned>() {
     convert_chunks<kAligned><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream>>>(p);
   });
   CBTM_CUDA_LAUNCHED("convert_chunks");

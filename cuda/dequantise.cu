@@ -3,7 +3,6 @@
 #include "cbtm/device/linear_operands.h"
 #include "dequantise.h"
 #include "dispatch.h"
-#include "dispatch_aligned.h"
 #include "elements.cuh"
 #include "runtime/check.h"
 
@@ -75,7 +74,7 @@ void dequantise(Context& context, ConstTensorView weight, ConstTensorView scales
   const auto rows = static_cast<unsigned>(weight.rows);
   const bool aligned = rows_aligned(wide, 16) && (weight.dtype != DType::i8 || rows_aligned(weight, 8));
   dispatch_floating(wide.dtype, [&]<typename Element>() {
-    dispatch_aligned(aligned, [&]<bool kAligned>() {
+    dispatch_bool(aligned, [&]<bool kAligned>() {
       if (weight.dtype == DType::i8)
         dequantise_rows<kAligned><<<rows, kThreads, 0, context.stream>>>(weight.as<int8_t>(), weight.row_stride,
                                                                          scales.as<float>(), wide.as<Element>(),

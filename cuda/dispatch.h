@@ -19,7 +19,8 @@ void dispatch_floating(DType dtype, const Function& function) {
   }
 }
 
-/// Calls function.operator()<value>().
+/// Calls function.operator()<value>(): kernels have what the host knows, such as whether rows begin at whole accesses,
+/// as a template parameter, so that their loops hold one way and not two.
 template <typename Function>
 void dispatch_bool(bool value, const Function& function) {
   if (value) return function.template operator()<true>();

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "dispatch.h"
-#include "dispatch_aligned.h"
 #include "elements.cuh"
 #include "mixture.h"
 #include "runtime/check.h"
@@ -191,7 +190,7 @@ void mix(Context& context, DType dtype, const Inputs& in, bool aligned, int64_t 
          Statistics* partials, float* out, int64_t stride) {
   const auto count = static_cast<unsigned>(sequences);
   dispatch_floating(dtype, [&]<typename Element>() {
-    dispatch_aligned(aligned, [&]<bool kAligned>() {
+    dispatch_bool(aligned, [&]<bool kAligned>() {
       expert_statistics<kAligned, Element>
           <<<dim3(static_cast<unsigned>(splits.count), static_cast<unsigned>(in.experts), count), kThreads, 0,
              context.stream>>>(in, splits.size, partials);

@@ -2,7 +2,6 @@
 
 #include "clustering.h"
 #include "dispatch.h"
-#include "dispatch_aligned.h"
 #include "mma.cuh"
 #include "runtime/check.h"
 
@@ -347,7 +346,7 @@ void nearest_centres(Context& context, const NearestCentres& arguments) {
   split_centres<<<static_cast<unsigned>(padded), kThreads, 0, context.stream>>>(
       centroids.as<float>(), centroids.row_stride, points.dimensions, split);
   CBTM_CUDA_LAUNCHED("split_centres");
-  dispatch_aligned(whole_vectors(rows) && whole_vectors(centroids), [&]<bool kVectors>() {
+  dispatch_bool(whole_vectors(rows) && whole_vectors(centroids), [&]<bool kVectors>() {
     nearest_centres_mma<kVectors>
         <<<static_cast<unsigned>(ceil_divide(rows.rows, kTile)), kThreads, 0, context.stream>>>(points, split, labels);
     CBTM_CUDA_LAUNCHED("nearest_centres");

@@ -4,7 +4,6 @@
 
 #include "block_sum.cuh"
 #include "dispatch.h"
-#include "dispatch_aligned.h"
 #include "elements.cuh"
 #include "optimizer.h"
 #include "runtime/check.h"
@@ -149,7 +148,7 @@ void gradient_square_sum(Context& context, ConstTensorView gradients, TensorView
   }
   const int blocks = blocks_for(context, ceil_divide(count, kLength));
   double* partials = static_cast<double*>(context.workspace(blocks * static_cast<int64_t>(sizeof(double))));
-  dispatch_aligned(rows_aligned(gradients, 16), [&]<bool kAligned>() {
+  dispatch_bool(rows_aligned(gradients, 16), [&]<bool kAligned>() {
     square_sum_pieces<kAligned><<<blocks, kThreads, 0, context.stream>>>(gradients.as<float>(), count, partials);
   });
   CBTM_CUDA_LAUNCHED("square_sum_pieces");
@@ -190,7 +189,7 @@ void adamw(Context& context, const AdamW& arguments) {
     const bool aligned = rows_aligned(arguments.weights, 16) && rows_aligned(arguments.gradients, 16) &&
                          rows_aligned(arguments.first_moments, 16) && rows_aligned(arguments.second_moments, 16) &&
                          rows_aligned(arguments.working_weights, kLength * static_cast<int64_t>(sizeof(Working)));
-    dispatch_aligned(aligned, [&]<bool kAligned>() {
+    dispatch_bool(aligned, [&]<bool kAligned>() {
       adamw_flat<kAligned><<<blocks_for(context, ceil_divide(count, kLength)), kThreads, 0, context.stream>>>(p);
     });
   });

@@ -64,7 +64,7 @@ constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
 constexpr CommandSet kInference = kGenerations | kEvaluations | kLogits | kBenchDecode;
 constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
 constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;  // several at a time
-constexpr CommandSet kOnDevice = kCluster | kMixing | kGenerate | kEvaluate | kLogits;  // one at a time
+constexpr CommandSet kOnDevice = kCluster | kMixing | kGenerate | kEvaluate | kLogits;   // one at a time
 constexpr CommandSet kAll = (kDevices << 1) - 1;
 
 constexpr FlagKind kText = FlagKind::text, kList = FlagKind::list, kInteger = FlagKind::integer, kSeed = FlagKind::seed,
