@@ -88,8 +88,9 @@ int64_t Engine::running() const {
 
 void Engine::run() {
   try {
+    std::shared_ptr<const Catalog> opened =
+        Catalog::open(settings_.files);  // what is wrong with the files is said first
     device_ = open_device(settings_.device);
-    std::shared_ptr<const Catalog> opened = Catalog::open(settings_.files);
     lanes_.push_back(std::make_unique<Lane>(*device_, opened, opened->models().front(), settings_.files.weights,
                                             settings_.memory_bytes, metrics_));
     {
@@ -183,6 +184,7 @@ void Engine::start_waiting() {
   while (!waiting_.empty() && running() < settings_.parallel) {
     Waiting first = std::move(waiting_.front());
     waiting_.pop_front();
+    if (first.next == 0) --waiting_count_;
     try {
       lane_of(*first.job).start(first.job, first.next);
       ++first.next;
@@ -190,25 +192,26 @@ void Engine::start_waiting() {
       for (; first.next < first.job->texts(); ++first.next)
         first.job->on_update({.text = first.next, .finish = "error", .error = error.what()});
     }
-    if (first.next < first.job->texts())
-      waiting_.push_back(std::move(first));
-    else
-      --waiting_count_;
+    if (first.next < first.job->texts()) waiting_.push_back(std::move(first));
   }
   metrics_.requests_waiting = waiting_count_.load();
 }
 
 void Engine::drop_cancelled() {
-  waiting_count_ -= static_cast<int64_t>(
-      std::erase_if(waiting_, [](const Waiting& waiting) { return waiting.job->cancelled.load(); }));
+  std::erase_if(waiting_, [&](const Waiting& waiting) {
+    if (!waiting.job->cancelled) return false;
+    if (waiting.next == 0) --waiting_count_;
+    return true;
+  });
   for (const auto& lane : lanes_) lane->remove_cancelled();
 }
 
 void Engine::end_waiting(const std::string& finish) {
-  for (Waiting& waiting : waiting_)
+  for (Waiting& waiting : waiting_) {
+    if (waiting.next == 0) --waiting_count_;
     for (; waiting.next < waiting.job->texts(); ++waiting.next)
       waiting.job->on_update({.text = waiting.next, .finish = finish});
-  waiting_count_ -= static_cast<int64_t>(waiting_.size());
+  }
   waiting_.clear();
 }
 

@@ -84,7 +84,7 @@ class Engine {
   std::unique_ptr<Device> device_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::deque<Waiting> waiting_;
-  std::atomic<int64_t> waiting_count_{0};  ///< of waiting_ and submitted_
+  std::atomic<int64_t> waiting_count_{0};  ///< requests of waiting_ and submitted_ of which no text has started
   std::thread thread_;
 };
 

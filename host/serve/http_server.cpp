@@ -242,7 +242,7 @@ void HttpServer::begin_stream(Exchange exchange, int status, const HttpHeaders& 
 void HttpServer::send(Exchange exchange, std::string_view piece) {
   Connection* const connection = answering(exchange);
   if (connection == nullptr || piece.empty()) return;
-  if (connection->unsent() + piece.size() > settings_.unsent_bytes_max) return drop(*connection);
+  if (connection->unsent() > settings_.unsent_bytes_max) return drop(*connection);
   if (connection->unsent() == 0) connection->progress = Clock::now();
   if (connection->in_chunks) connection->write(fmt::format("{:x}\r\n", piece.size()));
   connection->write(piece);

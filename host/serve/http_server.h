@@ -26,7 +26,7 @@ struct HttpSettings {
   int port = 8080;      ///< 0: one that is free
   double timeout = 60;  ///< seconds without progress, while a request comes, an answer goes, or nothing happens
   size_t connections_max = 4096;
-  size_t unsent_bytes_max = 1 << 20;  ///< of a streamed answer whose client does not read
+  size_t unsent_bytes_max = 1 << 20;  ///< of a streamed answer whose client does not read, when more comes
   HttpLimits limits;
 };
 

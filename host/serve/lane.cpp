@@ -27,6 +27,11 @@ Lane::Lane(Device& device, std::shared_ptr<const Catalog> catalog, const ServedM
     pool_ = generation_pool(device, *catalog_->experts(), memory_bytes);
     scorer_ = ensemble_scorer(pool_, catalog_->mixing().mixture, catalog_->mixing().routing);
     prompt_scorer_ = std::make_unique<PromptScorer>(pool_, catalog_->mixing());
+    // All experts are brought to the device now, as far as they fit: the first requests need not wait for it, and the
+    // files may be replaced.
+    std::vector<int64_t> clusters;
+    for (const Expert& expert : catalog_->experts()->experts()) clusters.push_back(expert.cluster);
+    pool_->for_each(clusters, [](int64_t, InferenceModel&) {});
     scorer_->set_reclaim([this] { return prompt_scorer_->drop_caches(); });
   }
   session_ = std::make_unique<Session>(*scorer_, &catalog_->tokenizer());

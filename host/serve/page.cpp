@@ -31,7 +31,7 @@ button[aria-pressed=true] { border-color: var(--act); color: var(--act); }
 #out .given { color: var(--soft); }
 #out .token { border-bottom: 3px solid var(--of, transparent); cursor: default; }
 #out .token:hover, #out .token.shown { background: color-mix(in srgb, var(--of, gray) 25%, transparent); }
-#about { min-height: 3rem; color: var(--soft); font-size: .9rem; white-space: pre-wrap; }
+#about { margin-top: .6rem; min-height: 3rem; color: var(--soft); font-size: .9rem; white-space: pre-wrap; }
 #error { color: #c33; }
 aside section { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem .8rem; margin-bottom: 1rem; }
 h2 { font-size: .95rem; margin: 0 0 .4rem; }
@@ -230,6 +230,7 @@ function clear() {
   if (running) running.abort();
   history.length = 0;
   $("out").replaceChildren();
+  $("about").textContent = "Point at a word, or tap it, to see who wrote it.";
   for (const name in shares) shares[name].tokens = 0;
   countShares({});
 }

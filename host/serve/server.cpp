@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <exception>
 #include <optional>
 
@@ -90,6 +91,7 @@ class Server {
 
   /// No new requests; those that run have some seconds to end. A second signal ends them at once.
   void drain() {
+    if (engine_->catalog() == nullptr) std::_Exit(kExitSuccess);  // still loading: there is nothing to save
     if (draining_) return engine_->cut();
     draining_ = true;
     drain_until_ =
@@ -98,7 +100,6 @@ class Server {
     api_.stop_taking();
     http_->stop_accepting();
     engine_->finish();
-    if (engine_->catalog() == nullptr) loop_.stop();  // nothing runs yet
     loop_.every(0.02, [this] { check_drained(); });
   }
 

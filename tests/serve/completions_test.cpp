@@ -183,6 +183,8 @@ TEST_CASE("log-probabilities of a prompt are those of cbtm ensemble evaluate") {
     const Json document = Json::parse(line);
     const auto text = texts.find(document["id"]);
     if (text == texts.end()) continue;
+    const Json ids = server().post("/tokenize", {{"prompt", text->second}, {"add_special_tokens", false}}).json();
+    if (ids["count"] > 64) continue;  // longer than the model's texts
     const Json reply = server().complete(
         {{"prompt", text->second}, {"add_special_tokens", false}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 0}});
     const Json& got = reply["choices"][0]["logprobs"]["token_logprobs"];

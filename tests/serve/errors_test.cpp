@@ -2,6 +2,7 @@
 
 #include <fstream>
 
+#include "cbtm/base/philox.h"
 #include "tests/serve/served_run.h"
 
 namespace cbtm {
@@ -161,6 +162,38 @@ TEST_CASE("other origins: preflights, and headers for the one that may") {
   CHECK(preflight.headers.at("access-control-allow-headers").find("Authorization") != std::string::npos);
   CHECK(server().get("/health", "Origin: http://localhost:3000\r\n").headers.contains("access-control-allow-origin"));
   CHECK(!server().get("/health", "Origin: http://evil.example\r\n").headers.contains("access-control-allow-origin"));
+}
+
+TEST_CASE("bodies that chance has damaged are answered, and nothing breaks") {
+  const std::string good =
+      R"({"prompt": ["flour", "oven"], "max_tokens": 3, "logprobs": 2, "echo": true, "stop": ["a"], "seed": 5,)"
+      R"( "logit_bias": {"7": 1.5}, "x_cbtm": {"topk": 1, "experts": ["001"], "routing": "every:3", "weights": true}})";
+  PhiloxStream random(17, 0);
+  HttpConnection connection(server().port());
+  int taken = 0;
+  for (int round = 0; round < 600; ++round) {
+    std::string body = good;
+    for (uint64_t changes = 1 + random.next_below(3); changes > 0; --changes) {
+      const size_t place = random.next_below(body.size());
+      switch (random.next_below(4)) {
+        case 0: body[place] = static_cast<char>(random.next_below(256)); break;
+        case 1: body.erase(place, 1 + random.next_below(12)); break;
+        case 2: body.insert(place, body.substr(random.next_below(body.size()), random.next_below(20))); break;
+        default: body[place] = "0123456789[]{}\",:-.e"[random.next_below(20)];
+      }
+    }
+    if (body.empty()) continue;
+    CAPTURE(body);
+    connection.send(http_text("POST", "/v1/completions", body));
+    const HttpReply reply = connection.reply();
+    if (reply.status == 200)
+      ++taken;
+    else
+      check_refused(reply, reply.status, "");
+    CHECK((reply.status == 200 || reply.status == 400 || reply.status == 404 || reply.status == 422));
+  }
+  CHECK(taken > 0);
+  CHECK(server().get("/health").status == 200);
 }
 
 TEST_CASE("with API keys: health and the page are free, all else needs one of them") {
