@@ -5,7 +5,7 @@ set -eu
 
 packages="g++ make cmake git ca-certificates python3 file
   libfmt-dev nlohmann-json3-dev libcxxopts-dev doctest-dev
-  libxxhash-dev zlib1g-dev libzstd-dev libhwy-dev libpcre2-dev"
+  libxxhash-dev zlib1g-dev libzstd-dev libhwy-dev libevent-dev libpcre2-dev"
 case "${1:-}" in
   "") ;;
   --fuzz) packages="$packages clang libclang-rt-dev libomp-dev" ;;

@@ -10,6 +10,7 @@ std::span<const Command> commands() {
       {"train_seed", "train (or take over) the model that all experts branch from", run_train_seed},
       {"train_expert", "train one expert on its own shard", run_train_expert},
       {"ensemble", "generate with, or evaluate, the experts together", run_ensemble},
+      {"serve", "serve the experts together, or one model, to clients of OpenAI's API and to browsers", run_serve},
       {"generate", "generate with one model", run_generate},
       {"evaluate", "perplexity of one model", run_evaluate},
       {"logits", "write a model's logits for given ids", run_logits},

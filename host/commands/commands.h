@@ -21,6 +21,7 @@ int run_cluster(int argc, char** argv);
 int run_train_seed(int argc, char** argv);
 int run_train_expert(int argc, char** argv);
 int run_ensemble(int argc, char** argv);
+int run_serve(int argc, char** argv);
 int run_generate(int argc, char** argv);
 int run_evaluate(int argc, char** argv);
 int run_bench(int argc, char** argv);

@@ -25,6 +25,7 @@ enum : CommandSet {
   kBenchDevice = 1u << 16,
   kBenchCluster = 1u << 17,
   kDevices = 1u << 18,
+  kServe = 1u << 19,
 };
 
 constexpr CommandUse kUses[] = {
@@ -47,6 +48,7 @@ constexpr CommandUse kUses[] = {
     {kBenchDevice, "bench", "device"},
     {kBenchCluster, "bench", "cluster"},
     {kDevices, "devices", ""},
+    {kServe, "serve", ""},
 };
 
 constexpr CommandSet kTokenizers = kTokenizerTrain | kTokenizerEncode | kTokenizerDecode;
@@ -61,11 +63,11 @@ constexpr CommandSet kTrainings = kRun | kTrainSeed | kTrainExpert;
 constexpr CommandSet kGenerations = kGenerate | kEnsembleGenerate;
 constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate;
 constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
-constexpr CommandSet kInference = kGenerations | kEvaluations | kLogits | kBenchDecode;
+constexpr CommandSet kInference = kGenerations | kEvaluations | kLogits | kBenchDecode | kServe;
 constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
-constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;  // several at a time
-constexpr CommandSet kOnDevice = kCluster | kMixing | kGenerate | kEvaluate | kLogits;   // one at a time
-constexpr CommandSet kAll = (kDevices << 1) - 1;
+constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;          // several at a time
+constexpr CommandSet kOnDevice = kCluster | kMixing | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
+constexpr CommandSet kAll = (kServe << 1) - 1;
 
 constexpr FlagKind kText = FlagKind::text, kList = FlagKind::list, kInteger = FlagKind::integer, kSeed = FlagKind::seed,
                    kNumber = FlagKind::number, kToggle = FlagKind::toggle;
@@ -88,17 +90,22 @@ constexpr Flag kFlags[] = {
     {"Run", "redo", "", kToggle, "", kNone, kTrainings | kCluster, "make again what was made with other settings"},
 
     {"Model", "model", "", kText, "DIR", kNone, kOneModel, "a checkpoint directory"},
+    {"Model", "model", "", kText, "DIR", kNone, kServe, "a checkpoint directory, instead of --experts"},
     {"Model", "tokenizer", "", kText, "DIR", kNone, kGenerate | kEvaluate, "its tokenizer (default: files beside the model)"},
 
-    {"Experts", "experts", "", kText, "DIR", kNone, kEnsembles, "directory of expert directories"},
-    {"Experts", "router", "", kText, "DIR", kNone, kEnsembles, "default: the experts' own, else the run's"},
-    {"Experts", "tokenizer", "", kText, "DIR", kNone, kEnsembles, "default: the experts' own"},
+    {"Experts", "experts", "", kText, "DIR", kNone, kEnsembles | kServe, "directory of expert directories"},
+    {"Experts", "router", "", kText, "DIR", kNone, kEnsembles | kServe, "default: the experts' own, else the run's"},
+    {"Experts", "tokenizer", "", kText, "DIR", kNone, kEnsembles | kServe, "default: the files beside the experts or the model"},
     {"Experts", "run", "", kText, "DIR", kNone, kEnsembles, "a run whose router and held-out documents to use (default: the one that the experts lie in)"},
 
+    {"Experts", "run", "", kText, "DIR", kNone, kServe, "a run whose router, seed and baseline to use (default: the one that the experts lie in)"},
+
+    {"Routing", "topk", "", kText, "N", "2", kServe, "experts that are mixed for a token, or all; requests may ask for others"},
+    {"Routing", "router-temperature", "", kNumber, "T", kNone, kServe, "T of the weights exp(-distance^power / T) (default: the router's own)"},
     {"Routing", "topk", "", kText, "N", "2", kMixing, "experts that are mixed for a token; evaluate: several, as 1,2,4,all, in one pass"},
     {"Routing", "router-temperature", "", kText, "T", kNone, kMixing, "T of the weights exp(-distance^power / T); a number, or tune: the best on the run's tune documents (default: the router's own)"},
-    {"Routing", "distance-power", "", kInteger, "2|4", kNone, kMixing, "2, or 4 as the published code had it (default: the router's own)"},
-    {"Routing", "routing", "", kText, "WHAT", "token", kMixing, "weights for each token, every:N tokens, fraction:R (of the text, then frozen), lagged (one token late) or prompt"},
+    {"Routing", "distance-power", "", kInteger, "2|4", kNone, kMixing | kServe, "2, or 4 as the published code had it (default: the router's own)"},
+    {"Routing", "routing", "", kText, "WHAT", "token", kMixing | kServe, "weights for each token, every:N tokens, fraction:R (of the text, then frozen), lagged (one token late) or prompt"},
 
     {"Documents", "run", "", kText, "DIR", kNone, kEvaluate, "a run whose held-out documents to use; no </s> is put in front of a document, its first token is context only"},
     {"Documents", "split", "", kText, "NAME", "valid", kEvaluations, "which of them: valid (what results are reported on), tune or train"},
@@ -179,6 +186,20 @@ constexpr Flag kFlags[] = {
     {"Sampling", "stop", "", kList, "TEXT...", kNone, kGenerations, "end before any of these strings"},
     {"Sampling", "ignore-eos", "", kToggle, "", kNone, kGenerations, "go on after </s>"},
 
+    {"Server", "host", "", kText, "ADDRESS", "127.0.0.1", kServe, "address to listen on, in numbers; 0.0.0.0 is all of this machine's"},
+    {"Server", "port", "", kInteger, "N", "8080", kServe, "port to listen on; 0 takes a free one, which is printed"},
+    {"Server", "alias", "", kText, "NAME", kNone, kServe, "name of the model for clients (default: ensemble, or the directory's name)"},
+    {"Server", "parallel", "", kInteger, "N", "32", kServe, "texts that are generated at once"},
+    {"Server", "queue", "", kInteger, "N", "256", kServe, "requests that may wait; any more are told to try again later (429)"},
+    {"Server", "max-tokens", "", kInteger, "N", kNone, kServe, "end texts after this many tokens, whatever a request asks for"},
+    {"Server", "api-key", "", kText, "KEY", kNone, kServe, "requests must name it; visible to other users of this machine, unlike --api-key-file"},
+    {"Server", "api-key-file", "", kText, "FILE", kNone, kServe, "the same, a key in each line"},
+    {"Server", "cors-origin", "", kText, "URL", kNone, kServe, "web pages of this origin may use the server; * is all"},
+    {"Server", "timeout", "", kNumber, "SECONDS", "60", kServe, "close connections that send or read nothing for so long"},
+    {"Server", "drain", "", kNumber, "SECONDS", "30", kServe, "time that running requests have to end after SIGTERM"},
+    {"Server", "log", "", kText, "FILE", kNone, kServe, "add a line of JSON for each request to this file (default: stderr)"},
+    {"Server", "chat-template", "", kText, "FILE", kNone, kServe, "text with {{role}} and {{content}} for each message (default: {{role}}: {{content}})"},
+
     {"Results", "matrix", "", kToggle, "", kNone, kEnsembleEvaluate, "perplexity of every expert on every cluster's documents"},
     {"Results", "token-log-probs", "", kText, "FILE", kNone, kEnsembleEvaluate, "write every target's log-probability and weights here, a line a document"},
     {"Results", "out", "", kText, "DIR", kNone, kEnsembleAverage, "where the averaged model goes"},
@@ -187,16 +208,16 @@ constexpr Flag kFlags[] = {
 
     {"Types and memory", "precision", "", kText, "TYPE", "auto", kTrainings | kBenchTrain, "of activations and working weights: float32, bf16, fp16 or auto (bf16 on a GPU that has it)"},
     {"Types and memory", "weights", "", kText, "TYPE", "float32", kInference, "of the matrices in memory: float32; bf16 for half of it; int8 for a quarter and int4 for less yet, made from the checkpoint while it is read, at some loss of quality"},
-    {"Types and memory", "memory", "", kText, "SIZE", kNone, kTrainings | kBenchTrain | kMixing, "of the device, for all that the command keeps there, for example 8G; where it does not suffice, trainings recompute and experts take turns (default: most of what is free)"},
+    {"Types and memory", "memory", "", kText, "SIZE", kNone, kTrainings | kBenchTrain | kMixing | kServe, "of the device, for all that the command keeps there, for example 8G; where it does not suffice, trainings recompute and experts take turns (default: most of what is free)"},
     {"Types and memory", "no-cuda-graph", "", kToggle, "", kNone, kTrainings | kBenchTrain, "launch a step's kernels one by one (same results; on a GPU only, for debugging and profiling)"},
 
     {"General", "threads", "", kInteger, "N", kNone, kAll & ~(kCodings | kDevices), "threads to use (default: the cores this process may use)"},
     {"General", "seed", "", kSeed, "N", "1234", kTrainings | kCluster | kGenerations | kBenches | kBenchCluster, "seed of everything random"},
     {"General", "device", "", kText, "NAME", "auto", kOnDevices, "auto, cpu, cuda or cuda:N; trainings: several GPUs, cuda:0,1 or cuda:0-3 or cuda:all"},
     {"General", "device", "", kText, "NAME", "auto", kOnDevice, "auto, cpu, cuda or cuda:N"},
-    {"General", "profile", "", kText, "PHASE[:FIRST[:COUNT]]", "", (kOnDevices | kOnDevice) & ~kCluster, "a profiler captures these phases only: step, layer, checkpoint, validation, prompt, token (see scripts/profile)"},
-    {"General", "no-verify", "", kToggle, "", kNone, kAll & ~(kTokenizers | kDevices), "use weights, shards and expert.json without comparing them with their recorded content hashes"},
-    {"General", "json", "", kText, "FILE", kNone, kAll & ~(kCodings | kEnsembleAverage), "write the result here, machine-readable"},
+    {"General", "profile", "", kText, "PHASE[:FIRST[:COUNT]]", "", (kOnDevices | kOnDevice) & ~(kCluster | kServe), "a profiler captures these phases only: step, layer, checkpoint, validation, prompt, token (see scripts/profile)"},
+    {"General", "no-verify", "", kToggle, "", kNone, kAll & ~(kTokenizers | kDevices | kBenchDevice | kBenchCluster), "use weights, shards and expert.json without comparing them with their recorded content hashes"},
+    {"General", "json", "", kText, "FILE", kNone, kAll & ~(kCodings | kEnsembleAverage | kServe), "write the result here, machine-readable"},
     {"General", "quiet", "", kToggle, "", kNone, kAll, "print results, warnings and errors only"},
     {"General", "help", "", kToggle, "", kNone, kAll, "show this"},
 };

@@ -14,16 +14,19 @@ namespace {
 
 constexpr const char* kPurpose = "mixture of the experts";
 
+void check_generates(const RoutingMode& routing) {
+  if (routing.schedule == RoutingSchedule::fraction)
+    fail_usage("--routing fraction:R needs the whole text; to generate, use token, every:N or prompt");
+}
+
 class EnsembleScorer : public NextTokenScorer {
  public:
   EnsembleScorer(std::shared_ptr<ExpertPool> pool, const Mixture& mixture, const RoutingMode& routing)
       : pool_(std::move(pool)),
         device_(pool_->device()),
         experts_(pool_->experts()),
-        mixture_(mixture),
-        routing_(routing) {
-    if (routing.schedule == RoutingSchedule::fraction)
-      fail_usage("--routing fraction:R needs the whole text; to generate, use token, every:N or prompt");
+        mixing_{mixture, routing, experts_.present()} {
+    check_generates(routing);
     pool_->set_reclaim(this, [this] { return drop_oldest(); });
   }
   EnsembleScorer(const EnsembleScorer&) = delete;
@@ -32,10 +35,14 @@ class EnsembleScorer : public NextTokenScorer {
   int64_t vocab_size() const override { return experts_.vocab_size(); }
   int64_t max_length() const override { return experts_.max_length(); }
 
-  int64_t open(std::vector<int32_t> prompt) override {
+  using NextTokenScorer::open;
+  int64_t open(std::vector<int32_t> prompt, const std::optional<SequenceMixing>& mixing) override {
     const auto length = static_cast<int64_t>(prompt.size());
     sequences_.emplace(next_, GrowingSequence{std::move(prompt), length});
-    routes_[next_].context = experts_.router().context();
+    Routed& routed = routes_[next_];
+    routed.context = experts_.router().context();
+    routed.mixing = mixing ? *mixing : mixing_;
+    check_generates(routed.mixing.routing);
     return next_++;
   }
   void append(int64_t sequence, int32_t id) override { sequences_.at(sequence).ids.push_back(id); }
@@ -47,6 +54,8 @@ class EnsembleScorer : public NextTokenScorer {
   void drop_caches(int64_t sequence) override {
     for (auto& [cluster, caches] : caches_) caches.drop(sequence);
   }
+
+  void set_reclaim(std::function<bool()> reclaim) override { reclaim_ = std::move(reclaim); }
 
   /// Each expert reads all sequences that use it at once, so that its weights are read once a step.
   std::vector<int64_t> read(std::span<const int64_t> sequences, int64_t prompt_rows) override {
@@ -125,6 +134,7 @@ class EnsembleScorer : public NextTokenScorer {
  private:
   struct Routed {
     std::unique_ptr<RoutingContext> context;
+    SequenceMixing mixing;
     int64_t tokens_read = -1;  ///< by the router; -1: no weights yet
     std::vector<double> weights;
   };
@@ -197,7 +207,7 @@ class EnsembleScorer : public NextTokenScorer {
   bool drop_oldest() {
     int64_t oldest = step_;
     for (const auto& [cluster, caches] : caches_) oldest = caches.oldest_step(oldest);
-    if (oldest == step_) return false;
+    if (oldest == step_) return reclaim_ && reclaim_();
     for (auto& [cluster, caches] : caches_) caches.drop_step(oldest);
     return true;
   }
@@ -205,20 +215,20 @@ class EnsembleScorer : public NextTokenScorer {
   void update_weights(int64_t sequence) {
     Routed& routed = routes_.at(sequence);
     const GrowingSequence& text = sequences_.at(sequence);
-    const int64_t wanted = routed_tokens(routing_, text.length(), text.prompt_length);
+    const int64_t wanted = routed_tokens(routed.mixing.routing, text.length(), text.prompt_length);
     if (routed.tokens_read == wanted) return;
     for (int64_t n = std::max<int64_t>(0, routed.tokens_read); n < wanted; ++n)
       append_token(experts_.tokenizer(), text.ids[static_cast<size_t>(n)], *routed.context);
     routed.tokens_read = wanted;
     routed.weights.resize(static_cast<size_t>(experts_.router().clusters()));
-    routed.context->weights(mixture_, experts_.present(), routed.weights);
+    routed.context->weights(routed.mixing.mixture, routed.mixing.present, routed.weights);
   }
 
   std::shared_ptr<ExpertPool> pool_;
   Device& device_;
   const ExpertSet& experts_;
-  Mixture mixture_;
-  RoutingMode routing_;
+  SequenceMixing mixing_;          ///< of sequences that do not bring their own
+  std::function<bool()> reclaim_;  ///< as set_reclaim says
   int64_t step_ = 0;
   std::map<int64_t, SequenceCaches> caches_;  ///< by cluster
   std::map<int64_t, GrowingSequence> sequences_;

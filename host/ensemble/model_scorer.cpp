@@ -1,6 +1,8 @@
 #include <algorithm>
 
+#include "cbtm/base/error.h"
 #include "cbtm/ensemble/next_token_scorer.h"
+#include "cbtm/ensemble/token_score.h"
 #include "cbtm/model/sampling.h"
 #include "ensemble/read_plan.h"
 
@@ -13,7 +15,9 @@ class ModelScorer : public NextTokenScorer {
   int64_t vocab_size() const override { return model_->vocab_size(); }
   int64_t max_length() const override { return model_->max_length(); }
 
-  int64_t open(std::vector<int32_t> prompt) override {
+  using NextTokenScorer::open;
+  int64_t open(std::vector<int32_t> prompt, const std::optional<SequenceMixing>& mixing) override {
+    CBTM_ASSERT(!mixing, "one model has nothing to mix");
     const auto length = static_cast<int64_t>(prompt.size());
     sequences_.emplace(next_, GrowingSequence{std::move(prompt), length});
     return next_++;
@@ -49,6 +53,13 @@ class ModelScorer : public NextTokenScorer {
       model_->device().copy_to_host(scores.data() + first * vocab, logits_.row_range(row, count).data,
                                     count * vocab_size() * 4);
     }
+  }
+
+  void log_probabilities(std::span<const int64_t> sequences, std::vector<float>& out) override {
+    score(sequences, out);
+    const auto vocab = static_cast<size_t>(vocab_size());
+    for (size_t row = 0; row < sequences.size(); ++row)
+      to_log_probabilities(std::span(out).subspan(row * vocab, vocab));
   }
 
   std::vector<double> weights(int64_t) const override { return {}; }

@@ -47,11 +47,13 @@ int64_t Session::add(GenerationRequest request) {
     fail("prompt {} has {} tokens, which leaves no room in the model's {} positions; shorten it", shown, prompt.size(),
          scorer_.max_length());
   const int64_t number = next_number_++;
-  const int64_t sequence = scorer_.open(prompt);
+  const int64_t sequence = scorer_.open(prompt, request.mixing);
   requests_.emplace(number, std::make_unique<Request>(std::move(request), tokenizer_, sequence));
   waiting_.push_back(number);
   return number;
 }
+
+const Generated& Session::so_far(int64_t request) const { return requests_.at(request)->result; }
 
 Generated Session::remove(int64_t number) {
   const auto found = requests_.find(number);
@@ -73,6 +75,7 @@ std::vector<int64_t> Session::step() {
   admit();
   const std::vector<int64_t> numbers = read();
   const std::vector<int32_t> ids = choose(numbers);
+  score(numbers, ids);
   for (size_t i = 0; i < numbers.size(); ++i) {
     accept(*requests_.at(numbers[i]), ids[i]);
     if (requests_.at(numbers[i])->ended()) ended_.push_back(numbers[i]);
@@ -169,7 +172,7 @@ std::vector<int32_t> Session::choose(const std::vector<int64_t>& numbers) {
   for (size_t i = 0; i < numbers.size(); ++i) {
     Request& request = *requests_.at(numbers[i]);
     const SamplingOptions& sampling = request.asked.options.sampling;
-    if (sampling.repetition_penalty != 1) {
+    if (sampling.changes_scores()) {
       penalised.push_back(request.sequence);
       penalised_places.push_back(i);
       continue;
@@ -188,17 +191,42 @@ std::vector<int32_t> Session::choose(const std::vector<int64_t>& numbers) {
   const auto vocab = static_cast<size_t>(scorer_.vocab_size());
   for (size_t row = 0; row < penalised.size(); ++row) {
     Request& request = *requests_.at(numbers[penalised_places[row]]);
-    ids[penalised_places[row]] = choose_token(std::span(scores).subspan(row * vocab, vocab), request.seen,
-                                              request.asked.options.sampling, request.random);
+    ids[penalised_places[row]] =
+        choose_token(std::span(scores).subspan(row * vocab, vocab), request.seen, request.asked.options.sampling,
+                     request.random, request.asked.prompt.size());
   }
   return ids;
+}
+
+/// Keeps the scores of the chosen tokens for those requests that want them.
+void Session::score(const std::vector<int64_t>& numbers, const std::vector<int32_t>& ids) {
+  std::vector<int64_t> sequences;
+  std::vector<size_t> wanted;  // places in `numbers`
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const Request& request = *requests_.at(numbers[i]);
+    if (request.asked.options.top_scores < 0) continue;
+    sequences.push_back(request.sequence);
+    wanted.push_back(i);
+  }
+  if (wanted.empty()) return;
+  std::vector<float> log_probabilities;
+  scorer_.log_probabilities(sequences, log_probabilities);
+  const auto vocab = static_cast<size_t>(scorer_.vocab_size());
+  for (size_t row = 0; row < wanted.size(); ++row) {
+    Request& request = *requests_.at(numbers[wanted[row]]);
+    request.result.scores.push_back(token_score(std::span(log_probabilities).subspan(row * vocab, vocab),
+                                                ids[wanted[row]], request.asked.options.top_scores));
+  }
 }
 
 void Session::accept(Request& request, int32_t id) {
   const GenerationOptions& options = request.asked.options;
   Generated& result = request.result;
   const bool eos = std::find(options.eos_ids.begin(), options.eos_ids.end(), id) != options.eos_ids.end();
-  if (eos && !options.ignore_eos) return finish(request, "eos");
+  if (eos && !options.ignore_eos) {
+    result.end_token = id;
+    return finish(request, "eos");
+  }
   result.ids.push_back(id);
   request.seen.push_back(id);
   if (std::vector<double> weights = scorer_.weights(request.sequence); !weights.empty())

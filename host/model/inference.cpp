@@ -139,7 +139,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
 
   ConstTensorView read(std::span<const ReadPass> passes) override {
     int64_t wanted = 0;
-    for (const ReadPass& pass : passes) wanted += std::count(pass.wanted.begin(), pass.wanted.end(), 1);
+    for (const ReadPass& pass : passes) wanted += pass.rows_wanted();
     CBTM_ASSERT(!passes.empty(), "something is read");
     TensorView last;  // the hidden state of every wanted token
     TensorView projected;
@@ -155,7 +155,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
       forward(*pass);
       const TensorView hidden = final_hidden(*pass);
       if (passes.size() == 1 && hidden.rows == wanted)
-        last = hidden;  // decoding: every row is a last one
+        last = hidden;  // as in decoding: every row is wanted
       else
         filled += gather_last_rows(reading, hidden, last, filled);
     }
@@ -235,11 +235,13 @@ class LoadedModel : public InferenceModel, private WeightSource {
     if (projected_width > 0) projected = scratch_.last_rows.view(dtype_, count, projected_width, hidden_bytes);
   }
 
-  /// Gathers the last rows of the wanted sequences of a pass into rows `first`, ... of `last`, and says how many.
+  /// Gathers the wanted rows of a pass into rows `first`, ... of `last`, and says how many.
   int64_t gather_last_rows(const ReadPass& reading, TensorView hidden, TensorView last, int64_t first) {
     std::vector<int32_t> rows;
     for (size_t s = 0; s < reading.wanted.size(); ++s)
-      if (reading.wanted[s] != 0) rows.push_back(reading.offsets[s + 1] - 1);
+      for (int32_t row = reading.wanted[s] == 2 ? reading.offsets[s] : reading.offsets[s + 1] - 1;
+           reading.wanted[s] != 0 && row < reading.offsets[s + 1]; ++row)
+        rows.push_back(row);
     if (rows.empty()) return 0;
     const auto count = static_cast<int64_t>(rows.size());
     const TensorView row_view = scratch_.last_rows.view(DType::i32, 1, count, last_row_numbers_at_ + first * 4);

@@ -1,6 +1,7 @@
 #include "cbtm/model/sampling.h"
 
 #include <algorithm>
+#include <map>
 #include <vector>
 
 #include "cbtm/device/token_filter.h"
@@ -19,20 +20,37 @@ void penalise_repetition(std::span<float> scores, std::span<const int32_t> seen,
   }
 }
 
+void penalise_generated(std::span<float> scores, std::span<const int32_t> generated, const SamplingOptions& options) {
+  if (options.frequency_penalty == 0 && options.presence_penalty == 0) return;
+  std::map<int32_t, int64_t> counts;
+  for (const int32_t id : generated) ++counts[id];
+  for (const auto& [id, count] : counts)
+    scores[static_cast<size_t>(id)] -=
+        static_cast<float>(options.frequency_penalty * static_cast<double>(count) + options.presence_penalty);
+}
+
+void change_scores(std::span<float> scores, std::span<const int32_t> seen, const SamplingOptions& options,
+                   size_t prompt_tokens) {
+  penalise_repetition(scores, seen, options.repetition_penalty);
+  penalise_generated(scores, seen.subspan(prompt_tokens), options);
+  for (const auto& [id, value] : options.bias) scores[static_cast<size_t>(id)] += value;
+}
+
 }  // namespace
 
-void next_token_distribution(std::span<float> scores, std::span<const int32_t> seen, const SamplingOptions& options) {
-  penalise_repetition(scores, seen, options.repetition_penalty);
+void next_token_distribution(std::span<float> scores, std::span<const int32_t> seen, const SamplingOptions& options,
+                             size_t prompt_tokens) {
+  change_scores(scores, seen, options, prompt_tokens);
   filtered_distribution(scores, options.filter);
 }
 
 int32_t choose_token(std::span<float> scores, std::span<const int32_t> seen, const SamplingOptions& options,
-                     PhiloxStream& random) {
+                     PhiloxStream& random, size_t prompt_tokens) {
   if (options.greedy) {
-    penalise_repetition(scores, seen, options.repetition_penalty);
+    change_scores(scores, seen, options, prompt_tokens);
     return most_likely_token(scores);
   }
-  next_token_distribution(scores, seen, options);
+  next_token_distribution(scores, seen, options, prompt_tokens);
   return token_at(scores, random.next_uniform());
 }
 

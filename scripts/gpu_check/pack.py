@@ -7,8 +7,8 @@ from pathlib import Path
 
 # Header-only, or an archive to link. What cmake/Dependencies.cmake and tests/CMakeLists.txt look for.
 HEADERS = ("fmt", "nlohmann", "cxxopts.hpp", "doctest", "hwy", "xxhash.h", "xxh3.h", "zlib.h", "zconf.h", "zstd.h",
-           "zstd_errors.h", "zdict.h", "pcre2.h", "nccl.h")
-ARCHIVES = ("libxxhash.a", "libz.a", "libzstd.a", "libpcre2-8.a")
+           "zstd_errors.h", "zdict.h", "event2", "pcre2.h", "nccl.h")
+ARCHIVES = ("libxxhash.a", "libz.a", "libzstd.a", "libevent_core.a", "libpcre2-8.a")
 
 
 def compiler_folders(flag):

@@ -71,6 +71,9 @@ bool Process::ended() {
   return ended_;
 }
 
+std::string Process::output() const { return contents(streams_ / "out"); }
+std::string Process::errors() const { return contents(streams_ / "err"); }
+
 Outcome Process::wait() {
   collect(0);
   return outcome_;

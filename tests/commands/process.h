@@ -32,6 +32,9 @@ class Process {
 
   void send(int signal) const;
   bool ended();
+  /// What it has written to stdout, and to stderr, so far.
+  std::string output() const;
+  std::string errors() const;
   Outcome wait();
 
  private:

@@ -17,8 +17,9 @@ class RecordingScorer : public NextTokenScorer {
 
   int64_t vocab_size() const override { return inner_.vocab_size(); }
   int64_t max_length() const override { return inner_.max_length(); }
-  int64_t open(std::vector<int32_t> prompt) override {
-    const int64_t sequence = inner_.open(prompt);
+  using NextTokenScorer::open;
+  int64_t open(std::vector<int32_t> prompt, const std::optional<SequenceMixing>& mixing) override {
+    const int64_t sequence = inner_.open(prompt, mixing);
     texts_[sequence] = std::move(prompt);
     return sequence;
   }

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -22,6 +24,13 @@ struct TokenChoice {
   double uniform = 0;  ///< in [0, 1), drawn for this token; not used if greedy
 };
 
+/// How one sequence mixes the experts.
+struct SequenceMixing {
+  Mixture mixture;
+  RoutingMode routing;
+  std::vector<uint8_t> present;  ///< by cluster: 1 if the expert may be used; not only zeros
+};
+
 /// Scores the next token of growing sequences, with one model or an ensemble. A sequence's scores have the same bits
 /// whatever other sequences there are, however much is read at a time, and whether its caches were dropped in between
 /// (docs/numerics.md, 'Sessions').
@@ -31,12 +40,17 @@ class NextTokenScorer {
   virtual int64_t vocab_size() const = 0;
   virtual int64_t max_length() const = 0;
 
-  /// A new sequence that begins with this prompt of at least one token; returns its number.
-  virtual int64_t open(std::vector<int32_t> prompt) = 0;
+  /// A new sequence that begins with this prompt of at least one token; returns its number. `mixing` is how it mixes
+  /// the experts; without it the scorer's own settings apply, and one model has nothing to mix.
+  virtual int64_t open(std::vector<int32_t> prompt, const std::optional<SequenceMixing>& mixing) = 0;
+  int64_t open(std::vector<int32_t> prompt) { return open(std::move(prompt), std::nullopt); }
   virtual void append(int64_t sequence, int32_t id) = 0;
   virtual void close(int64_t sequence) = 0;
   /// Gives up the caches of a sequence. They are read again when it is next needed.
   virtual void drop_caches(int64_t sequence) = 0;
+  /// `reclaim` is asked for memory when the caches are full and nothing of the scorer's own can be given up. It closes
+  /// caches that others have in the same memory, and says whether it closed any.
+  virtual void set_reclaim(std::function<bool()> reclaim) { static_cast<void>(reclaim); }
 
   /// Reads what these sequences' models have not read yet: of a sequence that was read before the newest token, of
   /// others about `prompt_rows` tokens a model altogether, first come, first served. Returns those that have been read
@@ -45,6 +59,8 @@ class NextTokenScorer {
   virtual std::vector<int64_t> read(std::span<const int64_t> sequences, int64_t prompt_rows) = 0;
   /// Scores (logits or log-probabilities) of the next tokens: [sequences, vocab_size].
   virtual void score(std::span<const int64_t> sequences, std::vector<float>& scores) = 0;
+  /// Log-probabilities of the next tokens: [sequences, vocab_size]. As score() gives them, if it gives such.
+  virtual void log_probabilities(std::span<const int64_t> sequences, std::vector<float>& out) { score(sequences, out); }
   /// Chooses next tokens as choose_token does, without a repetition penalty. If possible the scores stay on the device.
   virtual std::vector<int32_t> choose(std::span<const TokenChoice> choices);
   /// The weights by cluster that the last score of a sequence was mixed with. Empty for one model.

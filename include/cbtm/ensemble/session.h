@@ -5,10 +5,12 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "cbtm/ensemble/next_token_scorer.h"
+#include "cbtm/ensemble/token_score.h"
 #include "cbtm/model/sampling.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
@@ -21,10 +23,14 @@ struct GenerationOptions {
   bool ignore_eos = false;
   std::vector<std::string> stop;  ///< a text ends before the first of these strings
   uint64_t seed = 1234;
+  /// The score of each new token is kept, with so many of the most likely ones; -1: none are. They are the model's own,
+  /// before penalties, bias and temperature.
+  int64_t top_scores = -1;
 };
 
 struct GenerationRequest {
   std::vector<int32_t> prompt;
+  std::optional<SequenceMixing> mixing;  ///< of an ensemble; without it the scorer's own settings apply
   GenerationOptions options;
   uint64_t random_stream = 0;  ///< of the seed: requests of one seed draw different numbers
   /// Called with whole characters of the text as they come, at the end of a step. It may remove requests, this one too.
@@ -37,6 +43,8 @@ struct Generated {
   std::string text;          ///< of the new tokens; cut before a stop string
   std::string finish;        ///< "length", "eos", "stop", "error" (see `error`), or "removed" before its end
   std::string error;
+  int32_t end_token = -1;                    ///< which ended it, if `finish` is "eos"
+  std::vector<TokenScore> scores;            ///< one per new token, then that of the end token; see top_scores
   std::vector<std::vector<double>> weights;  ///< one list per new token, by cluster; empty for one model
 };
 
@@ -67,6 +75,8 @@ class Session {
   std::vector<int64_t> step();
   /// Whether no request is left that has not ended.
   bool idle() const { return waiting_.empty() && running_.empty(); }
+  /// What a request has generated so far; `text` is empty until it is removed.
+  const Generated& so_far(int64_t request) const;
   /// Takes the request out, whether it has ended or not.
   Generated remove(int64_t request);
 
@@ -80,6 +90,7 @@ class Session {
   void admit();
   std::vector<int64_t> read();
   std::vector<int32_t> choose(const std::vector<int64_t>& numbers);
+  void score(const std::vector<int64_t>& numbers, const std::vector<int32_t>& ids);
   void accept(Request& request, int32_t id);
   void finish(Request& request, std::string how);
   void show(const std::vector<int64_t>& numbers);

@@ -28,7 +28,7 @@ struct ReadPass {
   std::vector<int64_t> handles;
   std::vector<int32_t> ids;
   std::vector<int32_t> offsets = {0};
-  std::vector<uint8_t> wanted;  ///< per sequence: 1 if the logits after its last token are wanted
+  std::vector<uint8_t> wanted;  ///< per sequence: 1 if the logits after its last token are wanted, 2 if after each
   RowSums row_sums = RowSums::any;
 
   void add(int64_t handle, std::span<const int32_t> tokens, bool logits_wanted) {
@@ -36,6 +36,17 @@ struct ReadPass {
     ids.insert(ids.end(), tokens.begin(), tokens.end());
     offsets.push_back(static_cast<int32_t>(ids.size()));
     wanted.push_back(logits_wanted ? 1 : 0);
+  }
+  /// The same, with the logits after each of these tokens.
+  void add_scored(int64_t handle, std::span<const int32_t> tokens) {
+    add(handle, tokens, true);
+    wanted.back() = 2;
+  }
+  /// Rows of logits that are wanted.
+  int64_t rows_wanted() const {
+    int64_t rows = 0;
+    for (size_t s = 0; s < wanted.size(); ++s) rows += wanted[s] == 2 ? offsets[s + 1] - offsets[s] : wanted[s];
+    return rows;
   }
 };
 
