@@ -122,12 +122,13 @@ TEST_CASE("a reader that is behind gets its whole stream, in larger pieces") {
   const ServedRun server;
   Json work = long_work(kTexts);
   work["logprobs"] = 20;
-  const Json whole = server.complete(work)["choices"];
+  const Json reply = server.complete(work);
+  const Json& whole = reply["choices"];
   work["stream"] = true;
   HttpConnection behind(server.port());
   behind.send(posted(work));
-  CHECK(server.becomes("cbtm_texts_processing", 32));
-  CHECK(server.becomes("cbtm_texts_processing", 0));  // all is generated, and waits
+  const double generated = reply["usage"]["completion_tokens"];
+  CHECK(server.becomes("cbtm_tokens_predicted_total", 2 * generated));  // all is there, and waits
   std::vector<std::string> texts(kTexts);
   std::vector<size_t> tokens(kTexts, 0);
   size_t events = 0;
