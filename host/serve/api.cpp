@@ -13,6 +13,8 @@ namespace {
 
 /// Seconds after which a stream that waits gets a comment, so that nobody between takes it for dead.
 constexpr double kPingSeconds = 15;
+/// Bytes of a stream that may wait for the client to read them.
+constexpr size_t kUnsentMax = 1 << 20;
 constexpr const char* kJson = "application/json";
 constexpr const char* kPaths[] = {"/",
                                   "/health",
@@ -180,13 +182,12 @@ void Api::updated(Exchange exchange, TextUpdate& update) {
   if (found == open_.end()) return;  // the client has gone, or a text of the same request has failed
   Open& open = found->second;
   if (open.first_token < 0 && !update.ids.empty()) open.first_token = seconds_since(open.arrived);
-  const std::string events = open.reply->add(std::move(update));
+  open.reply->add(std::move(update));
   if (const std::string error = open.reply->error(); !error.empty()) {
     open.job->cancelled = true;
     engine_->wake();
     if (!open.streaming) return fail(exchange, 500, error);
     http_->send(exchange, event_of(error_json(500, error)) + "data: [DONE]\n\n");
-    if (!open_.contains(exchange)) return;  // the client does not read
     http_->end_stream(exchange);
     return close(exchange, 500, error);
   }
@@ -194,13 +195,26 @@ void Api::updated(Exchange exchange, TextUpdate& update) {
     if (open.reply->complete()) answer(exchange, 200, open.reply->whole());
     return;
   }
+  send_new(exchange, open);
+}
+
+/// Sends what is new of a stream. If the client is behind, it waits and grows together, until the client has read.
+void Api::send_new(Exchange exchange, Open& open) {
+  if (http_->unsent(exchange) > kUnsentMax) return;
   begin_stream(exchange, open);
   open.last_event = Clock::now();
   const bool complete = open.reply->complete();
-  http_->send(exchange, events + (complete ? open.reply->last_events() : ""));
-  if (!complete || !open_.contains(exchange)) return;
+  http_->send(exchange, open.reply->new_events() + (complete ? open.reply->last_events() : ""));
+  if (!complete) return;
   http_->end_stream(exchange);
   close(exchange, 200, "");
+}
+
+void Api::sent(Exchange exchange) {
+  const auto found = open_.find(exchange);
+  if (found != open_.end() && found->second.job != nullptr && found->second.job->stream &&
+      found->second.reply->has_new())
+    send_new(exchange, found->second);
 }
 
 void Api::tick() {

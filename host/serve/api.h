@@ -26,6 +26,8 @@ class Api {
   /// The body of the answer to what is no request.
   std::string malformed(int status, const std::string& message);
   void gone(Exchange exchange);
+  /// The client has read what there was of a stream.
+  void sent(Exchange exchange);
   /// The engine could not begin: requests are not waited for any more.
   bool has_open_requests() const { return !open_.empty(); }
   /// No new requests for texts.
@@ -52,6 +54,7 @@ class Api {
   void generate(Exchange exchange, Open& open, const HttpRequest& request, bool chat);
   void updated(Exchange exchange, TextUpdate& update);
   void begin_stream(Exchange exchange, Open& open);
+  void send_new(Exchange exchange, Open& open);
   void answer(Exchange exchange, int status, const Json& json);
   void answer(Exchange exchange, int status, const std::string& type, const std::string& body,
               const HttpHeaders& more = {});

@@ -14,18 +14,18 @@ struct GenerationReply::Text {
   StreamingDecoder decoder;  ///< of all tokens that have scores: finds the offsets
   int64_t characters = 0;
   bool begun = false;
-  bool sent = false;  ///< an event
+  bool sent = false;     ///< an event
+  bool changed = false;  ///< since the last event
   std::string finish;
   // Of completions.
   Json tokens = Json::array(), log_probabilities = Json::array(), top = Json::array(), offsets = Json::array();
   Json chat_content = Json::array();  ///< the same for chats
   Json weights = Json::array();
-  int64_t tokens_held = 0;
 
   void clear() {
     piece.clear();
     for (Json* list : {&tokens, &log_probabilities, &top, &offsets, &chat_content, &weights}) *list = Json::array();
-    tokens_held = 0;
+    changed = false;
   }
 };
 
@@ -40,8 +40,10 @@ GenerationReply::GenerationReply(GenerationRequestBody request, std::string id, 
 
 GenerationReply::~GenerationReply() = default;
 
-std::string GenerationReply::add(TextUpdate&& update) {
+void GenerationReply::add(TextUpdate&& update) {
   Text& text = *texts_[update.text];
+  if (!text.changed) changed_.push_back(update.text);
+  text.changed = true;
   if (!text.begun) begin_text(text, update);
   add_tokens(text, update);
   text.piece += update.piece;
@@ -50,12 +52,19 @@ std::string GenerationReply::add(TextUpdate&& update) {
     ++ended_;
     if (update.finish == "error" && error_.empty()) error_ = update.error;
   }
-  if (!request_.job->stream) return "";
-  Json sent = chunk(Json::array({choice(update.text, text, false)}));
-  if (complete()) sent["x_cbtm"] = mixing();
-  std::string events = event_of(sent);
-  text.clear();
-  text.sent = true;
+}
+
+std::string GenerationReply::new_events() {
+  std::string events;
+  for (size_t i = 0; i < changed_.size(); ++i) {
+    Text& text = *texts_[changed_[i]];
+    Json sent = chunk(Json::array({choice(changed_[i], text, false)}));
+    if (complete() && i + 1 == changed_.size()) sent["x_cbtm"] = mixing();
+    events += event_of(sent);
+    text.clear();
+    text.sent = true;
+  }
+  changed_.clear();
   return events;
 }
 
@@ -73,7 +82,6 @@ void GenerationReply::begin_text(Text& text, TextUpdate& update) {
 
 void GenerationReply::add_tokens(Text& text, TextUpdate& update) {
   completion_tokens_ += static_cast<int64_t>(update.ids.size());
-  text.tokens_held += static_cast<int64_t>(update.ids.size());
   for (size_t t = 0; t < update.ids.size() && t < update.scores.size(); ++t)
     add_scored(text, update.ids[t], &update.scores[t]);
   for (const std::vector<double>& of_token : update.weights) {

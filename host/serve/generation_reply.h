@@ -19,8 +19,11 @@ class GenerationReply {
   const GenerationRequestBody& request() const { return request_; }
   const std::string& id() const { return id_; }
 
-  /// Takes an update in. In a stream, returns the events to send; else "".
-  std::string add(TextUpdate&& update);
+  /// Takes an update in.
+  void add(TextUpdate&& update);
+  /// The events of a stream for what was added since the last call: one for each text that has something new.
+  std::string new_events();
+  bool has_new() const { return !changed_.empty(); }
   /// Whether all texts have ended.
   bool complete() const { return ended_ == texts_.size(); }
   /// The first error of a text, or "". Then the request has failed.
@@ -51,6 +54,7 @@ class GenerationReply {
   std::string id_;
   int64_t created_;
   std::vector<std::unique_ptr<Text>> texts_;
+  std::vector<size_t> changed_;  ///< texts with something new, of a stream
   size_t ended_ = 0;
   int64_t completion_tokens_ = 0;
   std::vector<double> expert_tokens_;  ///< by cluster

@@ -135,6 +135,7 @@ void HttpServer::accept(int socket, const sockaddr* address) {
   const auto on_sent = [](bufferevent*, void* of) {
     Connection& here = *static_cast<Connection*>(of);
     if (here.closing) here.server.linger(here);
+    if (here.exchange != 0) here.server.handlers_.sent(here.exchange);
   };
   const auto on_event = [](bufferevent*, short what, void* of) {  // the end of what the client sends, or an error
     Connection& here = *static_cast<Connection*>(of);
@@ -214,6 +215,11 @@ std::string HttpServer::client(Exchange exchange) const {
   return found == answering_.end() ? "" : connections_.at(found->second)->client;
 }
 
+size_t HttpServer::unsent(Exchange exchange) const {
+  const auto found = answering_.find(exchange);
+  return found == answering_.end() ? 0 : connections_.at(found->second)->unsent();
+}
+
 void HttpServer::write_head(Connection& connection, int status, const HttpHeaders& headers,
                             const std::string& framing) {
   std::string head = fmt::format("HTTP/1.1 {} {}\r\n", status, status_text(status));
@@ -242,7 +248,6 @@ void HttpServer::begin_stream(Exchange exchange, int status, const HttpHeaders& 
 void HttpServer::send(Exchange exchange, std::string_view piece) {
   Connection* const connection = answering(exchange);
   if (connection == nullptr || piece.empty()) return;
-  if (connection->unsent() > settings_.unsent_bytes_max) return drop(*connection);
   if (connection->unsent() == 0) connection->progress = Clock::now();
   if (connection->in_chunks) connection->write(fmt::format("{:x}\r\n", piece.size()));
   connection->write(piece);

@@ -26,7 +26,6 @@ struct HttpSettings {
   int port = 8080;      ///< 0: one that is free
   double timeout = 60;  ///< seconds without progress, while a request comes, an answer goes, or nothing happens
   size_t connections_max = 4096;
-  size_t unsent_bytes_max = 1 << 20;  ///< of a streamed answer whose client does not read, when more comes
   HttpLimits limits;
 };
 
@@ -48,6 +47,8 @@ class HttpServer {
     /// The client has gone away before the end of its answer: it closed its connection or its side of it, or it does
     /// not read.
     std::function<void(Exchange)> gone;
+    /// All that was sent of a stream has left for the client.
+    std::function<void(Exchange)> sent;
   };
 
   /// Listens. Throws Error if it cannot.
@@ -59,6 +60,8 @@ class HttpServer {
   int port() const { return port_; }
   /// The client's address, or "" if it has gone.
   std::string client(Exchange exchange) const;
+  /// Bytes of the answer that wait for the client to read.
+  size_t unsent(Exchange exchange) const;
 
   // Answers. Those to clients that have gone do nothing.
   void reply(Exchange exchange, int status, const HttpHeaders& headers, std::string_view body);

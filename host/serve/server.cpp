@@ -40,7 +40,8 @@ class Server {
         HttpServer::Handlers{
             .request = [this](Exchange exchange, HttpRequest& request) { api_.request(exchange, request); },
             .error_body = [this](int status, const std::string& what) { return api_.malformed(status, what); },
-            .gone = [this](Exchange exchange) { api_.gone(exchange); }});
+            .gone = [this](Exchange exchange) { api_.gone(exchange); },
+            .sent = [this](Exchange exchange) { api_.sent(exchange); }});
     if (!is_loopback(settings.host) && settings.api_keys.empty())
       warn(fmt::format("ANYBODY WHO REACHES {}:{} CAN USE THIS SERVER; give --api-key, or --host 127.0.0.1",
                        settings.host, http_->port()));

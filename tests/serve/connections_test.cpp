@@ -117,6 +117,36 @@ TEST_CASE("clients that send nothing, or only a part, do not stop others, and ar
   for (HttpConnection& connection : silent) CHECK(connection.receive_all(10).empty());
 }
 
+TEST_CASE("a reader that is behind gets its whole stream, in larger pieces") {
+  constexpr int kTexts = 250;  // more than the system holds of a connection
+  const ServedRun server;
+  Json work = long_work(kTexts);
+  work["logprobs"] = 20;
+  const Json reply = server.complete(work);
+  const Json& whole = reply["choices"];
+  work["stream"] = true;
+  HttpConnection behind(server.port());
+  behind.send(posted(work));
+  const double generated = reply["usage"]["completion_tokens"];
+  CHECK(server.becomes("cbtm_tokens_predicted_total", 2 * generated));  // all is there, and waits
+  std::vector<std::string> texts(kTexts);
+  std::vector<size_t> tokens(kTexts, 0);
+  size_t events = 0;
+  for (const Json& event : events_of(behind.reply().body)) {
+    const Json& choice = event["choices"][0];
+    texts[choice["index"].get<size_t>()] += choice["text"].get<std::string>();
+    tokens[choice["index"].get<size_t>()] += choice["logprobs"]["tokens"].size();
+    ++events;
+  }
+  size_t total = 0;
+  for (size_t i = 0; i < size_t{kTexts}; ++i) {
+    CHECK(texts[i] == whole[i]["text"]);
+    CHECK(tokens[i] == whole[i]["logprobs"]["tokens"].size());
+    total += tokens[i];
+  }
+  CHECK(events < total);
+}
+
 TEST_CASE("a reader that is too slow loses its stream, and memory stays bounded") {
   const ServedRun server({"--timeout", "1"});
   Json work = long_work(600);
