@@ -2,72 +2,10 @@
 
 #include <fmt/format.h>
 
+#include "commands/command_sets.h"
+
 namespace cbtm {
 namespace {
-
-enum : CommandSet {
-  kRun = 1u << 0,
-  kTokenizerTrain = 1u << 1,
-  kTokenizerEncode = 1u << 2,
-  kTokenizerDecode = 1u << 3,
-  kCluster = 1u << 4,
-  kTrainSeed = 1u << 5,
-  kTrainExpert = 1u << 6,
-  kEnsembleGenerate = 1u << 7,
-  kEnsembleEvaluate = 1u << 8,
-  kEnsembleAverage = 1u << 9,
-  kGenerate = 1u << 10,
-  kEvaluate = 1u << 11,
-  kLogits = 1u << 12,
-  kInspect = 1u << 13,
-  kBenchTrain = 1u << 14,
-  kBenchDecode = 1u << 15,
-  kBenchDevice = 1u << 16,
-  kBenchCluster = 1u << 17,
-  kDevices = 1u << 18,
-  kServe = 1u << 19,
-};
-
-constexpr CommandUse kUses[] = {
-    {kRun, "run", ""},
-    {kTokenizerTrain, "tokenizer", "train"},
-    {kTokenizerEncode, "tokenizer", "encode"},
-    {kTokenizerDecode, "tokenizer", "decode"},
-    {kCluster, "cluster", ""},
-    {kTrainSeed, "train_seed", ""},
-    {kTrainExpert, "train_expert", ""},
-    {kEnsembleGenerate, "ensemble", "generate"},
-    {kEnsembleEvaluate, "ensemble", "evaluate"},
-    {kEnsembleAverage, "ensemble", "average"},
-    {kGenerate, "generate", ""},
-    {kEvaluate, "evaluate", ""},
-    {kLogits, "logits", ""},
-    {kInspect, "inspect", ""},
-    {kBenchTrain, "bench", "train"},
-    {kBenchDecode, "bench", "decode"},
-    {kBenchDevice, "bench", "device"},
-    {kBenchCluster, "bench", "cluster"},
-    {kDevices, "devices", ""},
-    {kServe, "serve", ""},
-};
-
-constexpr CommandSet kTokenizers = kTokenizerTrain | kTokenizerEncode | kTokenizerDecode;
-constexpr CommandSet kCodings = kTokenizerEncode | kTokenizerDecode;
-constexpr CommandSet kMixing = kEnsembleGenerate | kEnsembleEvaluate;
-constexpr CommandSet kEnsembles = kMixing | kEnsembleAverage;
-constexpr CommandSet kBenches = kBenchTrain | kBenchDecode;  // of a model
-constexpr CommandSet kClusterings = kRun | kCluster;
-constexpr CommandSet kSeeds = kRun | kTrainSeed;
-constexpr CommandSet kBranches = kRun | kTrainExpert;
-constexpr CommandSet kTrainings = kRun | kTrainSeed | kTrainExpert;
-constexpr CommandSet kGenerations = kGenerate | kEnsembleGenerate;
-constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate;
-constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
-constexpr CommandSet kInference = kGenerations | kEvaluations | kLogits | kBenchDecode | kServe;
-constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
-constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;          // several at a time
-constexpr CommandSet kOnDevice = kCluster | kMixing | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
-constexpr CommandSet kAll = (kServe << 1) - 1;
 
 constexpr FlagKind kText = FlagKind::text, kList = FlagKind::list, kInteger = FlagKind::integer, kSeed = FlagKind::seed,
                    kNumber = FlagKind::number, kToggle = FlagKind::toggle;
