@@ -16,7 +16,7 @@ CALLS_MAX = {  # of the host, for a training step as a graph and for a token of 
 
 # The least share of tensor-core instructions in the hot loop, for heads of 64 (attention) or the largest tile.
 TENSOR_SHARE_MIN = {"attention_forward_mma": 0.04, "attention_backward_keys_mma": 0.07,
-                    "attention_backward_queries_mma": 0.06, "decode_linear_mma": 0.015, "quantised_linear_mma": 0.05}
+                    "attention_backward_queries_mma": 0.06, "decode_linear_mma": 0.015, "quantised_linear_mma": 0.035}
 
 # (bound, kernel): why it may be broken.
 EXCUSED = {
@@ -26,6 +26,15 @@ EXCUSED = {
     ("code", "attention_split_pieces"): "a loop of 16 KB; the rest is for lengths that are no multiple of a page",
     ("code", "decode_linear_mma"): "instances for operands with tails, which no real model has, and int4 for 32 rows",
     ("code", "decode_linear_warp_per_outputs"): "float32 activations, kept for checking",
+    ("code", "hopper::product_kernel"): "the epilogue of a tile is unrolled behind the loop, which has four products",
+    ("code", "residual_layernorm_forward_rows"): "float32 rows of more than 6144 columns, with tails",
+    ("local", "attention_forward_mma"): "heads of 96 with dropout for 120: 8 bytes spilled",
+    ("spills", "attention_forward_mma"): "the same",
+    ("local", "decode_linear_mma"): "17 to 32 rows of int4 weights for 80: 8 bytes spilled",
+    ("spills", "decode_linear_mma"): "the same",
+    ("local", "embedding_forward_rows"): "an int8 table with tails for 120: 8 bytes spilled",
+    ("spills", "embedding_forward_rows"): "the same",
+    ("local", "sample_tokens_block_per_sequence"): "the frame of its rare path",
     ("code", "quantised_linear_mma"): "results of 128 x 128 are written by unrolled code behind the loop",
     ("code", "sample_tokens_block_per_sequence"): "one kernel for top-k, top-p and both; its loops are short",
     ("code", "solve_upper_warp_per_rows"): "one instance for each number of 32 columns",
