@@ -44,12 +44,6 @@ __device__ void load_scales(const Params& p, int64_t first_row, int64_t group, i
   }
 }
 
-/// Element i of a vector of float32 or else of Element.
-template <typename Element>
-__device__ float element_at(const void* vector, bool is_f32, int64_t i) {
-  return is_f32 ? static_cast<const float*>(vector)[i] : widened(static_cast<const Element*>(vector)[i]);
-}
-
 /// Whether two blocks' registers fit a multiprocessor, with none spilled.
 template <typename Element, typename Weight>
 constexpr bool two_blocks_fit(int tiles, int row_tiles) {
@@ -70,7 +64,8 @@ template <typename Element, typename Weight, bool kWhole, int kTiles, int kRowTi
 __global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTiles, kRowTiles) ? 2 : 1)
     decode_linear_mma(Params p) {
   constexpr bool kInt4 = std::is_same_v<Weight, Int4>;
-  constexpr int kDepth = kAsked / kTiles;
+  // The sums of 32 rows and int4 weights leave registers for those of one step.
+  constexpr int kDepth = kInt4 && kTiles > 1 && kRowTiles > 2 ? 1 : kAsked / kTiles;
   constexpr int kStepsOfScales = kScaleGroups * static_cast<int>(kInt4Group) / kStepColumns<Int4>;
   static_assert(kStepsOfScales % (kDepth * kWarps) == 0, "scales last for whole rounds");
   __shared__ float warp_sums[kWarps][kTiles][kTileRows][kSumPitch];
@@ -139,7 +134,7 @@ __global__ void __launch_bounds__(kThreads, two_blocks_fit<Element, Weight>(kTil
       for (int w = 0; w < kWarps; ++w) sum += warp_sums[w][tile][tile_row][output];
       // One rounding in every instance: the compiler does not choose.
       const float scale = std::is_same_v<Weight, int8_t> ? static_cast<const float*>(p.scales)[column] : 1.0f;
-      sum = fmaf(sum, scale, p.bias != nullptr ? element_at<Element>(p.bias, p.bias_f32, column) : 0.0f);
+      sum = fmaf(sum, scale, bias_of<Element>(p, column));
       if (p.relu) sum = fmaxf(sum, 0.0f);
       if (p.output_f32)
         static_cast<float*>(p.output)[row * p.output_stride + column] = sum;

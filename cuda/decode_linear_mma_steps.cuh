@@ -63,6 +63,13 @@ inline Params linear_params(const LinearForward& a) {
           .out = a.weight.rows};
 }
 
+/// Of an output; 0 without a bias.
+template <typename Element>
+__device__ float bias_of(const Params& p, int64_t output) {
+  if (p.bias == nullptr) return 0;
+  return p.bias_f32 ? static_cast<const float*>(p.bias)[output] : widened(static_cast<const Element*>(p.bias)[output]);
+}
+
 /// int4 weights: 16 bytes are a group (device.h, kInt4Group).
 struct Int4 {};
 

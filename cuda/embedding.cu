@@ -44,7 +44,8 @@ struct ForwardParams {
 // bytes     rows * width * (2 tables read + out written [+ out read]) + rows * 8
 // numerics  the sum in float32, rounded once
 template <typename Element, typename Table, bool kWhole>
-__global__ void __launch_bounds__(32 * kWarpsPerBlock) embedding_forward_rows(const ForwardParams<Element, Table> p) {
+__global__ void __launch_bounds__(32 * kWarpsPerBlock, 4)
+    embedding_forward_rows(const ForwardParams<Element, Table> p) {
   constexpr int kLength = kPackLength<Element, Table>;
   const int64_t step = static_cast<int64_t>(gridDim.x) * kWarpsPerBlock;
   for (int64_t row = static_cast<int64_t>(blockIdx.x) * kWarpsPerBlock + threadIdx.y; row < p.rows; row += step) {

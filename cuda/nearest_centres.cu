@@ -2,6 +2,7 @@
 
 #include "clustering.h"
 #include "dispatch.h"
+#include "elements.cuh"
 #include "mma.cuh"
 #include "runtime/check.h"
 
@@ -22,6 +23,15 @@ struct Points {
   int64_t stride;
   int64_t count;
   int dimensions;
+
+  /// Coordinates of a point from `dimension` on; those that do not exist are zero. kVectors: rows are whole vectors.
+  template <bool kVectors>
+  __device__ float4 four(int64_t point, int dimension) const {
+    const int available = point < count ? dimensions - dimension : 0;
+    const float* from = data + (available > 0 ? point * stride + dimension : 0);
+    const uint4 word = load_packed<float, 4, kVectors>(from, available, kVectors).word;
+    return {__uint_as_float(word.x), __uint_as_float(word.y), __uint_as_float(word.z), __uint_as_float(word.w)};
+  }
 };
 
 /// Centres as sums of two bf16, [padded count, padded dimensions], zero in the padding, and their squared lengths in
@@ -128,18 +138,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       for (int i = 0; i < kTile * kChunk / 4 / kThreads; ++i) {
         const int place = static_cast<int>(threadIdx.x) + i * kThreads;
         const int r = place / (kChunk / 4), c = place % (kChunk / 4) * 4;
-        float4 vector = {0, 0, 0, 0};
-        if (first_point + r < points.count) {
-          const float* from = points.data + (first_point + r) * points.stride + begin + c;
-          if constexpr (kVectors) {
-            if (begin + c < points.dimensions) vector = *reinterpret_cast<const float4*>(from);
-          } else {
-            if (begin + c < points.dimensions) vector.x = from[0];
-            if (begin + c + 1 < points.dimensions) vector.y = from[1];
-            if (begin + c + 2 < points.dimensions) vector.z = from[2];
-            if (begin + c + 3 < points.dimensions) vector.w = from[3];
-          }
-        }
+        const float4 vector = points.four<kVectors>(first_point + r, begin + c);
         *reinterpret_cast<float4*>(&point_tile[r][c]) = vector;
       }
 #pragma unroll
@@ -251,18 +250,7 @@ __global__ void __launch_bounds__(kExactThreads)
     for (int i = 0; i < kChunk / 4; ++i) {
       const int place = static_cast<int>(threadIdx.x) + i * kExactThreads;
       const int r = place / (kChunk / 4), c = place % (kChunk / 4) * 4;
-      float4 vector = {0, 0, 0, 0};
-      if (first_point + r < points.count) {
-        const float* from = points.data + (first_point + r) * points.stride + begin + c;
-        if constexpr (kVectors) {
-          if (begin + c < points.dimensions) vector = *reinterpret_cast<const float4*>(from);
-        } else {
-          if (begin + c < points.dimensions) vector.x = from[0];
-          if (begin + c + 1 < points.dimensions) vector.y = from[1];
-          if (begin + c + 2 < points.dimensions) vector.z = from[2];
-          if (begin + c + 3 < points.dimensions) vector.w = from[3];
-        }
-      }
+      const float4 vector = points.four<kVectors>(first_point + r, begin + c);
       *reinterpret_cast<float4*>(&tile[r][c]) = vector;
     }
     __syncthreads();

@@ -9,6 +9,7 @@
 #include "elements.cuh"
 #include "quantised_linear.h"
 #include "runtime/check.h"
+#include "runtime/shared_memory_limit.h"
 
 namespace cbtm::cuda {
 namespace {
@@ -164,13 +165,6 @@ __device__ __forceinline__ void multiply_quantised(const StepWeights<Int4, kOutp
   }
 }
 
-/// Element i of a vector of float32 or else of Element; 0 of none.
-template <typename Element>
-__device__ float vector_element(const void* vector, bool is_f32, int64_t i, int64_t count) {
-  if (vector == nullptr || i >= count) return 0;
-  return is_f32 ? static_cast<const float*>(vector)[i] : widened(static_cast<const Element*>(vector)[i]);
-}
-
 // output[r][o] = activation(scale[o] * Σ_i input[r][i] weight[o][i] + bias[o]), or of int4 weights
 //                activation(Σ_group scale[o][group] * Σ_i input[r][i] weight[o][i] + bias[o]).
 //
@@ -232,7 +226,7 @@ __global__ void __launch_bounds__(kThreads, 1) quantised_linear_mma(const Params
       const float scale = !std::is_same_v<Weight, int8_t> ? 1.0f
                           : column < p.out                ? static_cast<const float*>(p.scales)[column]
                                                           : 0.0f;
-      const float bias = vector_element<Element>(p.bias, p.bias_f32, column, p.out);
+      const float bias = column < p.out ? bias_of<Element>(p, column) : 0.0f;
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r)
 #pragma unroll
@@ -267,7 +261,7 @@ template <typename Element, typename Weight, int kOutputTiles, int kRowTiles>
 void launch(Context& context, const Params& p) {
   using Tile = QuantisedTile<Weight, kOutputTiles, kRowTiles>;
   const auto kernel = quantised_linear_mma<Element, Weight, kOutputTiles, kRowTiles>;
-  CBTM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kSharedBytes));
+  allow_shared_bytes(reinterpret_cast<const void*>(kernel), Tile::kSharedBytes);
   const int64_t blocks = ceil_divide(p.out, Tile::kOutputs) * ceil_divide(p.rows, Tile::kRows);
   kernel<<<static_cast<unsigned>(blocks), kThreads, Tile::kSharedBytes, context.stream>>>(p);
   CBTM_CUDA_LAUNCHED("quantised_linear_mma");

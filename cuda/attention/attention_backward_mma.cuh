@@ -5,6 +5,7 @@
 #include "attention/attention_mma.cuh"
 #include "attention/attention_mma_tiles.h"
 #include "runtime/check.h"
+#include "runtime/shared_memory_limit.h"
 
 namespace cbtm::cuda {
 
@@ -260,7 +261,7 @@ void launch_attention_backward_mma(const Context& context, DType dtype, const At
   using Tiles = AttentionMmaTiles<kHeadDim>;
   const auto launch = [&](auto* kernel, int64_t tile_count, int shared_bytes) {
     if (tile_count == 0) return;
-    CBTM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes);
     kernel<<<static_cast<unsigned>(tile_count * params.num_heads), mma::kThreads, shared_bytes, context.stream>>>(
         params);
     CBTM_CUDA_LAUNCHED("attention_backward_mma");

@@ -5,6 +5,7 @@
 #include "attention/attention_mma.cuh"
 #include "attention/attention_mma_tiles.h"
 #include "runtime/check.h"
+#include "runtime/shared_memory_limit.h"
 
 namespace cbtm::cuda {
 
@@ -17,12 +18,15 @@ namespace cbtm::cuda {
 // shared    queries; keys and values [64 or 32, D] in two stages: cp.async fills one while the other is used.
 // registers a lane holds 4 * D / 4 sums of the output and the scores of a tile, which become the left operand of the
 //           second product where they are. exp in base 2; the output is rescaled only when a maximum has grown. Where
-//           dropout is drawn for D = 128, three blocks a multiprocessor would spill: two are asked for.
+//           dropout is drawn, two blocks a multiprocessor are asked for with D = 128 and three with 96: more would
+//           spill.
 // bytes     2 * rows * heads * D * (q, o once; k, v once for each 128 queries, mostly from the L2) + 4 * rows * heads.
 // numerics  scores, maxima, sums and output float32; probabilities rounded to 16 bits for the product; keys ascending.
 // dropout   two lanes share a call of Philox for each 16 x 16 probabilities; its scale is applied at the end.
 template <typename Element, int kHeadDim, bool kDropout>
-__global__ void __launch_bounds__(mma::kThreads, kHeadDim > 96 && kDropout ? 2 : 0)
+__global__ void __launch_bounds__(mma::kThreads, !kDropout || kHeadDim < 96 ? 0
+                                                 : kHeadDim == 96           ? 3
+                                                                            : 2)
     attention_forward_mma(const AttentionParams params) {
   using Tiles = AttentionMmaTiles<kHeadDim>;
   constexpr int kRowTiles = Tiles::kForwardRowTiles;
@@ -169,7 +173,7 @@ void launch_attention_forward_mma(const Context& context, DType dtype, const Att
   const bool dropped = params.dropout.limit != 0;
   const int shared_bytes = AttentionMmaTiles<kHeadDim>::kForwardShared;
   const auto launch = [&](auto* kernel) {
-    CBTM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), shared_bytes);
     kernel<<<static_cast<unsigned>(tile_count * params.num_heads), mma::kThreads, shared_bytes, context.stream>>>(
         params);
     CBTM_CUDA_LAUNCHED("attention_forward_mma");

@@ -12,6 +12,7 @@
 #include "hopper/warpgroup.cuh"
 #include "hopper/wgmma.cuh"
 #include "runtime/check.h"
+#include "runtime/shared_memory_limit.h"
 
 namespace cbtm::cuda::hopper {
 
@@ -244,7 +245,7 @@ template <typename Element, typename Stored, ProductKind kKind>
 void launch_product_kind(const ProductParams& params, int multiprocessors, cudaStream_t stream) {
   const auto kernel = product_kernel<Element, Stored, kKind>;
   static_assert(ProductShared::kBytes <= 227 * 1024);
-  CBTM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, ProductShared::kBytes));
+  allow_shared_bytes(reinterpret_cast<const void*>(kernel), ProductShared::kBytes);
   const int64_t tiles = product_tiles(params.m, params.n) * params.parts;
   const int64_t clusters = std::min<int64_t>(tiles, multiprocessors / kProductCluster);
   kernel<<<static_cast<unsigned>(clusters * kProductCluster), kProductThreads, ProductShared::kBytes, stream>>>(params);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
 #include "cbtm/base/philox.h"
@@ -80,7 +81,7 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
                            .seed = line.common().seed,
                            .step = static_cast<uint32_t>(step),
                            .first_row = m * rows,
-                           .dropout_columns = (sequence + 15) / 16 * 16},
+                           .dropout_columns = round_up(sequence, 16)},
                           m, device_count);
     model.finish_step({.step = step + 1, .learning_rate = 1e-5f, .clip_norm = 1});
     if (step >= warm_up) rates.push_back(static_cast<double>(batch_rows) / seconds_since(start));

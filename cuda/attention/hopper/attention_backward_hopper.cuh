@@ -5,6 +5,7 @@
 #include "attention/attention_dropout.cuh"
 #include "attention/hopper/attention_backward_copies.cuh"
 #include "runtime/check.h"
+#include "runtime/shared_memory_limit.h"
 
 namespace cbtm::cuda {
 namespace hopper {
@@ -309,7 +310,7 @@ void launch_attention_backward_hopper(Context& context, DType dtype, AttentionPa
   const auto launch = [&]<typename Element>() {
     auto* const kernel = params.dropout.limit != 0 ? attention_backward_hopper<Element, kHeadDim, true>
                                                    : attention_backward_hopper<Element, kHeadDim, false>;
-    CBTM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles::kBackwardShared));
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), Tiles::kBackwardShared);
     kernel<<<static_cast<unsigned>(key_blocks), Tiles::kThreads, Tiles::kBackwardShared, context.stream>>>(maps, params,
                                                                                                            sums);
     CBTM_CUDA_LAUNCHED("attention_backward_hopper");

@@ -5,6 +5,7 @@
 #include "attention/attention_dropout.cuh"
 #include "attention/hopper/attention_hopper.cuh"
 #include "runtime/check.h"
+#include "runtime/shared_memory_limit.h"
 
 namespace cbtm::cuda {
 
@@ -321,7 +322,7 @@ void launch_attention_forward_hopper(Context& context, DType dtype, AttentionPar
       .value = hopper::head_map(params, params.value, dtype, key_rows, Tiles::kForwardKeys)};
   params.query_tiles = upload_tiles(context, tiles);
   const auto launch = [&](auto* kernel) {
-    CBTM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tiles::kForwardShared));
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), Tiles::kForwardShared);
     kernel<<<static_cast<unsigned>(static_cast<int64_t>(tiles.size()) * params.num_heads), Tiles::kThreads,
              Tiles::kForwardShared, context.stream>>>(maps, params);
     CBTM_CUDA_LAUNCHED("attention_forward_hopper");

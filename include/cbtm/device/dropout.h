@@ -11,9 +11,8 @@ namespace cbtm {
 /// come in steps of 1/256 (0.1 is 26/256); what is kept is multiplied by 256 / (256 - limit), for the expectation to
 /// stay.
 constexpr int kDropoutSteps = 256;
-/// Probabilities that a dropout may be asked for, but 0: from half a step to all but one.
+/// The least probability, but 0, that bytes can decide about: half a step is rounded to a whole one.
 constexpr double kDropoutMin = 0.5 / kDropoutSteps;
-constexpr double kDropoutMax = 1 - 1.0 / kDropoutSteps;
 
 /// Which elements a dropout zeroes, decided by Philox4x32-7 with the key `seed` and the counter {N low, N high, site,
 /// step}: sixteen bytes a call, of which byte b of word w is bits 8 b .. 8 b + 7. The same on every device, whatever
@@ -22,7 +21,7 @@ constexpr double kDropoutMax = 1 - 1.0 / kDropoutSteps;
 /// Of a matrix, element (r, c): N = (first_row + r) * groups + c / 16, groups = width / 16 rounded up; word c % 16 / 4,
 /// byte c % 4. Of attention probabilities see AttentionShape.
 struct Dropout {
-  float probability = 0;  ///< 0 (none), or kDropoutMin to kDropoutMax
+  float probability = 0;  ///< 0 (none), or from kDropoutMin to below 1 - kDropoutMin
   uint64_t seed = 0;
   uint32_t step = 0;
   uint32_t site = 0;
