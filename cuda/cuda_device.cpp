@@ -97,7 +97,7 @@ class CudaDevice final : public Device {
   void begin_phase(const char* name) override { phases_.begin(name, context_.stream); }
   void end_phase() override { phases_.end(); }
   void profile(const ProfileRange& range) override { phases_.profile(range); }
-  bool records() const override { return true; }
+  bool records() const override { return !phases_.inside_passes(); }
   std::unique_ptr<RecordedOperators> record(const std::function<void()>& calls) override {
     const ForgetBackward forget{model_operators_};  // if the calls end early; at the end of a pass nothing is held
     return context_.record(calls);

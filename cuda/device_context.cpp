@@ -9,6 +9,7 @@
 #include "cbtm/base/ceil_divide.h"
 #include "runtime/check.h"
 #include "runtime/cublaslt.h"
+#include "runtime/not_recordable.h"
 #include "runtime/phases.h"
 #include "runtime/recorded_graph.h"
 
@@ -42,6 +43,7 @@ DeviceContext::DeviceContext(int index) {
   staging_ = std::make_unique<StagingRing>();
   landing_ = std::make_unique<LandingMemory>();
   uploads_ = std::make_unique<UploadCache>();
+  sequence_tables_ = std::make_unique<SequenceTables>(*staging_, stream);
 }
 
 DeviceContext::~DeviceContext() { cudaStreamSynchronize(stream); }
@@ -76,6 +78,11 @@ const int32_t* DeviceContext::upload(std::span<const int32_t> values) {
   const int32_t* place = uploads_->upload(values, *staging_, stream);
   if (place == nullptr) throw NotRecordable();
   return place;
+}
+
+SequenceTables& DeviceContext::sequence_tables(const PassSequences& sequences) {
+  sequence_tables_->lay_out(sequences);
+  return *sequence_tables_;
 }
 
 MatmulPlans& DeviceContext::matmul_plans() {

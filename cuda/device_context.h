@@ -1,6 +1,5 @@
 #pragma once
 
-#include <exception>
 #include <functional>
 #include <memory>
 #include <string>
@@ -13,12 +12,10 @@
 #include "runtime/handles.h"
 #include "runtime/pinned_memory.h"
 #include "runtime/reserved_memory.h"
+#include "runtime/sequence_tables.h"
 #include "runtime/upload_cache.h"
 
 namespace cbtm::cuda {
-
-/// Thrown while operators are recorded that have not run before with the same host numbers.
-class NotRecordable : public std::exception {};
 
 /// The Context of a GPU: stream, scratch memory, uploads, copies.
 class DeviceContext final : public Context {
@@ -30,6 +27,7 @@ class DeviceContext final : public Context {
 
   void* workspace(int64_t bytes) override;
   const int32_t* upload(std::span<const int32_t> values) override;
+  SequenceTables& sequence_tables(const PassSequences& sequences) override;
   MatmulPlans& matmul_plans() override;
 
   /// Throws DeviceError that says what was asked for and what is free.
@@ -50,6 +48,7 @@ class DeviceContext final : public Context {
   std::unique_ptr<StagingRing> staging_;
   std::unique_ptr<LandingMemory> landing_;
   std::unique_ptr<UploadCache> uploads_;
+  std::unique_ptr<SequenceTables> sequence_tables_;
   std::string name_;
   std::unique_ptr<MatmulPlans> matmul_plans_;
 };

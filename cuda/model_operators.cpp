@@ -10,6 +10,7 @@
 #include "mixture.h"
 #include "output_loss.h"
 #include "runtime/phases.h"
+#include "runtime/sequence_tables.h"
 
 namespace cbtm::cuda {
 
@@ -76,6 +77,10 @@ void CudaModelOperators::mixture_log_probabilities(const MixtureLogProbabilities
 void CudaModelOperators::sample_mixture(const SampleMixture& a) {
   const OperatorRange range("sample_mixture");
   cuda::sample_mixture(context_, a);
+}
+
+int64_t CudaModelOperators::lay_out_sequences(const PassSequences& sequences) {
+  return context_.sequence_tables(sequences).layout();
 }
 
 void CudaModelOperators::finish_backward() {

@@ -25,6 +25,7 @@ class CudaModelOperators final : public ModelOperators {
   void mixture_log_probabilities(const MixtureLogProbabilities& a) override;
   void sample_mixture(const SampleMixture& a) override;
   void finish_backward() override;
+  int64_t lay_out_sequences(const PassSequences& sequences) override;
   bool prompt_rows_independent() const override { return false; }  // cuBLASLt promises nothing of the kind
   int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const override;
   int64_t scratch_bytes(const EmbeddingBackward& a) const override;

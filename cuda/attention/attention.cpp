@@ -46,8 +46,13 @@ AttentionParams backward_params(const AttentionBackward& arguments) {
   params.vectorised = operand.aligned();
   params.log_sum_exp = const_cast<float*>(arguments.log_sum_exp.as<float>());  // only read
   params.log_sum_exp_stride = arguments.log_sum_exp.row_stride;
-  params.query_rows = shape.query_offsets.empty() ? 0 : shape.query_offsets.back();
   return params;
+}
+
+SequenceTable<AttentionQueryTile> query_tiles(SequenceTables& tables, int tile) {
+  return tables.get<AttentionQueryTile>(
+      table_key(AttentionTable::query_tiles, tile),
+      [tile](const PassSequences& sequences) { return attention_query_tiles(sequences, tile); });
 }
 
 /// Of the workspace of the backward pass: what the Hopper kernels take; two numbers a row and head come after it.
@@ -58,14 +63,13 @@ int64_t sums_bytes(const Context& context, const AttentionBackward& arguments, c
 
 }  // namespace
 
-void run_attention_forward(Context& context, DType dtype, AttentionParams params,
-                           const std::function<std::vector<AttentionQueryTile>(int tile)>& tiles_of) {
+void run_attention_forward(Context& context, DType dtype, AttentionParams params, const AttentionTilesOf& tiles_of) {
   if (runs_on_hopper(context, dtype, params)) return run_attention_forward_hopper(context, dtype, params, tiles_of);
   const auto run = [&](int tile, auto launch) {
-    const std::vector<AttentionQueryTile> tiles = tiles_of(tile);
-    if (tiles.empty()) return;
-    params.query_tiles = upload_tiles(context, tiles);
-    launch(context, dtype, params, static_cast<int64_t>(tiles.size()));
+    const SequenceTable<AttentionQueryTile> tiles = tiles_of(tile);
+    if (tiles.room == 0) return;
+    params.query_tiles = tiles.rows;
+    launch(context, dtype, params, tiles.room);
   };
   bool done = false;
   if (on_tensor_cores(dtype, params))
@@ -92,7 +96,8 @@ void attention_forward(Context& context, const AttentionForward& arguments) {
   params.vectorised = operand.aligned();
   params.log_sum_exp = arguments.log_sum_exp ? arguments.log_sum_exp.as<float>() : nullptr;
   params.log_sum_exp_stride = arguments.log_sum_exp.row_stride;
-  run_attention_forward(context, dtype, params, [&](int tile) { return attention_query_tiles(shape, tile); });
+  SequenceTables& tables = sequence_tables(context, shape);
+  run_attention_forward(context, dtype, params, [&](int tile) { return query_tiles(tables, tile); });
 }
 
 int64_t scratch_bytes(const Context& context, const AttentionBackward& arguments) {
@@ -118,12 +123,15 @@ void attention_backward(Context& context, const AttentionBackward& arguments) {
   }
   if (runs_on_hopper(context, dtype, params))
     return run_attention_backward_hopper(context, dtype, params, shape, workspace);
+  SequenceTables& tables = sequence_tables(context, shape);
   const auto run = [&](int tile, auto launch) {
-    const auto query_tiles = attention_query_tiles(shape, tile);
-    const auto key_tiles = attention_key_tiles(shape, tile);
-    if (!query_tiles.empty()) params.query_tiles = upload_tiles(context, query_tiles);
-    if (!key_tiles.empty()) params.key_tiles = upload_tiles(context, key_tiles);
-    launch(context, dtype, params, static_cast<int64_t>(query_tiles.size()), static_cast<int64_t>(key_tiles.size()));
+    const SequenceTable<AttentionQueryTile> queries = query_tiles(tables, tile);
+    const auto keys = tables.get<AttentionKeyTile>(
+        table_key(AttentionTable::key_tiles, tile),
+        [tile](const PassSequences& sequences) { return attention_key_tiles(sequences, tile); });
+    params.query_tiles = queries.rows;
+    params.key_tiles = keys.rows;
+    launch(context, dtype, params, queries.room, keys.room);
   };
   bool done = false;
   if (on_tensor_cores(dtype, params))

@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_keys_general(c
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
   const AttentionDropout dropout = attention_dropout(params);
   const AttentionKeyTile tile = params.key_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
+  if (tile.key_count == 0) return;
   const int column = head * params.head_dim;
   const auto keys = rows_of<Element>(params.key, tile.key_row, tile.key_count, column);
   const auto values = rows_of<Element>(params.value, tile.key_row, tile.key_count, column);
@@ -85,6 +86,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_backward_queries_genera
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
   const AttentionDropout dropout = attention_dropout(params);
   const AttentionQueryTile tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
+  if (tile.query_count == 0) return;
   const int column = head * params.head_dim;
   const auto queries = rows_of<Element>(params.query, tile.query_row, tile.query_count, column);
   const auto output_gradients = rows_of<Element>(params.output_gradient, tile.query_row, tile.query_count, column);

@@ -51,6 +51,7 @@ __global__ void __launch_bounds__(mma::kThreads) attention_backward_keys_mma(con
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
   const AttentionDropout dropout = attention_dropout(params);
   const AttentionKeyTile tile = params.key_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
+  if (tile.key_count == 0) return;
   const int column = head * kHeadDim;
   const float scale = params.scale * kLog2e;
 
@@ -174,6 +175,7 @@ __global__ void __launch_bounds__(mma::kThreads, kHeadDim == 80 ? 2 : 1)  // ptx
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
   const AttentionDropout dropout = attention_dropout(params);
   const AttentionQueryTile tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
+  if (tile.query_count == 0) return;
   const int column = head * kHeadDim;
   const int visible = tile.first_visible + tile.query_count - 1;
   const int warp_visible =

@@ -11,12 +11,12 @@ namespace {
 
 constexpr int kThreads = 128;
 
-/// A new token: row `row` of the new keys and values is token `token` of sequence `sequence`.
+/// A new token: row `row` of the new keys and values is token `token` of sequence `sequence`. None if `taken` is 0.
 struct alignas(16) NewToken {
   int32_t row;
   int32_t sequence;
   int32_t token;
-  int32_t unused;
+  int32_t taken;
 };
 
 struct AppendParams {
@@ -38,6 +38,7 @@ struct AppendParams {
 template <typename Vector>
 __global__ void __launch_bounds__(kThreads) attention_append(const AppendParams params) {
   const NewToken token = params.tokens[blockIdx.x];
+  if (token.taken == 0) return;
   const int page = params.block_table[token.sequence * params.block_table_stride + token.token / params.page_size];
   const int64_t cached_row = static_cast<int64_t>(page) * params.page_size + token.token % params.page_size;
   const bool values = blockIdx.y != 0;
@@ -49,35 +50,43 @@ __global__ void __launch_bounds__(kThreads) attention_append(const AppendParams 
     reinterpret_cast<Vector*>(destination)[i] = reinterpret_cast<const Vector*>(source)[i];
 }
 
-/// Sequences of a few new tokens are decoded, others (prompts) go the way of training.
-bool is_decoded(const AttentionCached& a, int32_t new_tokens) {
-  switch (a.row_sums) {
-    case RowSums::decode: return true;
-    case RowSums::prompt: return false;
-    case RowSums::any: break;
-  }
-  return new_tokens <= kSplitQueriesMax;
-}
-
-/// Whether decoding itself writes the new keys and values into the cache: not where several new tokens of a sequence
-/// are decoded one by one, for then one reads what another writes.
-bool appends(const AttentionCached& a, int32_t new_tokens) {
-  return a.row_sums == RowSums::decode ? new_tokens == 1 : is_decoded(a, new_tokens);
-}
-
-/// Of the sequences for which decoding does not.
-void append(Context& context, const AttentionCached& a, bool vectorised) {
+/// New tokens of the sequences for which decoding does not write into the cache itself.
+std::vector<NewToken> new_tokens(const PassSequences& pass, RowSums row_sums) {
   std::vector<NewToken> tokens;
-  for (size_t s = 0; s < a.cached_lengths.size(); ++s) {
-    const int32_t begin = a.shape.query_offsets[s];
-    const int32_t count = a.shape.query_offsets[s + 1] - begin;
-    if (appends(a, count)) continue;
+  for (size_t s = 0; s < pass.cached_lengths.size(); ++s) {
+    const int32_t begin = pass.query_offsets[s];
+    const int32_t count = pass.query_offsets[s + 1] - begin;
+    if (decoding_appends(row_sums, count)) continue;
     for (int32_t i = 0; i < count; ++i)
-      tokens.push_back({begin + i, static_cast<int32_t>(s), a.cached_lengths[s] - count + i, 0});
+      tokens.push_back({begin + i, static_cast<int32_t>(s), pass.cached_lengths[s] - count + i, 1});
   }
-  if (tokens.empty()) return;
+  return tokens;
+}
+
+/// Tiles of the queries that are not decoded.
+std::vector<AttentionQueryTile> cached_query_tiles(const PassSequences& pass, RowSums row_sums, int tile) {
+  std::vector<AttentionQueryTile> tiles;
+  for (size_t s = 0; s < pass.cached_lengths.size(); ++s) {
+    const int32_t begin = pass.query_offsets[s];
+    const int32_t count = pass.query_offsets[s + 1] - begin;
+    if (is_decoded(row_sums, count)) continue;
+    for (int32_t first = 0; first < count; first += tile)
+      tiles.push_back({.query_row = begin + first,
+                       .query_count = std::min(tile, count - first),
+                       .key_row = static_cast<int32_t>(s),
+                       .first_visible = pass.cached_lengths[s] - count + first + 1});
+  }
+  return tiles;
+}
+
+void append(Context& context, const AttentionCached& a, SequenceTables& tables, bool vectorised) {
+  const RowSums row_sums = a.row_sums;
+  const auto tokens =
+      tables.get<NewToken>(table_key(AttentionTable::new_tokens, static_cast<int64_t>(row_sums)),
+                           [row_sums](const PassSequences& pass) { return new_tokens(pass, row_sums); });
+  if (tokens.room == 0) return;
   const int64_t element = dtype_bytes(a.key.dtype);
-  const AppendParams params{.tokens = upload_tiles(context, tokens),
+  const AppendParams params{.tokens = tokens.rows,
                             .block_table = a.cache.block_table.as<int32_t>(),
                             .block_table_stride = a.cache.block_table.row_stride,
                             .page_size = static_cast<int>(a.cache.page_size),
@@ -90,7 +99,7 @@ void append(Context& context, const AttentionCached& a, bool vectorised) {
                             .cached_key_stride = a.cache.keys.row_stride * element,
                             .cached_value_stride = a.cache.values.row_stride * element,
                             .row_bytes = static_cast<int>(a.key.columns * element)};
-  const dim3 grid(static_cast<unsigned>(tokens.size()), 2);
+  const dim3 grid(static_cast<unsigned>(tokens.room), 2);
   if (vectorised)
     attention_append<uint4><<<grid, kThreads, 0, context.stream>>>(params);
   else
@@ -115,7 +124,10 @@ void attention_cached(Context& context, const AttentionCached& arguments) {
     CBTM_ASSERT(view.dtype == dtype, "all operands and the cache have one dtype");
     params.vectorised = params.vectorised && rows_aligned(view, shape.head_dim);
   }
-  append(context, arguments, params.vectorised);
+  const PassSequences pass{
+      .query_offsets = shape.query_offsets, .key_offsets = {}, .cached_lengths = arguments.cached_lengths};
+  SequenceTables& tables = context.sequence_tables(pass);
+  append(context, arguments, tables, params.vectorised);
 
   params.query = operand_of(arguments.query);
   params.key = operand_of(cache.keys);
@@ -125,36 +137,13 @@ void attention_cached(Context& context, const AttentionCached& arguments) {
   params.block_table_stride = cache.block_table.row_stride;
   params.page_size = static_cast<int32_t>(cache.page_size);
 
-  std::vector<SplitSequence> decoded;
-  for (size_t s = 0; s < arguments.cached_lengths.size(); ++s) {
-    const int32_t begin = shape.query_offsets[s];
-    const int32_t count = shape.query_offsets[s + 1] - begin;
-    CBTM_ASSERT(arguments.cached_lengths[s] >= count, "the new tokens are among the cached ones");
-    if (count == 0 || !is_decoded(arguments, count)) continue;
-    const auto sequence = static_cast<int32_t>(s);
-    const int32_t length = arguments.cached_lengths[s];
-    if (arguments.row_sums != RowSums::decode) {
-      decoded.push_back({begin, count, sequence, length});
-      continue;
-    }
-    for (int32_t i = 0; i < count; ++i)
-      decoded.push_back({begin + i, 1, sequence, length - count + i + 1, !appends(arguments, count)});
-  }
-  attention_split(context, dtype, params, operand_of(arguments.key), operand_of(arguments.value), decoded,
-                  arguments.row_sums == RowSums::decode);
+  const RowSums row_sums = arguments.row_sums;
+  attention_split(context, dtype, params, operand_of(arguments.key), operand_of(arguments.value), tables, pass,
+                  row_sums);
   run_attention_forward(context, dtype, params, [&](int tile) {
-    std::vector<AttentionQueryTile> tiles;
-    for (size_t s = 0; s < arguments.cached_lengths.size(); ++s) {
-      const int32_t begin = shape.query_offsets[s];
-      const int32_t count = shape.query_offsets[s + 1] - begin;
-      if (is_decoded(arguments, count)) continue;
-      for (int32_t first = 0; first < count; first += tile)
-        tiles.push_back({.query_row = begin + first,
-                         .query_count = std::min(tile, count - first),
-                         .key_row = static_cast<int32_t>(s),
-                         .first_visible = arguments.cached_lengths[s] - count + first + 1});
-    }
-    return tiles;
+    return tables.get<AttentionQueryTile>(
+        table_key(AttentionTable::cached_query_tiles, static_cast<int64_t>(row_sums), tile),
+        [row_sums, tile](const PassSequences& made_of) { return cached_query_tiles(made_of, row_sums, tile); });
   });
 }
 

@@ -28,6 +28,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward_general(const A
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
   const AttentionDropout dropout = attention_dropout(params);
   const AttentionQueryTile tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
+  if (tile.query_count == 0) return;
   const int column = head * params.head_dim;
   const auto queries = rows_of<Element>(params.query, tile.query_row, tile.query_count, column);
   const int visible = tile.first_visible + tile.query_count - 1;  // by the last query

@@ -44,6 +44,7 @@ __global__ void __launch_bounds__(mma::kThreads, !kDropout || kHeadDim < 96 ? 0
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
   const AttentionDropout dropout = attention_dropout(params);
   const AttentionQueryTile tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
+  if (tile.query_count == 0) return;
   const int column = head * kHeadDim;
   const int visible = tile.first_visible + tile.query_count - 1;  // by the last query
   const int warp_visible =

@@ -17,9 +17,9 @@ namespace cbtm::cuda {
 /// exact; CBTM_ATTENTION=mma in the environment asks for those (to compare them). Throws Error for another value.
 bool runs_on_hopper(const Context& context, DType dtype, const AttentionParams& params);
 
-/// Launches the forward kernel on the tiles that `tiles_of` makes of at most `tile` queries each.
+/// Launches the forward kernel on its tiles.
 void run_attention_forward_hopper(Context& context, DType dtype, const AttentionParams& params,
-                                  const std::function<std::vector<AttentionQueryTile>(int tile)>& tiles_of);
+                                  const std::function<SequenceTable<AttentionQueryTile>(int tile)>& tiles_of);
 
 /// Launches the kernels of the backward pass; everything in params but tiles is set, row_log_sum_exp and row_term too.
 /// `memory`, 16-byte aligned, has attention_sums_bytes(shape).
@@ -64,7 +64,8 @@ bool dispatch_attention_hopper(int64_t head_dim, const Function& function) {
   }
 }
 
-/// A block's share of the backward pass in one kernel: keys, and the tiles of queries that see any of them. Every
+/// A block's share of the backward pass in one kernel: keys, and the tiles of queries that see any of them; none if
+/// `key_count` is 0. Every
 /// sequence is cut into tiles of queries from its first one on.
 struct alignas(16) AttentionBackwardTile {
   int32_t key_row;
@@ -81,7 +82,7 @@ struct AttentionBackwardTiles {
   std::vector<AttentionQueryTile> queries;  ///< sequence after sequence
   std::vector<AttentionBackwardTile> keys;  ///< seen by most queries first; of a sequence, earlier ones first
 };
-AttentionBackwardTiles attention_backward_tiles(const AttentionShape& shape, int queries, int keys);
+AttentionBackwardTiles attention_backward_tiles(const PassSequences& sequences, int queries, int keys);
 
 /// Memory of attention_backward_hopper besides its operands.
 struct AttentionBackwardSums {
@@ -94,10 +95,11 @@ struct AttentionBackwardSums {
 
 template <int kHeadDim>
 void launch_attention_forward_hopper(Context& context, DType dtype, AttentionParams params,
-                                     const std::vector<AttentionQueryTile>& tiles);
+                                     const SequenceTable<AttentionQueryTile>& tiles);
 /// On tiles of kBackwardQueries and kBackwardKeys; `sums` are given but for the tiles.
 template <int kHeadDim>
 void launch_attention_backward_hopper(Context& context, DType dtype, AttentionParams params, AttentionBackwardSums sums,
-                                      const AttentionBackwardTiles& tiles);
+                                      const SequenceTable<AttentionQueryTile>& query_tiles,
+                                      const SequenceTable<AttentionBackwardTile>& key_tiles);
 
 }  // namespace cbtm::cuda

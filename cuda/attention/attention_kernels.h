@@ -27,10 +27,11 @@ template <int kHeadDim>
 void launch_attention_backward_mma(const Context& context, DType dtype, const AttentionParams& params,
                                    int64_t query_tile_count, int64_t key_tile_count);
 
-/// Chooses the forward kernel for dtype, head size and alignment, and launches it on the tiles that `tiles_of` makes of
-/// at most `tile` queries each. Everything in params but query_tiles is set.
-void run_attention_forward(Context& context, DType dtype, AttentionParams params,
-                           const std::function<std::vector<AttentionQueryTile>(int tile)>& tiles_of);
+/// Gives the tiles of at most `tile` queries each.
+using AttentionTilesOf = std::function<SequenceTable<AttentionQueryTile>(int tile)>;
+/// Chooses the forward kernel for dtype, head size and alignment, and launches it on its tiles. Everything in params
+/// but query_tiles is set.
+void run_attention_forward(Context& context, DType dtype, AttentionParams params, const AttentionTilesOf& tiles_of);
 
 /// Fills row_log_sum_exp and row_term, [num_heads, query_rows] each, for either backward pass.
 void launch_attention_row_terms(const Context& context, DType dtype, const AttentionParams& params,

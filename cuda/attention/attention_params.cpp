@@ -11,9 +11,9 @@ struct Sequence {
   int32_t query_begin, queries, key_begin, keys;
 };
 
-Sequence sequence_of(const AttentionShape& shape, size_t s) {
-  return {shape.query_offsets[s], shape.query_offsets[s + 1] - shape.query_offsets[s], shape.key_offsets[s],
-          shape.key_offsets[s + 1] - shape.key_offsets[s]};
+Sequence sequence_of(const PassSequences& pass, size_t s) {
+  return {pass.query_offsets[s], pass.query_offsets[s + 1] - pass.query_offsets[s], pass.key_offsets[s],
+          pass.key_offsets[s + 1] - pass.key_offsets[s]};
 }
 
 }  // namespace
@@ -24,6 +24,8 @@ AttentionParams attention_params(const AttentionShape& shape) {
   params.num_heads = static_cast<int32_t>(shape.num_heads);
   params.head_dim = static_cast<int32_t>(shape.head_dim);
   params.scale = shape.scale;
+  params.query_rows = shape.query_offsets.empty() ? 0 : shape.query_offsets.back();
+  params.key_rows = shape.key_offsets.empty() ? 0 : shape.key_offsets.back();
   if (shape.dropout.active()) {
     CBTM_ASSERT(shape.dropout_columns % 16 == 0, "blocks of 16 keys are decided about together");
     params.dropout = {.seed = shape.dropout.seed,
@@ -38,10 +40,10 @@ AttentionParams attention_params(const AttentionShape& shape) {
   return params;
 }
 
-std::vector<AttentionQueryTile> attention_query_tiles(const AttentionShape& shape, int tile) {
+std::vector<AttentionQueryTile> attention_query_tiles(const PassSequences& sequences, int tile) {
   std::vector<AttentionQueryTile> tiles;
-  for (size_t s = 0; s + 1 < shape.query_offsets.size(); ++s) {
-    const Sequence sequence = sequence_of(shape, s);
+  for (size_t s = 0; s + 1 < sequences.query_offsets.size(); ++s) {
+    const Sequence sequence = sequence_of(sequences, s);
     CBTM_ASSERT(sequence.queries == 0 || sequence.keys >= sequence.queries, "every query sees at least itself");
     for (int32_t first = 0; first < sequence.queries; first += tile)
       tiles.push_back({.query_row = sequence.query_begin + first,
@@ -55,10 +57,10 @@ std::vector<AttentionQueryTile> attention_query_tiles(const AttentionShape& shap
   return tiles;
 }
 
-std::vector<AttentionKeyTile> attention_key_tiles(const AttentionShape& shape, int tile) {
+std::vector<AttentionKeyTile> attention_key_tiles(const PassSequences& sequences, int tile) {
   std::vector<AttentionKeyTile> tiles;
-  for (size_t s = 0; s + 1 < shape.key_offsets.size(); ++s) {
-    const Sequence sequence = sequence_of(shape, s);
+  for (size_t s = 0; s + 1 < sequences.key_offsets.size(); ++s) {
+    const Sequence sequence = sequence_of(sequences, s);
     const int32_t hidden_before = sequence.keys - sequence.queries;
     for (int32_t first = 0; first < sequence.keys; first += tile) {
       const int32_t first_query = std::min(sequence.queries, std::max(0, first - hidden_before)) / 16 * 16;

@@ -34,6 +34,7 @@ __global__ void __launch_bounds__(kThreads, kRows* kVectors <= 2 ? 4 : 2) attent
   const int group = lane / kGroup, member = lane % kGroup;
   const int head = static_cast<int>(blockIdx.x) % p.num_heads;
   const Piece piece = p.pieces[static_cast<int>(blockIdx.x) / p.num_heads];
+  if (piece.key_count == 0) return;
   const int column = head * p.head_dim;
 
   // Keys of this warp.
@@ -200,6 +201,7 @@ __global__ void __launch_bounds__(kThreads) attention_join_pieces(const Params p
   if (number >= p.query_count * p.num_heads) return;
   const int head = number % p.num_heads;
   const SplitQuery query = p.queries[number / p.num_heads];
+  if (query.pieces == 0) return;
   const auto slot_row = [&](int piece) {
     return (static_cast<int64_t>(query.first_slot + piece) * p.num_heads + head) * p.rows + query.row;
   };
@@ -264,51 +266,25 @@ void dispatch(DType dtype, int head_dim, int rows, const Launch& launch) {
 }  // namespace
 
 void attention_split(Context& context, DType dtype, const AttentionParams& params, AttentionOperand new_key,
-                     AttentionOperand new_value, std::span<const SplitSequence> sequences, bool independent) {
-  if (sequences.empty()) return;
-  int64_t keys = 0;
-  int rows = 1;
-  for (const SplitSequence& sequence : sequences) {
-    CBTM_ASSERT(sequence.query_count >= 1 && sequence.query_count <= kSplitQueriesMax, "few queries a sequence");
-    keys += sequence.length;
-    rows = std::max(rows, sequence.query_count);
-  }
-  const int64_t blocks_wanted = kBlocksPerMultiprocessor * context.sm_count;
-  const auto piece_keys_of = [&](int64_t least, int64_t cached) {
-    return round_up(std::max(least, ceil_divide(cached * params.num_heads, blocks_wanted)), kPieceGrain);
+                     AttentionOperand new_value, SequenceTables& tables, const PassSequences& pass, RowSums row_sums) {
+  int rows = 0;
+  for (const SplitSequence& sequence : decoded_sequences(pass, row_sums)) rows = std::max(rows, sequence.query_count);
+  if (rows == 0) return;
+  const SplitRule rule{
+      .row_sums = row_sums, .queries_max = rows, .num_heads = params.num_heads, .multiprocessors = context.sm_count};
+  const auto key_of = [&](AttentionTable table) {
+    return table_key(table, static_cast<int64_t>(row_sums), rows, params.num_heads);
   };
-  CBTM_ASSERT(!independent || rows == 1, "several queries of a sequence are not independent");
-  std::vector<Piece> pieces;
-  std::vector<SplitQuery> queries;
-  int32_t slots = 0;
-  for (const SplitSequence& sequence : sequences) {
-    const int64_t piece_keys = independent ? piece_keys_of(kIndependentPieceKeysMin, sequence.length)
-                                           : piece_keys_of(piece_keys_min(rows), keys);
-    const int64_t count = ceil_divide(sequence.length, piece_keys);
-    const int64_t even = round_up(ceil_divide(sequence.length, count), kPieceGrain);  // pieces of one size
-    const auto cuts = static_cast<int32_t>(ceil_divide(sequence.length, even));
-    for (int32_t i = 0; i < cuts; ++i) {
-      const auto first = static_cast<int32_t>(i * even);
-      pieces.push_back({.query_row = sequence.query_row,
-                        .query_count = sequence.query_count,
-                        .sequence = sequence.sequence,
-                        .length = sequence.length,
-                        .first_key = first,
-                        .key_count = std::min(static_cast<int32_t>(even), sequence.length - first),
-                        .slot = cuts == 1 ? -1 : slots + i,
-                        .appended = sequence.appended ? 1 : 0});
-    }
-    if (cuts == 1) continue;
-    for (int32_t row = 0; row < sequence.query_count; ++row)
-      queries.push_back({sequence.query_row + row, row, slots, cuts});
-    slots += cuts;
-  }
-  std::stable_sort(pieces.begin(), pieces.end(),
-                   [](const Piece& a, const Piece& b) { return a.key_count > b.key_count; });
+  const auto pieces = tables.get<Piece>(key_of(AttentionTable::pieces), [rule](const PassSequences& made_of) {
+    return cut_sequences(made_of, rule).pieces;
+  });
+  const auto queries =
+      tables.get<SplitQuery>(key_of(AttentionTable::joined_queries),
+                             [rule](const PassSequences& made_of) { return cut_sequences(made_of, rule).queries; });
 
-  Params p{.pieces = upload_tiles(context, pieces),
-           .queries = nullptr,
-           .query_count = static_cast<int>(queries.size()),
+  Params p{.pieces = pieces.rows,
+           .queries = queries.rows,
+           .query_count = static_cast<int>(queries.room),
            .block_table = params.block_table,
            .block_table_stride = params.block_table_stride,
            .page_size = params.page_size,
@@ -326,18 +302,17 @@ void attention_split(Context& context, DType dtype, const AttentionParams& param
            .head_dim = params.head_dim,
            .scale = params.scale * kLog2e,
            .vectorised = params.vectorised};
-  if (slots > 0) {
-    p.queries = upload_tiles(context, queries);
-    const int64_t results = int64_t{slots} * p.num_heads * rows;
+  if (queries.room > 0) {
+    const int64_t results = pieces.room * p.num_heads * rows;
     p.sums = static_cast<float*>(context.workspace(results * (p.sum_stride + 2) * 4));
     p.states = reinterpret_cast<SoftmaxState*>(p.sums + results * p.sum_stride);
   }
   dispatch(dtype, p.head_dim, rows, [&]<typename Element, int kGroup, int kVectors, int kRows>() {
     attention_split_pieces<Element, kGroup, kVectors, kRows>
-        <<<static_cast<unsigned>(static_cast<int64_t>(pieces.size()) * p.num_heads), kThreads, 0, context.stream>>>(p);
+        <<<static_cast<unsigned>(pieces.room * p.num_heads), kThreads, 0, context.stream>>>(p);
   });
   CBTM_CUDA_LAUNCHED("attention_split_pieces");
-  if (queries.empty()) return;
+  if (queries.room == 0) return;
   const int64_t blocks = ceil_divide(p.query_count * p.num_heads, kWarps);
   dispatch_floating(dtype, [&]<typename Element>() {
     attention_join_pieces<Element><<<static_cast<unsigned>(blocks), kThreads, 0, context.stream>>>(p);

@@ -1,4 +1,4 @@
-// How attention_split.cu cuts the cache into pieces, and how its kernels reach what is in them.
+// How the kernels of attention_split.cu reach what is in their pieces.
 
 #pragma once
 
@@ -9,38 +9,8 @@
 namespace cbtm::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kWarps = kSplitWarps;
 constexpr int kThreads = 32 * kWarps;
-/// Fewest keys of a piece: its partial result, float32, is then about 1/60 of the 16-bit keys and values it comes from
-/// for one query, 1/30 for more.
-constexpr int64_t piece_keys_min(int64_t queries) { return std::max<int64_t>(64, 32 * queries); }
-/// A warp's share of a piece begins at a multiple of this many keys, a piece at a multiple of a block's.
-constexpr int kShareGrain = 16;
-constexpr int64_t kPieceGrain = kShareGrain * kWarps;
-constexpr int64_t kBlocksPerMultiprocessor = 4;
-/// Fewest keys of a piece where a sequence is cut by its own length only: with many sequences there are more pieces
-/// than needed, and each writes a partial result.
-constexpr int64_t kIndependentPieceKeysMin = 128;
-
-/// A block's share of a sequence: keys first_key .. first_key + key_count.
-struct alignas(16) Piece {
-  int32_t query_row;
-  int32_t query_count;
-  int32_t sequence;
-  int32_t length;
-  int32_t first_key;
-  int32_t key_count;
-  int32_t slot;      ///< of its partial result; -1: the piece is all of the sequence
-  int32_t appended;  ///< 1: nothing is to be written into the cache
-};
-
-/// A query whose partial results are put together: row `row` of the slots first_slot .. first_slot + pieces.
-struct alignas(16) SplitQuery {
-  int32_t query_row;
-  int32_t row;
-  int32_t first_slot;
-  int32_t pieces;
-};
 
 /// Largest score (times log2 e) and Σ 2^(score - largest).
 struct alignas(8) SoftmaxState {

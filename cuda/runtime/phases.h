@@ -17,6 +17,8 @@ class Phases {
   void begin(const char* name, cudaStream_t stream);
   void end();
   void profile(const ProfileRange& range) { range_ = range; }
+  /// Whether the phases that are asked for are parts of a pass ("layer"): then passes are not run as graphs.
+  bool inside_passes() const { return range_.phase.starts_with("layer"); }
   /// Gives a stream its name in the profiler's timeline.
   static void name_stream(cudaStream_t stream, const char* name);
 

@@ -12,7 +12,7 @@ const int32_t* UploadCache::upload(std::span<const int32_t> values, StagingRing&
   if (capture != cudaStreamCaptureStatusNone) return nullptr;
   const int64_t bytes = static_cast<int64_t>(values.size_bytes());
   const int64_t room = (bytes + 255) / 256 * 256;
-  if (room > kBytes) fail("{} sequence offsets in one call; use fewer sequences at a time", values.size());
+  if (room > kBytes) fail("{} numbers for one operator, {} bytes at most", values.size(), kBytes);
   if (used_ + room > kBytes) {
     places_.clear();
     used_ = 0;

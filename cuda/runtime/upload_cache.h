@@ -21,10 +21,10 @@ class UploadCache {
   const int32_t* upload(std::span<const int32_t> values, StagingRing& staging, cudaStream_t stream);
   int64_t generation() const { return generation_; }
 
-  static constexpr int64_t kBytes = int64_t{16} << 20;
+  static constexpr int64_t kBytes = int64_t{4} << 20;
 
  private:
-  DeviceMemory memory_{kBytes, "sequence offsets"};
+  DeviceMemory memory_{kBytes, "numbers of operators"};
   int64_t used_ = 0;
   int64_t generation_ = 0;
   std::map<std::vector<int32_t>, const int32_t*> places_;

@@ -8,6 +8,7 @@
 #include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/device/optimizer_operators.h"
+#include "model/pass_records.h"
 #include "model/training_parameters.h"
 #include "model/training_pass.h"
 #include "model/training_scratch.h"
@@ -19,8 +20,9 @@ namespace {
 constexpr int64_t kMicroBatchesMax = 65'536;
 constexpr int64_t kResultBytes = (2 + kMicroBatchesMax) * 8;
 
-/// Shapes of micro-batches that are kept recorded: a step has two, if its last one is smaller.
-constexpr size_t kRecordedMax = 4;
+/// Shapes of micro-batches that are kept recorded: a step has two, if its last one is smaller, and where documents do
+/// not see each other some more, by how many of them there are.
+constexpr size_t kRecordedMax = 8;
 
 /// Takes all memory of the training in one piece; the buffers are carved from it.
 void reserve(Device& device, const ModelSpec& spec, int64_t rows, Keep keep, DType dtype, const Collectives* group) {
@@ -44,7 +46,8 @@ struct TrainingModel::State {
         group(group_),
         parameters((reserve(device_, spec_, rows, keep, dtype, group_), device_), spec_, dtype, group_),
         pass(device_, spec, rows, keep, dtype, parameters),
-        results(device_.allocate(kResultBytes, "losses and gradient norm")) {
+        results(device_.allocate(kResultBytes, "losses and gradient norm")),
+        records(device_, kRecordedMax) {
     ModelOperators& operators = device.model_operators();
     const TrainingScratch scratch = training_scratch(
         operators, spec, {.rows = rows, .sequence_length = std::min(rows, spec.embedding.max_length), .dtype = dtype});
@@ -71,20 +74,17 @@ struct TrainingModel::State {
 
   /// Everything that the operators of a micro-batch depend on besides what they find in device memory.
   struct PassKey {
-    std::vector<int32_t> offsets;
+    int64_t rows = 0;
+    int64_t layout = 0;  ///< of the sequences (ModelOperators::lay_out_sequences)
     float gradient_scale = 1, dropout = 0;
     uint64_t seed = 0;
     int64_t dropout_columns = 0;
     bool operator==(const PassKey&) const = default;
   };
-  struct RecordedPass {
-    PassKey key;
-    std::unique_ptr<RecordedOperators> operators;  ///< null when it has run only once yet
-  };
   std::shared_ptr<HostCopy> snapshot;  ///< under way; weights and moments must not change before it is complete
   bool recording = false;              ///< whether passes are recorded
   bool tuned = false;                  ///< the operators have been tried out
-  std::vector<RecordedPass> recorded;  ///< the last used first
+  PassRecords<PassKey> records;
 };
 
 /// Before the first micro-batch: a pass whose results are thrown away, in which the device may try out its operators.
@@ -113,30 +113,17 @@ void TrainingModel::State::gradient_pass(TensorView loss) {
   pass.backward();
 }
 
-/// A shape's first pass runs call by call, its second is recorded, and from then on the record runs. A pass behind
-/// which gradients are exchanged layer by layer is not recorded.
+/// A pass behind which gradients are exchanged layer by layer is not recorded.
 void TrainingModel::State::run_gradient_pass(const PackedTokens& tokens, const BackwardOptions& options) {
   if (!recording || (group != nullptr && options.completes_step)) return gradient_pass(loss_slot(micro_batches));
-  PassKey key{.offsets = {tokens.offsets.begin(), tokens.offsets.end()},
+  PassKey key{.rows = tokens.rows(),
+              .layout = pass.layout(),
               .gradient_scale = options.gradient_scale,
               .dropout = options.dropout,
               .seed = options.seed,
               .dropout_columns = options.dropout_columns};
   const TensorView loss = loss_slot(kMicroBatchesMax);  // one place whatever the micro-batch's number
-  const auto found = std::ranges::find(recorded, key, &RecordedPass::key);
-  if (found == recorded.end()) {
-    if (recorded.size() == kRecordedMax) recorded.pop_back();
-    recorded.insert(recorded.begin(), RecordedPass{.key = std::move(key), .operators = nullptr});
-    gradient_pass(loss);
-  } else {
-    std::rotate(recorded.begin(), found, found + 1);
-    std::unique_ptr<RecordedOperators>& operators = recorded.front().operators;
-    if (operators == nullptr || !operators->valid()) operators = device.record([&] { gradient_pass(loss); });
-    if (operators != nullptr)
-      operators->run();
-    else
-      gradient_pass(loss);
-  }
+  records.run(std::move(key), [&] { gradient_pass(loss); });
   device.copy(loss_slot(micro_batches), loss);
 }
 
@@ -246,7 +233,7 @@ void TrainingModel::restore(const float* weights, const float* first_moments, co
 
 void TrainingModel::record_passes(bool wanted) {
   state_->recording = wanted && state_->device.records();
-  state_->recorded.clear();
+  state_->records.clear();
 }
 
 void TrainingModel::weights_changed() { state_->parameters.weights_changed(); }

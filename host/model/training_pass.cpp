@@ -57,6 +57,8 @@ void TrainingPass::load(const PackedTokens& tokens, std::span<const int32_t> tar
   device_.copy_to_device(token_buffer_.data(), token_values_.data(), token_words(rows) * 4);
   const auto view = [&](int64_t number) { return token_buffer_.view(DType::i32, 1, rows, number * rows * 4); };
   targets_ = view(2);
+  layout_ = device_.model_operators().lay_out_sequences(
+      {.query_offsets = tokens.offsets, .key_offsets = tokens.offsets, .cached_lengths = {}});
   pass_.gradients = options != nullptr ? &gradients_ : nullptr;
   pass_.batch = {.offsets = tokens.offsets, .ids = view(0), .positions = view(1), .dropout = {}};
   pass_.batch.dropout = {.probability = options_.dropout,

@@ -26,6 +26,8 @@ class TrainingPass {
   /// the pass runs, so that it can be recorded.
   void load(const PackedTokens& tokens, std::span<const int32_t> targets, const BackwardOptions* options,
             bool dropout_place);
+  /// Of the sequences that were loaded (ModelOperators::lay_out_sequences).
+  int64_t layout() const { return layout_; }
   void forward();
   /// total (float64 [1, 1]) = Σ loss over the targets.
   void loss(TensorView total);
@@ -47,6 +49,7 @@ class TrainingPass {
   // The micro-batch at work.
   BackwardOptions options_;
   ConstTensorView targets_;
+  int64_t layout_ = 0;
   Pass pass_;
 };
 

@@ -130,7 +130,7 @@ TEST_CASE("tiles of the backward pass for Hopper") {
   const std::vector<int32_t> query_offsets = {0, 70, 70, 71, 400}, key_offsets = {0, 70, 130, 350, 679};
   constexpr int32_t kQueries = 64, kKeys = 128;
   const cuda::AttentionBackwardTiles tiles = cuda::attention_backward_tiles(
-      {.query_offsets = query_offsets, .key_offsets = key_offsets, .num_heads = 1, .head_dim = 64}, kQueries, kKeys);
+      {.query_offsets = query_offsets, .key_offsets = key_offsets, .cached_lengths = {}}, kQueries, kKeys);
   REQUIRE(tiles.queries.size() == 2 + 0 + 1 + 6);
   std::vector<int32_t> next_key(4, 0);  // of each sequence
   int32_t longest = tiles.keys.front().query_count;

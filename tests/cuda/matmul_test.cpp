@@ -266,6 +266,9 @@ class ContextWithFile final : public Context {
   }
   void* workspace(int64_t bytes) override { return context_.workspace(bytes); }
   const int32_t* upload(std::span<const int32_t> values) override { return context_.upload(values); }
+  SequenceTables& sequence_tables(const PassSequences& sequences) override {
+    return context_.sequence_tables(sequences);
+  }
   MatmulPlans& matmul_plans() override { return plans_; }
 
  private:

@@ -26,6 +26,9 @@ class WatchedContext final : public cuda::Context {
     return context_.workspace(bytes);
   }
   const int32_t* upload(std::span<const int32_t> values) override { return context_.upload(values); }
+  cuda::SequenceTables& sequence_tables(const PassSequences& sequences) override {
+    return context_.sequence_tables(sequences);
+  }
   cuda::MatmulPlans& matmul_plans() override { return context_.matmul_plans(); }
 
   int64_t asked = 0;

@@ -251,6 +251,7 @@ __global__ void __launch_bounds__(AttentionHopperTiles<kHeadDim>::kThreads, 1)
   share.head = ticket % params.num_heads;
   share.column = share.head * kHeadDim;
   share.tile = sums.tiles[ticket / params.num_heads];
+  if (share.tile.key_count == 0) return;  // all threads of the block
   share.query_tiles = (share.tile.query_count + Tiles::kBackwardQueries - 1) / Tiles::kBackwardQueries;
   // The same for all lanes, and known to be so: products stand in no divergent path.
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
@@ -273,6 +274,7 @@ __global__ void __launch_bounds__(128) attention_query_gradient(const AttentionP
   __shared__ __align__(16) Element rows[64 * kHeadDim];
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
   const AttentionQueryTile tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
+  if (tile.query_count == 0) return;
   const auto* const from =
       reinterpret_cast<const float4*>(query_sums) + static_cast<int64_t>(blockIdx.x) * 16 * kHeadDim;
   float sums[1][kHeadDim / 8][4];
@@ -288,11 +290,10 @@ __global__ void __launch_bounds__(128) attention_query_gradient(const AttentionP
 
 template <int kHeadDim>
 void launch_attention_backward_hopper(Context& context, DType dtype, AttentionParams params, AttentionBackwardSums sums,
-                                      const AttentionBackwardTiles& tiles) {
+                                      const SequenceTable<AttentionQueryTile>& query_tiles,
+                                      const SequenceTable<AttentionBackwardTile>& key_tiles) {
   using Tiles = AttentionHopperTiles<kHeadDim>;
-  if (tiles.keys.empty()) return;
-  int32_t key_rows = 0;
-  for (const AttentionBackwardTile& tile : tiles.keys) key_rows = std::max(key_rows, tile.key_row + tile.key_count);
+  if (key_tiles.room == 0) return;
   const auto map = [&](const AttentionOperand& operand, int64_t rows, int tile_rows) {
     // Without queries no tile of them is brought: any map will do.
     return rows == 0 ? CUtensorMap{} : hopper::head_map(params, operand, dtype, rows, tile_rows);
@@ -300,12 +301,12 @@ void launch_attention_backward_hopper(Context& context, DType dtype, AttentionPa
   const AttentionBackwardMaps maps{
       .query = map(params.query, params.query_rows, Tiles::kBackwardQueries),
       .output_gradient = map(params.output_gradient, params.query_rows, Tiles::kBackwardQueries),
-      .key = map(params.key, key_rows, Tiles::kBackwardKeys),
-      .value = map(params.value, key_rows, Tiles::kBackwardKeys)};
-  sums.tiles = upload_tiles(context, tiles.keys);
-  if (!tiles.queries.empty()) params.query_tiles = upload_tiles(context, tiles.queries);
-  const int64_t key_blocks = static_cast<int64_t>(tiles.keys.size()) * params.num_heads;
-  const int64_t query_blocks = static_cast<int64_t>(tiles.queries.size()) * params.num_heads;
+      .key = map(params.key, params.key_rows, Tiles::kBackwardKeys),
+      .value = map(params.value, params.key_rows, Tiles::kBackwardKeys)};
+  sums.tiles = key_tiles.rows;
+  params.query_tiles = query_tiles.rows;
+  const int64_t key_blocks = key_tiles.room * params.num_heads;
+  const int64_t query_blocks = query_tiles.room * params.num_heads;
   CBTM_CUDA(cudaMemsetAsync(sums.ticket, 0, static_cast<size_t>(4 * (1 + query_blocks)), context.stream));
   const auto launch = [&]<typename Element>() {
     auto* const kernel = params.dropout.limit != 0 ? attention_backward_hopper<Element, kHeadDim, true>

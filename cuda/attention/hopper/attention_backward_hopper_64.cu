@@ -3,6 +3,7 @@
 namespace cbtm::cuda {
 
 template void launch_attention_backward_hopper<64>(Context&, DType, AttentionParams, AttentionBackwardSums,
-                                                   const AttentionBackwardTiles&);
+                                                   const SequenceTable<AttentionQueryTile>&,
+                                                   const SequenceTable<AttentionBackwardTile>&);
 
 }  // namespace cbtm::cuda

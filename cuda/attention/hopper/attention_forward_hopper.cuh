@@ -278,6 +278,7 @@ __global__ void __launch_bounds__(AttentionHopperTiles<kHeadDim>::kThreads, 1)
   const int head = static_cast<int>(blockIdx.x) % params.num_heads;
   hopper::ForwardShare share;
   share.tile = params.query_tiles[static_cast<int>(blockIdx.x) / params.num_heads];
+  if (share.tile.query_count == 0) return;  // all threads of the block
   share.column = head * kHeadDim;
   share.visible = share.tile.first_visible + share.tile.query_count - 1;
   share.key_tiles = (share.visible + Tiles::kForwardKeys - 1) / Tiles::kForwardKeys;
@@ -309,22 +310,17 @@ __global__ void __launch_bounds__(AttentionHopperTiles<kHeadDim>::kThreads, 1)
 
 template <int kHeadDim>
 void launch_attention_forward_hopper(Context& context, DType dtype, AttentionParams params,
-                                     const std::vector<AttentionQueryTile>& tiles) {
+                                     const SequenceTable<AttentionQueryTile>& tiles) {
   using Tiles = AttentionHopperTiles<kHeadDim>;
-  int32_t query_rows = 0, key_rows = 0;
-  for (const AttentionQueryTile& tile : tiles) {
-    query_rows = std::max(query_rows, tile.query_row + tile.query_count);
-    key_rows = std::max(key_rows, tile.key_row + tile.first_visible + tile.query_count - 1);
-  }
   const AttentionForwardMaps maps{
-      .query = hopper::head_map(params, params.query, dtype, query_rows, 64),
-      .key = hopper::head_map(params, params.key, dtype, key_rows, Tiles::kForwardKeys),
-      .value = hopper::head_map(params, params.value, dtype, key_rows, Tiles::kForwardKeys)};
-  params.query_tiles = upload_tiles(context, tiles);
+      .query = hopper::head_map(params, params.query, dtype, params.query_rows, 64),
+      .key = hopper::head_map(params, params.key, dtype, params.key_rows, Tiles::kForwardKeys),
+      .value = hopper::head_map(params, params.value, dtype, params.key_rows, Tiles::kForwardKeys)};
+  params.query_tiles = tiles.rows;
   const auto launch = [&](auto* kernel) {
     allow_shared_bytes(reinterpret_cast<const void*>(kernel), Tiles::kForwardShared);
-    kernel<<<static_cast<unsigned>(static_cast<int64_t>(tiles.size()) * params.num_heads), Tiles::kThreads,
-             Tiles::kForwardShared, context.stream>>>(maps, params);
+    kernel<<<static_cast<unsigned>(tiles.room * params.num_heads), Tiles::kThreads, Tiles::kForwardShared,
+             context.stream>>>(maps, params);
     CBTM_CUDA_LAUNCHED("attention_forward_hopper");
   };
   const bool dropped = params.dropout.limit != 0;

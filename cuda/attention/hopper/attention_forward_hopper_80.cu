@@ -3,6 +3,6 @@
 namespace cbtm::cuda {
 
 template void launch_attention_forward_hopper<80>(Context&, DType, AttentionParams,
-                                                  const std::vector<AttentionQueryTile>&);
+                                                  const SequenceTable<AttentionQueryTile>&);
 
 }  // namespace cbtm::cuda

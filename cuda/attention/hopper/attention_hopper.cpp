@@ -13,11 +13,12 @@
 namespace cbtm::cuda {
 namespace {
 
-int64_t query_tile_count(const AttentionShape& shape, int queries) {
+/// Places for tiles of queries.
+int64_t query_tile_room(const AttentionShape& shape, int queries) {
   int64_t tiles = 0;
   for (size_t s = 0; s + 1 < shape.query_offsets.size(); ++s)
     tiles += ceil_divide(shape.query_offsets[s + 1] - shape.query_offsets[s], queries);
-  return tiles;
+  return table_room(tiles);
 }
 
 /// What CBTM_ATTENTION says; looked at once.
@@ -42,17 +43,17 @@ int64_t attention_sums_bytes(const AttentionShape& shape) {
   int64_t bytes = 0;
   dispatch_attention_hopper(shape.head_dim, [&]<int kHeadDim>() {
     constexpr int kQueries = AttentionHopperTiles<kHeadDim>::kBackwardQueries;
-    const int64_t tiles = query_tile_count(shape, kQueries) * shape.num_heads;
+    const int64_t tiles = query_tile_room(shape, kQueries) * shape.num_heads;
     bytes = tiles * kQueries * kHeadDim * 4 + (tiles + 1) * 4;
   });
   return bytes;
 }
 
-AttentionBackwardTiles attention_backward_tiles(const AttentionShape& shape, int queries, int keys) {
+AttentionBackwardTiles attention_backward_tiles(const PassSequences& pass, int queries, int keys) {
   AttentionBackwardTiles tiles;
-  for (size_t s = 0; s + 1 < shape.query_offsets.size(); ++s) {
-    const int32_t begin = shape.query_offsets[s], query_count = shape.query_offsets[s + 1] - begin;
-    const int32_t key_begin = shape.key_offsets[s], key_count = shape.key_offsets[s + 1] - key_begin;
+  for (size_t s = 0; s + 1 < pass.query_offsets.size(); ++s) {
+    const int32_t begin = pass.query_offsets[s], query_count = pass.query_offsets[s + 1] - begin;
+    const int32_t key_begin = pass.key_offsets[s], key_count = pass.key_offsets[s + 1] - key_begin;
     const int32_t hidden_before = key_count - query_count;
     const auto first_tile = static_cast<int32_t>(tiles.queries.size());
     for (int32_t first = 0; first < query_count; first += queries)
@@ -80,12 +81,12 @@ AttentionBackwardTiles attention_backward_tiles(const AttentionShape& shape, int
 }
 
 void run_attention_forward_hopper(Context& context, DType dtype, const AttentionParams& params,
-                                  const std::function<std::vector<AttentionQueryTile>(int tile)>& tiles_of) {
+                                  const std::function<SequenceTable<AttentionQueryTile>(int tile)>& tiles_of) {
   CBTM_ASSERT(runs_on_hopper(context, dtype, params), "the kernels are for Hopper");
 #ifdef CBTM_HAS_SM_90A
   dispatch_attention_hopper(params.head_dim, [&]<int kHeadDim>() {
     const auto tiles = tiles_of(AttentionHopperTiles<kHeadDim>::kForwardQueries);
-    if (!tiles.empty()) launch_attention_forward_hopper<kHeadDim>(context, dtype, params, tiles);
+    if (tiles.room > 0) launch_attention_forward_hopper<kHeadDim>(context, dtype, params, tiles);
   });
 #endif
 }
@@ -96,12 +97,22 @@ void run_attention_backward_hopper(Context& context, DType dtype, const Attentio
 #ifdef CBTM_HAS_SM_90A
   dispatch_attention_hopper(params.head_dim, [&]<int kHeadDim>() {
     using Tiles = AttentionHopperTiles<kHeadDim>;
-    const auto tiles = attention_backward_tiles(shape, Tiles::kBackwardQueries, Tiles::kBackwardKeys);
+    SequenceTables& tables = sequence_tables(context, shape);
+    const auto query_tiles = tables.get<AttentionQueryTile>(
+        table_key(AttentionTable::hopper_query_tiles, Tiles::kBackwardQueries), [](const PassSequences& pass) {
+          return attention_backward_tiles(pass, Tiles::kBackwardQueries, Tiles::kBackwardKeys).queries;
+        });
+    const auto key_tiles = tables.get<AttentionBackwardTile>(
+        table_key(AttentionTable::hopper_key_tiles, Tiles::kBackwardQueries, Tiles::kBackwardKeys),
+        [](const PassSequences& pass) {
+          return attention_backward_tiles(pass, Tiles::kBackwardQueries, Tiles::kBackwardKeys).keys;
+        });
     auto* const sums = static_cast<float*>(memory);
-    auto* const ticket = reinterpret_cast<uint32_t*>(sums + query_tile_count(shape, Tiles::kBackwardQueries) *
-                                                                shape.num_heads * Tiles::kBackwardQueries * kHeadDim);
+    auto* const ticket =
+        reinterpret_cast<uint32_t*>(sums + query_tiles.room * shape.num_heads * Tiles::kBackwardQueries * kHeadDim);
     launch_attention_backward_hopper<kHeadDim>(context, dtype, params,
-                                               {.query_gradients = sums, .ticket = ticket, .turns = ticket + 1}, tiles);
+                                               {.query_gradients = sums, .ticket = ticket, .turns = ticket + 1},
+                                               query_tiles, key_tiles);
   });
 #else
   static_cast<void>(shape), static_cast<void>(memory);

@@ -44,6 +44,12 @@ struct AttentionBackward {
   TensorView query_gradient, key_gradient, value_gradient;  ///< written, not accumulated; gradients of the unscaled q
 };
 
+/// The sequences of a pass, as its attention operators get them. `key_offsets`: empty with a cache, as in
+/// AttentionCached; `cached_lengths`: empty without one.
+struct PassSequences {
+  std::span<const int32_t> query_offsets, key_offsets, cached_lengths;
+};
+
 /// A paged key-value cache of one layer: token t of a sequence lies in row
 /// block_table[sequence][t / page_size] * page_size + t % page_size of `keys` and `values`.
 struct KeyValueCache {

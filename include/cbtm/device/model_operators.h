@@ -32,6 +32,15 @@ class ModelOperators {
   virtual void mixture_log_probabilities(const MixtureLogProbabilities& arguments) = 0;
   virtual void sample_mixture(const SampleMixture& arguments) = 0;
 
+  /// Tells the sequences of the next pass, for the device to lay them out once for the attention of all layers. Returns
+  /// the number of the layout. If a pass has run and another one of as many rows gets the same number, then its
+  /// operators are launched in the same way, and a record of them (Device::record) runs for the other pass. Not needed:
+  /// attention lays out what has not been laid out.
+  virtual int64_t lay_out_sequences(const PassSequences& sequences) {
+    static_cast<void>(sequences);
+    return 0;
+  }
+
   /// Whether rows with RowSums::prompt have the same bits whatever rows are beside them.
   virtual bool prompt_rows_independent() const = 0;
 
