@@ -7,9 +7,11 @@
 #include "cbtm/base/error.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/model_memory.h"
+#include "model/decode_pass.h"
 #include "model/kv_pages.h"
 #include "model/model_weights.h"
 #include "model/network/pass.h"
+#include "model/pass_records.h"
 #include "model/weight_image.h"
 
 namespace cbtm {
@@ -138,9 +140,15 @@ class LoadedModel : public InferenceModel, private WeightSource {
   bool prompts_share_passes() const override { return device_.model_operators().prompt_rows_independent(); }
 
   ConstTensorView read(std::span<const ReadPass> passes) override {
-    int64_t wanted = 0;
-    for (const ReadPass& pass : passes) wanted += pass.rows_wanted();
+    int64_t wanted = 0, rows = 0;
+    for (const ReadPass& pass : passes) {
+      wanted += pass.rows_wanted();
+      rows += static_cast<int64_t>(pass.ids.size());
+    }
     CBTM_ASSERT(!passes.empty(), "something is read");
+    const bool decodes = passes.size() == 1 && passes[0].row_sums == RowSums::decode && wanted == rows &&
+                         rows == static_cast<int64_t>(passes[0].handles.size());
+    if (decodes && device_.records()) return decode(passes[0]);
     TensorView last;  // the hidden state of every wanted token
     TensorView projected;
     place_last_rows(wanted, last, projected);
@@ -148,8 +156,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
     std::optional<Pass> pass;
     for (const ReadPass& reading : passes) {
       const PackedTokens tokens{reading.ids, reading.offsets};
-      const bool decodes = tokens.rows() == tokens.sequences();
-      const Device::Phase phase(device_, decodes ? "token" : "prompt");
+      const Device::Phase phase(device_, tokens.rows() == tokens.sequences() ? "token" : "prompt");
       check(tokens, reading.handles);
       pass.emplace(start_pass(tokens, reading.handles, reading.row_sums));
       forward(*pass);
@@ -169,6 +176,32 @@ class LoadedModel : public InferenceModel, private WeightSource {
   }
 
  private:
+  /// A token of each sequence on a device that records: the same operators again and again.
+  ConstTensorView decode(const ReadPass& reading) {
+    const Device::Phase phase(device_, "token");
+    const PackedTokens tokens{reading.ids, reading.offsets};
+    check(tokens, reading.handles);
+    const Pass pass = start_pass(tokens, reading.handles, reading.row_sums, decode_rows(tokens.rows()) - tokens.rows());
+    const int64_t rows = pass.batch.rows();
+    TensorView last, projected;
+    place_last_rows(rows, last, projected);
+    reserve(logits_, rows * spec_.embedding.vocab_size * 4);
+    const TensorView out = logits_.view(DType::f32, rows, spec_.embedding.vocab_size);
+    const DecodeKey key{
+        .rows = rows,
+        .layout = device_.model_operators().lay_out_sequences(
+            {.query_offsets = tokens.offsets, .key_offsets = {}, .cached_lengths = cached_lengths_}),
+        .pages = pass.batch.block_table.columns,
+        .row_sums = reading.row_sums,
+        .places = {placed_in_, scratch_.numbers.data(), scratch_.last_rows.data(), logits_.data(), bound_,
+                   pages_.layer(0, {}).keys.data, pages_.layer(spec_.layers() - 1, {}).values.data}};
+    records_.run(key, [&] {
+      forward(pass);
+      output_logits(pass, project_output(pass, final_hidden(pass), projected), out);
+    });
+    return out.row_range(0, tokens.rows());
+  }
+
   [[noreturn]] void fail_id(int32_t id) const {
     fail("{}: token id {} is outside its vocabulary of {}; the tokenizer belongs to another model", name_, id,
          spec_.embedding.vocab_size);
@@ -252,7 +285,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
 
   /// Lays the activations of so many rows into the scratch memory, unless they lie there already: decoding keeps its
   /// rows from step to step.
-  void place(int64_t rows) {
+  void place(int64_t rows, bool padded) {
     ModelOperators& operators = device_.model_operators();
     if (rows != placed_rows_) placed_bytes_ = activation_bytes(operators, spec_, rows, Keep::nothing, dtype_);
     reserve(scratch_.activations, placed_bytes_);
@@ -261,16 +294,20 @@ class LoadedModel : public InferenceModel, private WeightSource {
     activations_ = place_activations(memory, operators, spec_, rows, Keep::nothing, dtype_);
     placed_in_ = memory;
     placed_rows_ = rows;
+    // Attention writes no padding, which the operators behind it read.
+    if (padded) device_.fill_zero(activations_.blocks.front().attention);
   }
 
   /// Tokens as they go through the model; with handles they extend those sequences. Valid until the next one.
-  Pass start_pass(const PackedTokens& tokens, std::span<const int64_t> handles, RowSums row_sums = RowSums::any) {
+  Pass start_pass(const PackedTokens& tokens, std::span<const int64_t> handles, RowSums row_sums = RowSums::any,
+                  int64_t padding = 0) {
     need_now();
-    const int64_t rows = tokens.rows();
-    place(rows);
+    const int64_t rows = tokens.rows() + padding;
+    place(rows, padding > 0);
     if (!handles.empty()) pages_.reserve(handles, tokens.offsets);
     cached_lengths_.clear();
     numbers_.assign(tokens.ids.begin(), tokens.ids.end());
+    numbers_.resize(static_cast<size_t>(rows), 0);
     for (size_t s = 0; s + 1 < tokens.offsets.size(); ++s) {
       const int64_t before = handles.empty() ? 0 : pages_.length(handles[s]);
       for (int32_t row = tokens.offsets[s]; row < tokens.offsets[s + 1]; ++row)
@@ -279,10 +316,18 @@ class LoadedModel : public InferenceModel, private WeightSource {
       pages_.extend(handles[s], tokens.offsets[s + 1] - tokens.offsets[s]);
       cached_lengths_.push_back(static_cast<int32_t>(pages_.length(handles[s])));
     }
+    numbers_.resize(static_cast<size_t>(2 * rows), 0);
     int64_t pages_max = 0;
     if (!handles.empty()) {
       const std::vector<int32_t> table = pages_.block_table(handles, pages_max);
-      numbers_.insert(numbers_.end(), table.begin(), table.end());
+      // Wide enough for some more tokens, so that recorded passes can be run again.
+      const int64_t columns = device_.records() ? round_up(pages_max, kDecodeTableColumns) : pages_max;
+      for (size_t s = 0; s < handles.size(); ++s) {
+        const auto row = table.begin() + static_cast<int64_t>(s) * pages_max;
+        numbers_.insert(numbers_.end(), row, row + pages_max);
+        numbers_.resize(numbers_.size() + static_cast<size_t>(columns - pages_max), 0);
+      }
+      pages_max = columns;
     }
     // Ids, positions and the block table, in one copy.
     const auto bytes = static_cast<int64_t>(numbers_.size()) * 4;
@@ -299,6 +344,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
       batch.cached_lengths = cached_lengths_;
     }
     batch.row_sums = row_sums;
+    batch.padding = padding;
     return {.device = device_, .spec = spec_, .weights = *tensors_, .activations = activations_, .batch = batch};
   }
 
@@ -322,6 +368,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
   const void* placed_in_ = nullptr;
   int64_t placed_rows_ = 0;
   int64_t placed_bytes_ = 0;
+  PassRecords<DecodeKey> records_{device_, kDecodesRecorded};
   std::vector<int32_t> cached_lengths_;
   std::vector<int32_t> numbers_;     ///< of a pass, on their way to the device
   int64_t last_row_numbers_at_ = 0;  ///< in scratch_.last_rows

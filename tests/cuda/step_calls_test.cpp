@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <string>
 
 #include "cbtm/base/error.h"
@@ -113,8 +114,9 @@ struct Trained {
   std::map<std::string, int> last_step;  ///< runtime calls
 };
 
-/// `steps` steps of two micro-batches of two sequences, and a smaller one. `first_row` is the dropout's.
-Trained train(Device& device, DType dtype, bool record, int steps) {
+/// `steps` steps of two micro-batches of two sequences, and a smaller one. `first_row` is the dropout's. `documents`:
+/// each micro-batch has as many tokens, in two to four sequences that are others every time.
+Trained train(Device& device, DType dtype, bool record, int steps, bool documents = false) {
   const ModelSpec spec = shape();
   const std::vector<float> parameters = initial_parameters(spec, 5);
   TrainingModel model(device, spec, parameters, kRows, Keep::everything, dtype);
@@ -125,10 +127,15 @@ Trained train(Device& device, DType dtype, bool record, int steps) {
     calls.clear();
     pageable_copies = 0;
     for (int micro_batch = 0; micro_batch < 3; ++micro_batch) {
-      const int64_t sequences = micro_batch == 2 ? 1 : 2;
+      std::vector<int> lengths(micro_batch == 2 ? 1 : 2, 24);
+      if (documents) {
+        lengths = {1 + (step * 7 + micro_batch * 5) % 20, 1 + step % 9};
+        if (micro_batch != 0) lengths.push_back(10);
+        lengths.push_back(static_cast<int>(kRows) - std::accumulate(lengths.begin(), lengths.end(), 0));
+      }
       std::vector<int32_t> ids, targets, offsets = {0};
-      for (int64_t s = 0; s < sequences; ++s) {
-        for (int i = 0; i < 24; ++i)
+      for (size_t s = 0; s < lengths.size(); ++s) {
+        for (int i = 0; i < lengths[s]; ++i)
           ids.push_back((step * 89 + micro_batch * 31 + static_cast<int>(s) * 7 + i * i) % 307);
         offsets.push_back(static_cast<int32_t>(ids.size()));
       }
@@ -240,6 +247,21 @@ TEST_CASE("a step: nothing allocated, one wait at its end, graphs with the same 
   }
 }
 
+TEST_CASE("documents that do not see each other: passes of other lengths run as the same graphs, with the same bits") {
+  const std::unique_ptr<Device> device = make_cuda_device(0);
+  for (const DType dtype : {DType::f32, half_type()}) {
+    CAPTURE(std::string(dtype_name(dtype)));
+    Trained recorded = train(*device, dtype, true, 6, /*documents=*/true);
+    Trained launched = train(*device, dtype, false, 6, /*documents=*/true);
+    CHECK(recorded.losses == launched.losses);
+    CHECK(recorded.norms == launched.norms);
+    CHECK(recorded.weights == launched.weights);
+    CHECK(recorded.last_step["cudaGraphLaunch"] == 3);
+    CHECK(recorded.last_step["cudaMalloc"] == 0);
+    CHECK(recorded.last_step["cudaStreamSynchronize"] == 0);
+  }
+}
+
 TEST_CASE(
     "a decoding step of an ensemble: nothing allocated, one copy to the device an expert and one for the mixture") {
   const std::unique_ptr<Device> device = make_cuda_device(0);
@@ -262,6 +284,8 @@ TEST_CASE(
     // Beside those: what attention takes of lengths and pages, the same for all layers and experts, and the tokens
     // back.
     CHECK(calls["cudaMemcpyAsync"] <= 4 + 1 + 4 + 1);
+    CHECK(calls["cudaGraphLaunch"] == 4);  // an expert's whole pass each
+    CHECK(calls["__cudaLaunchKernel"] <= 3);
   }
 }
 

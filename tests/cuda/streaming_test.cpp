@@ -110,6 +110,15 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 grid, dim3 block, void*
   return call_next("__cudaLaunchKernel", kernel, grid, block, arguments, shared, stream);
 }
 
+cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream) {
+  {
+    const std::lock_guard guard(calls.lock);
+    calls.launch_streams.insert(stream);
+    calls.launched = true;
+  }
+  return call_next("cudaGraphLaunch", graph, stream);
+}
+
 }  // extern "C"
 
 namespace cbtm {

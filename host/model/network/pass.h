@@ -36,7 +36,9 @@ struct Batch {
   std::span<const int32_t> cached_lengths{};  ///< tokens that each sequence then holds; host memory
   RowSums row_sums = RowSums::any;            ///< of linear layers and attention
 
-  int64_t rows() const { return offsets.back(); }
+  int64_t padding = 0;  ///< rows behind those of the sequences that go through all but attention; nobody reads them
+
+  int64_t rows() const { return offsets.back() + padding; }
 };
 
 /// A pass of one batch through a model: what its parts share. Every part has a file of its own in this folder, with its
