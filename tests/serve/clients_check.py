@@ -43,8 +43,8 @@ def check_openai(address):
             raise AssertionError(f"{body} was not refused")
 
     async def many():
-        asynchronous = openai.AsyncOpenAI(base_url=address + "/v1", api_key="none")
-        replies = await asyncio.gather(*[asynchronous.completions.create(prompt="flour", **settings) for _ in range(50)])
+        async with openai.AsyncOpenAI(base_url=address + "/v1", api_key="none") as asynchronous:
+            replies = await asyncio.gather(*[asynchronous.completions.create(prompt="flour", **settings) for _ in range(50)])
         assert {"flour" + reply.choices[0].text for reply in replies} == {whole.choices[0].text}
 
     asyncio.run(many())
@@ -63,8 +63,8 @@ def check_openai_refusals(address, key):
     work = {"model": "ensemble", "prompt": ["flour"] * 8, "max_tokens": 100, "extra_body": {"ignore_eos": True}}
 
     async def crowd(retries):
-        client = openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=retries)
-        return await asyncio.gather(*[client.completions.create(**work) for _ in range(12)], return_exceptions=True)
+        async with openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=retries) as client:
+            return await asyncio.gather(*[client.completions.create(**work) for _ in range(12)], return_exceptions=True)
 
     replies = asyncio.run(crowd(0))
     refused = [reply for reply in replies if isinstance(reply, openai.RateLimitError)]
@@ -119,13 +119,23 @@ def wait_until(page, condition):
     raise AssertionError(f"the page never came to: {condition}")
 
 
+def ask_page(page, text, press_enter=False):
+    """A text, or a message, and its answer; again where a random text ends at once."""
+    for _ in range(20):
+        page.fill("#prompt", text)
+        page.press("#prompt", "Enter") if press_enter else page.click("#go")
+        wait_until(page, "document.getElementById('stop').disabled")
+        assert page.inner_text("#error") == "", page.inner_text("#error")
+        if page.evaluate("document.querySelectorAll('#out .token').length") > 3:
+            assert "tokens" in page.inner_text("#state")
+            return
+    raise AssertionError("no text of more than three tokens in 20 tries")
+
+
 def check_page(address, folder):
     from playwright.sync_api import sync_playwright
-    ended = "document.getElementById('stop').disabled"
-    tokens = "document.querySelectorAll('#out .token').length"
     with sync_playwright() as playwright:
-        chromium = shutil.which("chromium") or shutil.which("google-chrome")
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1100, "height": 700})
         problems = []
         page.on("pageerror", lambda error: problems.append(str(error)))
@@ -135,33 +145,55 @@ def check_page(address, folder):
         page.on("request", lambda request: request.url.startswith(address) or problems.append(request.url))
         page.goto(address)
         page.wait_for_selector("#model option", state="attached")
+        assert not page.is_visible("#key")
         page.fill("#tokens", "20")
-        for _ in range(20):  # seeds are random, and a text may end at once
-            page.fill("#prompt", "flour oven")
-            page.click("#go")
-            wait_until(page, ended)
-            if page.evaluate(tokens) > 3:
-                break
+        ask_page(page, "flour oven")
         page.hover("#out .token:nth-of-type(3)")
-        assert "%" in page.inner_text("#about") and page.inner_text("#error") == ""
+        assert "%" in page.inner_text("#about")
         assert page.evaluate("getComputedStyle(document.querySelector('#out .token')).borderBottomColor") != "rgba(0, 0, 0, 0)"
-        if folder:
-            page.screenshot(path=folder / "page-light.png")
-        page.emulate_media(color_scheme="dark")
-        page.set_viewport_size({"width": 400, "height": 800})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            for name, width, height in (("desktop", 1100, 700), ("phone", 390, 844)):
+                page.set_viewport_size({"width": width, "height": height})
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                if folder:
+                    page.screenshot(path=folder / f"page-{name}-{scheme}.png", full_page=True)
+        page.select_option("#model", "expert-001")
+        assert not page.is_visible("#topk") and page.is_visible("#experts")
+        ask_page(page, "ledger")
+        page.select_option("#model", "ensemble")
         page.click("#chat")
-        for _ in range(20):
-            page.fill("#prompt", "comet orbit")
-            page.press("#prompt", "Enter")
-            wait_until(page, ended)
-            if page.evaluate(tokens) > 3:
-                break
-        assert page.inner_text("#error") == "", page.inner_text("#error")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        ask_page(page, "comet orbit", press_enter=True)
+        # A message that is refused is taken back: the chat goes on with another one.
+        page.fill("#prompt", "star " * 300)
+        page.click("#go")
+        wait_until(page, "document.getElementById('error').textContent !== ''")
+        assert page.input_value("#prompt").startswith("star")
+        page.click("#clear")
+        ask_page(page, "comet", press_enter=True)
         if folder:
-            page.screenshot(path=folder / "page-dark.png", full_page=True)
+            page.screenshot(path=folder / "page-chat.png", full_page=True)
         browser.close()
         assert not problems, problems
+
+
+def check_page_with_key(address, key):
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(address)
+        page.wait_for_selector("#key", state="visible")
+        assert "API key" in page.inner_text("#error")
+        page.fill("#key", key)
+        page.press("#key", "Tab")
+        page.wait_for_selector("#model option", state="attached")
+        ask_page(page, "flour")
+        browser.close()
+
+
+def chromium():
+    return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def main():
@@ -175,7 +207,7 @@ def main():
         except ImportError:
             print(f"SKIPPED: no {module} here; scripts/test-clients has it")
             continue
-        if module == "playwright" and not (shutil.which("chromium") or shutil.which("google-chrome")):
+        if module == "playwright" and not chromium():
             print("SKIPPED: no chromium here; the page was not looked at")
             continue
         checks.append((module, check))
@@ -194,6 +226,9 @@ def main():
                                   "--queue", "1") as address:
                 check_openai_refusals(address, "sesame")
                 print("openai, keys and a full queue: good", flush=True)
+                if checks[-1][1] is check_page:
+                    check_page_with_key(address, "sesame")
+                    print("playwright, with a key: good", flush=True)
 
 
 if __name__ == "__main__":
