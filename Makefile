@@ -7,7 +7,7 @@ NVCC := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
 # What the CUDA tests run on: gpu, simulator or nowhere.
 CUDA_TESTS_RUN_ON = $(if $(NVCC),$(shell tests/cuda/run --where),nowhere)
 
-.PHONY: all deps cuda build-cudasim build-cudasim-full test test-cuda test-cuda-full demo format bench asan fuzz clean
+.PHONY: all deps cuda build-cudasim build-cudasim-full test test-cuda test-cuda-full demo format bench asan fuzz soak clean
 
 all:
 	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) > /dev/null
@@ -81,6 +81,12 @@ fuzz: deps
 	  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -gline-tables-only" $(CMAKE_FLAGS) > /dev/null
 	@cmake --build $(BUILD)-fuzz --target $(if $(FUZZ_TARGETS),$(FUZZ_TARGETS:%=fuzz_%),fuzz) -j $(JOBS)
 	@scripts/fuzz $(BUILD)-fuzz $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+
+# Random clients, good and bad, against ./cbtm serve for SOAK_SECONDS: no request without its answer, flat memory.
+SOAK_SECONDS ?= 7200
+SOAK_SEED ?= 1
+soak: all
+	@python3 tests/serve/soak.py ./cbtm $(SOAK_SECONDS) $(SOAK_SEED)
 
 bench: all
 	@scripts/bench/all

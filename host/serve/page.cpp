@@ -11,9 +11,9 @@ std::string_view page() {
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>cbtm</title>
 <style>
-:root { color-scheme: light dark; --back: #fbfbfa; --text: #1d1d1f; --soft: #6b6b70; --line: #d9d9de; --field: #fff; --act: #2456c9; }
+:root { color-scheme: light dark; --back: #fbfbfa; --text: #1d1d1f; --soft: #6b6b70; --line: #d9d9de; --field: #fff; --act: #2456c9; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) {
-  :root { --back: #17181a; --text: #ececee; --soft: #9a9aa2; --line: #37383d; --field: #1f2023; --act: #7aa2ff; }
+  :root { --back: #17181a; --text: #ececee; --soft: #9a9aa2; --line: #37383d; --field: #1f2023; --act: #7aa2ff; --bad: #ff8a80; }
 }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text); font: 16px/1.5 system-ui, sans-serif; }
@@ -24,6 +24,8 @@ main { display: grid; grid-template-columns: minmax(0, 1fr) 20rem; gap: 1rem; pa
 textarea, select, input[type=password], input[type=number] { font: inherit; color: inherit; background: var(--field); border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .5rem; }
 textarea { width: 100%; min-height: 6rem; resize: vertical; }
 button { font: inherit; border: 1px solid var(--line); border-radius: .4rem; padding: .4rem .9rem; background: var(--field); color: inherit; cursor: pointer; }
+button:disabled { opacity: .45; cursor: default; }
+button:focus-visible, textarea:focus-visible, select:focus-visible, input:focus-visible { outline: 2px solid var(--act); outline-offset: 1px; }
 button.main { background: var(--act); border-color: var(--act); color: var(--back); }
 button[aria-pressed=true] { border-color: var(--act); color: var(--act); }
 .row { display: flex; flex-wrap: wrap; gap: .5rem; align-items: center; margin: .5rem 0; }
@@ -32,7 +34,9 @@ button[aria-pressed=true] { border-color: var(--act); color: var(--act); }
 #out .token { border-bottom: 3px solid var(--of, transparent); cursor: default; }
 #out .token:hover, #out .token.shown { background: color-mix(in srgb, var(--of, gray) 25%, transparent); }
 #about { margin-top: .6rem; min-height: 3rem; color: var(--soft); font-size: .9rem; white-space: pre-wrap; }
-#error { color: #c33; }
+#error { color: var(--bad); }
+#state { color: var(--soft); font-size: .9rem; }
+[hidden] { display: none !important; }
 aside section { border: 1px solid var(--line); border-radius: .4rem; padding: .6rem .8rem; margin-bottom: 1rem; }
 h2 { font-size: .95rem; margin: 0 0 .4rem; }
 label { display: block; font-size: .9rem; margin: .4rem 0; }
@@ -51,7 +55,7 @@ input[type=range] { width: 100%; }
   <button id="text" aria-pressed="true">Text</button>
   <button id="chat" aria-pressed="false">Chat</button>
   <select id="model" aria-label="model"></select>
-  <input id="key" type="password" placeholder="API key" aria-label="API key" size="12" autocomplete="off">
+  <input id="key" type="password" placeholder="API key" aria-label="API key" size="12" autocomplete="off" hidden>
 </header>
 <main>
   <div>
@@ -60,6 +64,7 @@ input[type=range] { width: 100%; }
       <button id="go" class="main">Go on</button>
       <button id="stop" disabled>Stop</button>
       <button id="clear">Clear</button>
+      <span id="state" role="status"></span>
       <span id="error" role="alert"></span>
     </div>
     <div id="out" aria-live="polite"></div>
@@ -83,7 +88,7 @@ input[type=range] { width: 100%; }
 "use strict";
 const $ = id => document.getElementById(id);
 const shares = {}, colours = {}, history = [];
-let chat = false, running = null, experts = false;
+let chat = false, running = null, experts = false, temperatureMoved = false;
 
 const headers = () => {
   const all = {"Content-Type": "application/json"};
@@ -104,14 +109,21 @@ async function load() {
   try {
     const reply = await fetch("v1/models", {headers: headers()});
     const models = await reply.json();
+    if (reply.status === 401) $("key").hidden = false;
     if (!reply.ok) throw new Error(models.error.message);
     $("model").replaceChildren();
     for (const model of models.data) element($("model"), "option", "", model.id);
     const answer = await fetch("v1/experts", {headers: headers()});
     experts = answer.ok;
-    for (const part of document.querySelectorAll(".mixing")) part.hidden = !experts;
     if (experts) showExperts(await answer.json());
+    chooseModel();
   } catch (error) { $("error").textContent = error.message; }
+}
+
+// Only the ensemble mixes; the experts stay in sight when one of them is asked alone.
+function chooseModel() {
+  for (const part of document.querySelectorAll("section.mixing")) part.hidden = !experts;
+  for (const part of document.querySelectorAll("label.mixing")) part.hidden = !experts || $("model").selectedIndex > 0;
 }
 
 function showExperts(list) {
@@ -180,8 +192,10 @@ async function go() {
   running = new AbortController();
   $("go").disabled = true; $("stop").disabled = false;
   const body = {model: $("model").value, stream: true, max_tokens: Number($("tokens").value), temperature: Number($("temperature").value)};
-  if (experts && $("model").selectedIndex === 0)
-    body.x_cbtm = {weights: true, topk: Number($("topk").value), router_temperature: 10 ** $("t").value};
+  if (experts && $("model").selectedIndex === 0) {
+    body.x_cbtm = {weights: true, topk: Number($("topk").value)};
+    if (temperatureMoved) body.x_cbtm.router_temperature = 10 ** $("t").value;  // else the server's own, not a rounded one
+  }
   if (chat) {
     history.push({role: "user", content: prompt});
     Object.assign(body, {messages: history, logprobs: true, top_logprobs: 4});
@@ -192,7 +206,9 @@ async function go() {
     $("out").replaceChildren();
     element($("out"), "span", "given", prompt);
   }
-  let answer = "";
+  let answer = "", tokens = 0, finish = "";
+  const begin = performance.now();
+  $("state").textContent = "waiting";
   try {
     const reply = await fetch(chat ? "v1/chat/completions" : "v1/completions", {method: "POST", headers: headers(), body: JSON.stringify(body), signal: running.signal});
     if (!reply.ok) throw new Error((await reply.json()).error.message);
@@ -206,13 +222,26 @@ async function go() {
         if (!event.startsWith("data: ") || event === "data: [DONE]") continue;
         const data = JSON.parse(event.slice(6));
         if (data.error) throw new Error(data.error.message);
-        for (const choice of data.choices) answer += add(choice);
+        for (const choice of data.choices) {
+          answer += add(choice);
+          finish = choice.finish_reason || finish;
+          $("state").textContent = `${++tokens} tokens`;
+        }
       }
     }
   } catch (error) {
-    if (error.name !== "AbortError") $("error").textContent = error.message;
+    if (error.name === "AbortError") finish = "stopped";
+    else $("error").textContent = error.message;
   }
-  if (chat) { history.push({role: "assistant", content: answer}); element($("out"), "div"); }
+  const seconds = (performance.now() - begin) / 1000;
+  $("state").textContent = tokens ? `${tokens} tokens, ${(tokens / seconds).toFixed(1)} a second; ` +
+    (finish === "length" ? "as long as was asked for" : finish === "stop" ? "it ended by itself" : finish || "cut off") : "";
+  if (chat && answer) { history.push({role: "assistant", content: answer}); element($("out"), "div"); }
+  else if (chat) {  // nothing came: the message is taken back, so that the next one can be another
+    history.pop();
+    $("out").lastElementChild?.remove();
+    $("prompt").value ||= prompt;
+  }
   running = null;
   $("go").disabled = false; $("stop").disabled = true;
 }
@@ -229,6 +258,7 @@ function choose(toChat) {
 function clear() {
   if (running) running.abort();
   history.length = 0;
+  $("state").textContent = $("error").textContent = "";
   $("out").replaceChildren();
   $("about").textContent = "Point at a word, or tap it, to see who wrote it.";
   for (const name in shares) shares[name].tokens = 0;
@@ -241,6 +271,8 @@ $("clear").onclick = clear;
 $("text").onclick = () => choose(false);
 $("chat").onclick = () => choose(true);
 $("key").onchange = load;
+$("model").onchange = chooseModel;
+$("t").addEventListener("input", () => { temperatureMoved = true; });
 $("prompt").onkeydown = event => { if (event.key === "Enter" && (chat ? !event.shiftKey : event.ctrlKey)) { event.preventDefault(); go(); } };
 for (const [id, digits] of [["topk", 0], ["t", 3], ["temperature", 2]]) { $(id).oninput = () => show(id, digits); show(id, digits); }
 load();

@@ -31,8 +31,13 @@ def ready(arguments):
     """Ends the script with a hint where something it needs is not there."""
     if not os.access(arguments.cbtm, os.X_OK):
         sys.exit(f"{arguments.cbtm}: is not there; run make first, or name the binary with --cbtm")
-    if arguments.torch and subprocess.run([arguments.torch, "-c", "import torch"], capture_output=True).returncode != 0:
-        sys.exit(f"{arguments.torch}: cannot import torch; install it there (pip install torch), or leave out --torch")
+    if arguments.torch:
+        importable(arguments.torch, "torch")
+
+
+def importable(python, module):
+    if subprocess.run([python, "-c", f"import {module}"], capture_output=True).returncode != 0:
+        sys.exit(f"{python}: cannot import {module}; install it there (pip install {module}), or leave out --torch")
 
 
 def cbtm_json(arguments, *command):
