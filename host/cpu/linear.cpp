@@ -5,6 +5,7 @@
 #include "cpu/gelu.h"
 #include "cpu/matrix_product.h"
 #include "cpu/model_operators.h"
+#include "cpu/narrow_linear.h"
 
 namespace cbtm {
 namespace {
@@ -25,6 +26,8 @@ int64_t CpuModelOperators::saved_activation_columns(Activation activation, DType
 
 int64_t CpuModelOperators::scratch_bytes(const LinearForward& arguments) const {
   const int64_t in = arguments.input.columns;
+  if (const cpu::NarrowProduct* product = cpu::narrow_product(narrow_products_, arguments))
+    return cpu::narrow_scratch(*product, arguments) * 4;
   return bytes_with_products(arguments.weight.dtype == DType::f32 ? 0
                                                                   : widened_rows_max(in, arguments.weight.rows) * in);
 }
@@ -59,6 +62,16 @@ void CpuModelOperators::linear_forward(const LinearForward& arguments) {
     });
   };
 
+  if (const cpu::NarrowProduct* product = cpu::narrow_product(narrow_products_, arguments)) {
+    const int64_t block = cpu::narrow_block_rows(*product, arguments);
+    float* const operand = scratch(1, cpu::narrow_scratch(*product, arguments));
+    for (int64_t first = 0; first < rows; first += block) {
+      const int64_t count = std::min(block, rows - first);
+      cpu::multiply_narrow(*product, arguments, first, count, operand);
+      epilogue(first, count, 0, out);
+    }
+    return;
+  }
   const ConstTensorView scales = arguments.weight_scales;
   const bool few_rows_kernel = weight.contiguous() && scales.contiguous() && weight.dtype != DType::f16;
   CBTM_ASSERT(arguments.row_sums != RowSums::decode || few_rows_kernel, "decoding reads weights that lie together");
@@ -74,15 +87,9 @@ void CpuModelOperators::linear_forward(const LinearForward& arguments) {
         case DType::bf16:
           return kernels_.few_rows_bf16(x, input.row_stride, rows, in, weight.as<bf16>(), begin, end, y,
                                         output.row_stride);
-        case DType::u8:
+        default:
           return kernels_.few_rows_i4(x, input.row_stride, rows, in, weight.as<uint8_t>(), scales.as<f16>(), begin, end,
                                       y, output.row_stride);
-        default: break;
-      }
-      kernels_.few_rows_i8(x, input.row_stride, rows, in, weight.as<int8_t>(), begin, end, y, output.row_stride);
-      for (int64_t row = 0; row < rows; ++row) {
-        float* values = y + row * output.row_stride + begin;
-        kernels_.multiply(values, scales.as<float>() + begin, end - begin, values);
       }
     });
     epilogue(0, rows, 0, out);
@@ -101,11 +108,6 @@ void CpuModelOperators::linear_forward(const LinearForward& arguments) {
           return;
         }
         cpu::widened_rows(kernels_, weight, first + begin, end - begin, widened + begin * in);
-        if (!scales) return;
-        for (int64_t row = begin; row < end; ++row) {
-          float* values = widened + row * in;
-          kernels_.scale(scales.as<float>()[first + row], values, in, values);
-        }
       });
       cpu::multiply_matrices(kernels_, {rows, count, in, input.as<float>(), input.row_stride, false, widened, in, true,
                                         output.as<float>() + first, output.row_stride});

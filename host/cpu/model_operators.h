@@ -5,13 +5,14 @@
 
 #include "cbtm/device/model_operators.h"
 #include "cpu/simd/kernels.h"
+#include "cpu/simd/narrow_products.h"
 
 namespace cbtm {
 
 /// Models on the processor: float32 compute; float32, bfloat16, float16, int8 or int4 weights in inference.
 class CpuModelOperators : public ModelOperators {
  public:
-  CpuModelOperators() : kernels_(cpu::kernels()) {}
+  CpuModelOperators() : kernels_(cpu::kernels()), narrow_products_(cpu::narrow_products()) {}
 
   void embedding_forward(const EmbeddingForward& arguments) override;
   void embedding_backward(const EmbeddingBackward& arguments) override;
@@ -43,6 +44,7 @@ class CpuModelOperators : public ModelOperators {
   float* scratch(int slot, int64_t count);
 
   const cpu::Kernels& kernels_;
+  const cpu::NarrowProducts& narrow_products_;
   std::vector<float> scratch_[4];
 };
 

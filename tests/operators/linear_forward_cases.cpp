@@ -55,14 +55,15 @@ OperatorCase make_linear_forward(const LinearSettings& s) {
   };
   one.reference = [=](Expectation& e) {
     const bool quantised = static_cast<bool>(weight.scales);
-    for (int64_t r = 0; r < s.rows; ++r)
+    for (int64_t r = 0; r < s.rows; ++r) {
+      const std::vector<Bounded> activations = multiplied_activations(e[input], r, s.weight);
       for (int64_t o = 0; o < s.out; ++o) {
-        Sum sum(s.input);
+        Sum sum(s.weight == DType::bf16 ? DType::bf16 : s.input);
         for (int64_t i = 0; i < s.in; ++i) {
           Bounded w = weight.meant[static_cast<size_t>(o * s.in + i)];
           // Code times scale is rounded, or the sum of codes is; many rows are multiplied as the input's type.
           if (quantised) w = stored(with_units(w, 3), s.rows > 8 ? s.input : DType::f32);
-          sum.add_product(e[input].at(r, i), w);
+          sum.add_product(activations[static_cast<size_t>(i)], w);
         }
         if (s.bias) sum.add(e[bias].at(0, o));
         Bounded pre_activation = sum.result();
@@ -75,6 +76,7 @@ OperatorCase make_linear_forward(const LinearSettings& s) {
         if (saves_values) e.expect(saved, r, o, pre_activation);
         e.expect(output, r, o, activated(s.activation, pre_activation));
       }
+    }
   };
   return one;
 }

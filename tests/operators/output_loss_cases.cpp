@@ -63,11 +63,12 @@ OperatorCase make_output_loss(const LossSettings& s) {
         for (int64_t i = 0; i < s.width && s.gradients; ++i) e.expect_one_of(hidden_gradient, r, i, {0});
         continue;
       }
+      const std::vector<Bounded> activations = multiplied_activations(e[hidden], r, s.table);
       std::vector<Bounded> logits;
       double highest = -INFINITY;
       for (int64_t v = 0; v < s.vocab; ++v) {
-        Sum logit(s.hidden);
-        for (int64_t i = 0; i < s.width; ++i) logit.add_product(e[hidden].at(r, i), table_at(v, i));
+        Sum logit(s.table == DType::bf16 ? DType::bf16 : s.hidden);
+        for (int64_t i = 0; i < s.width; ++i) logit.add_product(activations[static_cast<size_t>(i)], table_at(v, i));
         // In training they are stored in the type of the activations.
         logits.push_back(stored(logit.result(), s.gradients ? s.hidden : DType::f32));
         highest = std::max(highest, logits.back().value);

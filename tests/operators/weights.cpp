@@ -1,5 +1,8 @@
 #include "tests/operators/weights.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "cbtm/base/error.h"
 #include "cbtm/device/linear_operands.h"
 #include "cbtm/device/quantise.h"
@@ -44,6 +47,31 @@ WeightOperands add_weights(OperatorCase& one, DType dtype, int64_t out, int64_t 
   weights.scales = int8 ? one.input("weight_scales", DType::f32, 1, out, scales)
                         : one.input("weight_scales", DType::f16, out, groups, scales);
   return weights;
+}
+
+std::vector<Bounded> multiplied_activations(const HostMatrix& activations, int64_t row, DType weight) {
+  constexpr int64_t kChunk = 1024, kGroups = 16;
+  std::vector<Bounded> values;
+  for (int64_t i = 0; i < activations.columns; ++i) values.emplace_back(activations.at(row, i));
+  if (activations.dtype != DType::f32) return values;
+  if (weight == DType::bf16)
+    for (Bounded& x : values) x = stored(x, DType::bf16);
+  if (weight != DType::i8) return values;
+  for (int64_t chunk = 0; chunk < activations.columns; chunk += kChunk) {
+    double largest[kGroups] = {}, of_chunk = 0;
+    const int64_t end = std::min(chunk + kChunk, activations.columns);
+    for (int64_t i = chunk; i < end; ++i) {
+      double& of_group = largest[i / 4 % kGroups];
+      of_group = std::max(of_group, std::abs(activations.at(row, i)));
+      of_chunk = std::max(of_chunk, of_group);
+    }
+    // A step is the chunk's largest / (127 * 128), doubled until the group's largest is within 127 steps: less than
+    // 2 / 127 of that. Values are off by half a step, and by a few roundings of it.
+    for (int64_t i = chunk; i < end; ++i)
+      values[static_cast<size_t>(i)].error =
+          std::max(of_chunk / (127 * 256), largest[i / 4 % kGroups] / 127) * (1 + 0x1p-20);
+  }
+  return values;
 }
 
 const char* weight_type_name(DType dtype) { return dtype == DType::u8 ? "int4" : dtype_name(dtype); }

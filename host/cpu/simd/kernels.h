@@ -127,9 +127,6 @@ struct Kernels {
                        int64_t begin, int64_t end, float* out, int64_t out_stride);
   void (*few_rows_bf16)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const bf16* weight,
                         int64_t begin, int64_t end, float* out, int64_t out_stride);
-  /// The sums over int8 weights as they are, without scales.
-  void (*few_rows_i8)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const int8_t* weight,
-                      int64_t begin, int64_t end, float* out, int64_t out_stride);
   /// int4 weights, kInt4Group inputs a scale (see cbtm/device/linear_operands.h); an output row has `groups`
   /// groups, the last of which may reach beyond `in`.
   void (*few_rows_i4)(const float* input, int64_t input_stride, int64_t rows, int64_t in, const uint8_t* weight,
@@ -144,7 +141,7 @@ struct Kernels {
 
 inline constexpr int64_t kFewRows = 8;
 
-/// The best table for this processor; CBTM_SIMD=sse4|avx2|avx512 asks for a lower one.
+/// The best table for this processor; CBTM_SIMD asks for a lower one (choose.cpp has the names).
 const Kernels& kernels();
 
 }  // namespace cbtm::cpu
