@@ -1,6 +1,6 @@
 # The vector kernels, compiled once per instruction set. Highway's static dispatch: each compilation knows exactly one
 # target. AVX2 needs -maes -mpclmul too, or Highway quietly stays with four lanes.
-include(CheckCXXCompilerFlag)
+include(CheckCXXSourceCompiles)
 
 # cbtm_simd_object(NAME SOURCE TABLE SHOWN flags...): one source of host/cpu/simd for one instruction set.
 function(cbtm_simd_object name source table shown)
@@ -28,8 +28,14 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   cbtm_simd_object(int8_avx2 int8_products.cpp kInt8Avx2 "AVX2" ${avx2_flags} ${alike})
   cbtm_simd_object(int8_avx512 int8_products.cpp kInt8Avx512 "AVX-512" ${avx512_flags} ${alike})
   target_compile_definitions(cbtm_cpu PRIVATE CBTM_SIMD_X86=1)
-  check_cxx_compiler_flag("-mavx512vnni -mavxvnni -mavx512bf16" CBTM_COMPILES_DOT)
-  check_cxx_compiler_flag("-mamx-tile -mamx-int8 -mamx-bf16" CBTM_COMPILES_AMX)
+  # Compilers that know the instructions also know how to ask a processor for them.
+  set(CMAKE_REQUIRED_FLAGS "-mavx512vnni -mavxvnni -mavx512bf16")
+  check_cxx_source_compiles("int main() { return __builtin_cpu_supports(\"avxvnni\") +
+    __builtin_cpu_supports(\"avx512vnni\") + __builtin_cpu_supports(\"avx512bf16\"); }" CBTM_COMPILES_DOT)
+  set(CMAKE_REQUIRED_FLAGS "-mamx-tile -mamx-int8 -mamx-bf16")
+  check_cxx_source_compiles("int main() { return __builtin_cpu_supports(\"amx-tile\") +
+    __builtin_cpu_supports(\"amx-int8\") + __builtin_cpu_supports(\"amx-bf16\"); }" CBTM_COMPILES_AMX)
+  unset(CMAKE_REQUIRED_FLAGS)
   if(CBTM_COMPILES_DOT)
     set(dot_flags ${avx512_flags} -mavx512vnni -mavx512bf16 ${alike})
     cbtm_simd_object(avx_vnni vnni_products.cpp kInt8AvxVnni "AVX VNNI" ${avx2_flags} -mavxvnni ${alike})

@@ -40,24 +40,24 @@ def importable(python, module):
         sys.exit(f"{python}: cannot import {module}; install it there (pip install {module}), or leave out --torch")
 
 
-def cbtm_json(arguments, *command):
-    """Runs the binary and returns what it wrote with --json."""
+def cbtm_json(arguments, *command, binary=None):
+    """Runs the binary (--cbtm unless another is named) and returns what it wrote with --json."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        finished = subprocess.run([arguments.cbtm, *map(str, command), "--threads", str(arguments.threads), "--device",
+        finished = subprocess.run([binary or arguments.cbtm, *map(str, command), "--threads", str(arguments.threads), "--device",
                                    arguments.device, "--quiet", "--json", str(result)], capture_output=True, text=True)
         if finished.returncode != 0:
             sys.exit(f"cbtm {' '.join(map(str, command))}\n{finished.stderr}")
         return json.loads(result.read_text())
 
 
-class TorchWorker:
-    """A PyTorch side that stays alive between the rounds, so that importing and compiling are paid and counted once:
+class ForeignWorker:
+    """Another program's side that stays alive between the rounds, so that importing and compiling are paid and counted once:
     each line written to it is one measurement, answered by a line of JSON; its first line says what it is."""
 
-    def __init__(self, arguments, script, *options):
+    def __init__(self, arguments, python, script, *options):
         environment = dict(os.environ, OMP_NUM_THREADS=str(arguments.threads), MKL_NUM_THREADS=str(arguments.threads))
-        self.process = subprocess.Popen([arguments.torch, str(HERE / script), *map(str, options), "--threads",
+        self.process = subprocess.Popen([python, str(HERE / script), *map(str, options), "--threads",
                                          str(arguments.threads), "--device", arguments.device], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True, env=environment)
         self.about = self.answer()
@@ -65,7 +65,7 @@ class TorchWorker:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"the PyTorch side ended with status {self.process.wait()}; see its message above")
+            sys.exit(f"the other side ended with status {self.process.wait()}; see its message above")
         return json.loads(line)
 
     def measure(self, **request):
@@ -76,6 +76,13 @@ class TorchWorker:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+class TorchWorker(ForeignWorker):
+    """The side of the Python that --torch names."""
+
+    def __init__(self, arguments, script, *options):
+        super().__init__(arguments, arguments.torch, script, *options)
 
 
 def median(values):

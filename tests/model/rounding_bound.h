@@ -43,17 +43,6 @@ inline double stored_activations_deviation(const ModelSpec& spec, double unit) {
   return 0.4 * unit * std::sqrt(static_cast<double>(8 * spec.layers() + 1));
 }
 
-/// The same for activations that are rounded for the products with narrow weights only, each by `deviation` of the root
-/// mean square of its row: four in a layer (the input of queries, keys and values, the heads' output, and the inputs of
-/// both feed-forward matrices), and one for the logits.
-inline double multiplied_activations_deviation(const ModelSpec& spec, double deviation, bool in_layers) {
-  return deviation * std::sqrt(in_layers ? static_cast<double>(4 * spec.layers() + 1) : 1.0);
-}
-/// `deviation` for bf16 (see above), and for int8: a value is uniform within half a step, and a step is at most 2 / 127
-/// of the largest value of a group (docs/numerics.md), which in groups of 4 to 64 normal numbers is 2.5 times their
-/// root mean square at most, on average: 2.5 * 2 / 127 / sqrt(12).
-inline constexpr double kBf16Deviation = 0.4 * 0x1p-8, kInt8Deviation = 0.0114;
-
 /// The largest difference that rounding explains between two computations of these logits, or of log-probabilities:
 /// each is off by logit_error of the largest.
 inline double logit_tolerance(const ModelSpec& spec, int64_t length, std::span<const float> logits) {
