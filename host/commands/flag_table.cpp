@@ -67,13 +67,15 @@ constexpr Flag kFlags[] = {
     {"Texts", "no-special", "", kToggle, "", kNone, kTokenizerEncode, "special strings in the text are ordinary text"},
     {"Texts", "skip-special", "", kToggle, "", kNone, kTokenizerDecode, "leave special tokens out"},
 
-    {"Clusters", "k", "", kInteger, "N", "8", kClusterings, "number of clusters, and so of experts"},
+    {"Clusters", "k", "", kInteger, "N", "8", kClusterings, "number of clusters, and so of experts (domains: as many as there are; a smaller number joins the smallest)"},
+    {"Clusters", "clustering", "", kText, "KIND", "balanced", kClusterings, "balanced k-means, unbalanced (plain) k-means, random (a seeded partition into equal parts) or domains (those that the corpus names)"},
+    {"Clusters", "domain-field", "", kText, "NAME", kNone, kClusterings, "domains: the field of a JSON line that names one (default: the first directory below the corpus path)"},
     {"Clusters", "dimensions", "", kInteger, "N", "100", kClusterings, "of the SVD that documents are compared in"},
     {"Clusters", "min-df", "", kInteger, "N", "1", kClusterings, "leave out terms of fewer documents"},
     {"Clusters", "fit-documents", "", kInteger, "N", "200000", kClusterings, "fit on at most this many documents (all are labelled)"},
-    {"Clusters", "unbalanced", "", kToggle, "", kNone, kClusterings, "plain k-means instead of balanced"},
+    {"Clusters", "unbalanced", "", kToggle, "", kNone, kClusterings, "the same as --clustering unbalanced"},
     {"Clusters", "balance-shards", "", kToggle, "", kNone, kClusterings, "equal shards, instead of each document to its nearest centre"},
-    {"Clusters", "kmeans-init", "", kText, "WHAT", "k-means++", kClusterings, "start of k-means: k-means++ or random"},
+    {"Clusters", "kmeans-init", "", kText, "WHAT", "k-means++", kClusterings, "start of k-means: k-means++ or random rows"},
     {"Clusters", "restarts", "", kInteger, "N", "3", kClusterings, "starts of k-means; the best is kept"},
     {"Clusters", "valid-fraction", "", kNumber, "P", "0.01", kClusterings, "of the documents held out for valid, and as many for tune; at least 50 each"},
 
