@@ -14,19 +14,22 @@
 #include "cbtm/run/cluster_manifest.h"
 #include "cluster/document_map.h"
 #include "cluster/fit.h"
+#include "cluster/given_labels.h"
 #include "cluster/shards.h"
 
 namespace cbtm {
 namespace {
 
-/// The first pass: what there is.
-CorpusDigest count_documents(const CorpusOptions& corpus, CorpusStatistics& statistics) {
+/// The first pass: what there is. `domains` collects the documents' domains, if they are asked for.
+CorpusDigest count_documents(const CorpusOptions& corpus, CorpusStatistics& statistics, DomainCounter& domains) {
   CorpusReader reader(corpus);
   Progress progress("reading");
   Document document;
-  while (reader.next(document))
+  while (reader.next(document)) {
+    if (corpus.domain_source != DomainSource::none) domains.add(document.domain);
     if (reader.statistics().documents % 1024 == 0)
       progress.update(fmt::format("{} documents", format_count(reader.statistics().documents)));
+  }
   statistics = reader.statistics();
   progress.finish(fmt::format("{} documents, {} of text, {} duplicates dropped", format_count(statistics.documents),
                               format_count(statistics.text_bytes), format_count(statistics.duplicates)));
@@ -76,11 +79,10 @@ struct Labelled {
   double objective = 0;
 };
 
-/// Writes the shards into `directory`.
+/// Writes the shards into `directory`. `given`: the labels of the documents; empty: each goes to its nearest centre.
 Labelled write_shards(Device& device, const TfidfRouter& router, const Tokenizer& tokenizer,
                       const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted,
-                      const std::filesystem::path& directory) {
-  std::vector<int32_t> given;
+                      std::vector<int32_t> given, const std::filesystem::path& directory) {
   if (options.balance_shards) given = balanced_labels(device, router, options.corpus, counted);
   ShardWriter shards(directory, router.clusters(), tokenizer);
   std::vector<std::unique_ptr<Encoder>> encoders;
@@ -104,7 +106,7 @@ Labelled write_shards(Device& device, const TfidfRouter& router, const Tokenizer
       const auto clusters = static_cast<size_t>(router.clusters());
       const auto distances = std::span(routed.distances).subspan(i * clusters, clusters);
       const auto label =
-          options.balance_shards
+          !given.empty()
               ? given[done]
               : static_cast<int32_t>(std::min_element(distances.begin(), distances.end()) - distances.begin());
       result.empty += routed.empty[i];
@@ -156,24 +158,45 @@ double shard_balance(std::span<const ShardSize> sizes) {
 }  // namespace
 
 Json cluster_settings(const ClusterOptions& options) {
-  return {{"k", options.clusters},
-          {"dimensions", options.dimensions},
-          {"min_df", options.min_df},
-          {"fit_documents", options.fit_documents},
-          {"balanced_fit", options.balanced_fit},
-          {"balance_shards", options.balance_shards},
-          {"init", options.init == KMeansInit::plus_plus ? "k-means++" : "random"},
-          {"restarts", options.restarts},
-          {"valid_fraction", options.valid_fraction},
-          {"keep_duplicates", options.corpus.keep_duplicates},
-          {"seed", options.seed}};
+  Json settings = {{"k", options.clusters},
+                   {"dimensions", options.dimensions},
+                   {"min_df", options.min_df},
+                   {"fit_documents", options.fit_documents},
+                   {"valid_fraction", options.valid_fraction},
+                   {"keep_duplicates", options.corpus.keep_duplicates},
+                   {"seed", options.seed}};
+  if (is_kmeans(options.clustering)) {  // without a name: as older sets have them, which are then still the same
+    settings["balanced_fit"] = options.clustering == Clustering::balanced;
+    settings["balance_shards"] = options.balance_shards;
+    settings["init"] = options.init == KMeansInit::plus_plus ? "k-means++" : "random";
+    settings["restarts"] = options.restarts;
+  } else {
+    settings["clustering"] = clustering_name(options.clustering);
+  }
+  if (options.clustering == Clustering::domains) {
+    settings["domain_field"] = options.domain_field.empty() ? Json() : Json(options.domain_field);
+    if (options.clusters == 0) settings["k"] = nullptr;
+  }
+  return settings;
 }
 
-ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options,
+ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& wanted,
                                const RunDirectory& run, const ClusterOrigin& origin) {
+  CBTM_ASSERT(is_kmeans(wanted.clustering) || !wanted.balance_shards, "the command line refuses it");
+  ClusterOptions options = wanted;
+  if (options.clustering == Clustering::domains) {
+    options.corpus.domain_source = options.domain_field.empty() ? DomainSource::directory : DomainSource::field;
+    options.corpus.domain_field = options.domain_field;
+  }
   CorpusStatistics statistics;
-  const CorpusDigest counted = count_documents(options.corpus, statistics);
+  DomainCounter domains;
+  const CorpusDigest counted = count_documents(options.corpus, statistics, domains);
   const int64_t documents = counted.documents;
+  GivenLabels given;
+  if (options.clustering == Clustering::domains) {
+    given = domains.finish(options.clusters);
+    options.clusters = given.clusters;
+  }
   if (documents < options.clusters)
     fail("--k {} needs at least as many documents, but the corpus holds {}", options.clusters, documents);
   const HeldOutSplit split = HeldOutSplit::for_corpus(documents, options.valid_fraction);
@@ -182,11 +205,16 @@ ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const
         fmt::format("held out: {:.1f} % of the documents for each of valid and tune, more than --valid-fraction {}, so "
                     "that each has about 50",
                     100 * split.valid_fraction, options.valid_fraction));
-  const Fit fit = fit_router(device, options, split, counted);
+  if (options.clustering == Clustering::random)
+    given = random_labels(options.corpus, split, counted, options.clusters, options.seed);
+  const Fit fit = fit_router(device, options, split, counted, is_kmeans(options.clustering) ? nullptr : &given);
   AtomicDirectory output(run.shards());
-  const Labelled labelled = write_shards(device, *fit.router, tokenizer, options, split, counted, output.path());
+  const Labelled labelled =
+      write_shards(device, *fit.router, tokenizer, options, split, counted, std::move(given.labels), output.path());
 
   ClusterManifest clusters = fit.summary;
+  clusters.clustering = clustering_name(options.clustering);
+  clusters.domains = given.domains;
   clusters.clusters = options.clusters;
   clusters.vocab_size = tokenizer.vocab_size();
   clusters.router_hash = fit.router->content_hash();

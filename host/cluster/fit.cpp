@@ -37,7 +37,13 @@ void warn_of_left_out_terms(const TfIdfBuilder::LeftOut& left_out) {
                     format_count(TfIdfBuilder::kTermsMax), format_bytes(TfIdfBuilder::kAllTermBytesMax)));
 }
 
-TfIdf read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted) {
+struct Fitted {
+  TfIdf tfidf;
+  std::vector<int32_t> labels;  ///< of its rows, if labels were given
+};
+
+Fitted read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted,
+                  const GivenLabels* given) {
   constexpr uint64_t kSampleSeed = 0x666974;
   const double train_documents =
       static_cast<double>(counted.documents) * (1 - split.valid_fraction - split.tune_fraction);
@@ -46,12 +52,16 @@ TfIdf read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, const
   DocumentBatches batches(options.corpus, "tf-idf", counted);
   Progress progress("tf-idf");
   std::vector<std::string> texts;
+  std::vector<int32_t> labels;
+  size_t place = 0;
   for (std::vector<Document> documents; batches.next(documents);) {
     texts.clear();
     for (Document& document : documents) {
+      const size_t ordinal = place++;
       if (split.side(document.text) != Split::train) continue;
       if (static_cast<double>(hash64(document.text, kSampleSeed ^ options.seed)) * 0x1p-64 >= share) continue;
       texts.push_back(std::move(document.text));
+      if (given != nullptr) labels.push_back(given->labels[ordinal]);
     }
     builder.add(texts);
     progress.update(fmt::format("{} documents", format_count(builder.rows())));
@@ -62,12 +72,12 @@ TfIdf read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, const
   warn_of_left_out_terms(builder.left_out());
   if (tfidf.vocabulary.empty())
     fail("the corpus holds no words to cluster by (only stop words, numbers or single letters)");
-  return tfidf;
+  return {std::move(tfidf), std::move(labels)};
 }
 
-/// Unit rows of A V; rows that are rounding noise are left out, and counted.
+/// Unit rows of A V. Rows that are rounding noise are left out; `kept` marks the others.
 std::vector<float> embed_rows(Device& device, const SparseMatrix& tfidf, const std::vector<float>& components,
-                              int64_t dimensions, int64_t& left_out) {
+                              int64_t dimensions, std::vector<uint8_t>& kept_rows) {
   std::vector<float> projected;
   {
     const char* purpose = "embeddings of the documents (--fit-documents)";
@@ -78,16 +88,17 @@ std::vector<float> embed_rows(Device& device, const SparseMatrix& tfidf, const s
   }
   constexpr double kNoise = 1e-6;  // of the tf-idf row, whose length is 1
   int64_t kept = 0;
+  kept_rows.assign(static_cast<size_t>(tfidf.rows), 0);
   for (int64_t row = 0; row < tfidf.rows; ++row) {
     const float* from = projected.data() + row * dimensions;
     double square = 0;
     for (int64_t d = 0; d < dimensions; ++d) square += static_cast<double>(from[d]) * static_cast<double>(from[d]);
     if (std::sqrt(square) < kNoise) continue;
+    kept_rows[static_cast<size_t>(row)] = 1;
     float* to = projected.data() + kept++ * dimensions;
     for (int64_t d = 0; d < dimensions; ++d)
       to[d] = static_cast<float>(static_cast<double>(from[d]) / std::sqrt(square));
   }
-  left_out = tfidf.rows - kept;
   projected.resize(static_cast<size_t>(kept * dimensions));
   return projected;
 }
@@ -116,10 +127,81 @@ std::vector<std::vector<std::string>> top_terms(const TfidfRouter::Parts& parts)
   return result;
 }
 
+KMeansResult run_kmeans(Device& device, const ClusterOptions& options, const std::vector<float>& embeddings,
+                        int64_t dimensions) {
+  Progress progress("k-means");
+  KMeansOptions kmeans_options{.clusters = options.clusters,
+                               .balanced = options.clustering == Clustering::balanced,
+                               .init = options.init,
+                               .restarts = options.restarts,
+                               .seed = options.seed};
+  kmeans_options.progress = [&](int64_t restart, int64_t iteration, double objective) {
+    progress.update(fmt::format("start {} of {}, iteration {}, objective {:.1f}", restart + 1, options.restarts,
+                                iteration + 1, objective));
+  };
+  KMeansResult result = kmeans(device, embeddings, dimensions, kmeans_options);
+  progress.finish(
+      fmt::format("objective {:.1f} after {} iterations, start {} of {}; distance from the optimal balanced assignment "
+                  "at most {:.1g}",
+                  result.objective(), result.objectives.size(), result.restart + 1, options.restarts,
+                  std::abs(result.relative_gap)));
+  return result;
+}
+
+/// The labels of the rows that are marked.
+std::vector<int32_t> kept_labels(const std::vector<int32_t>& labels, const std::vector<uint8_t>& kept) {
+  std::vector<int32_t> result;
+  for (size_t row = 0; row < labels.size(); ++row)
+    if (kept[row] != 0) result.push_back(labels[row]);
+  return result;
+}
+
+/// What k-means would return for these labels: centres are means of their rows, in float64.
+KMeansResult given_centres(const std::vector<float>& embeddings, int64_t dimensions, std::vector<int32_t> labels,
+                           int64_t clusters) {
+  const auto columns = static_cast<size_t>(dimensions);
+  std::vector<double> sums(static_cast<size_t>(clusters) * columns), total(columns);
+  std::vector<int64_t> rows(static_cast<size_t>(clusters));
+  for (size_t row = 0; row < labels.size(); ++row) {
+    const auto label = static_cast<size_t>(labels[row]);
+    ++rows[label];
+    for (size_t d = 0; d < columns; ++d) {
+      const auto value = static_cast<double>(embeddings[row * columns + d]);
+      sums[label * columns + d] += value;
+      total[d] += value;
+    }
+  }
+  const auto count = static_cast<double>(std::max<size_t>(1, labels.size()));
+  int64_t without = 0;
+  for (size_t j = 0; j < rows.size(); ++j) {
+    if (rows[j] == 0) ++without;
+    for (size_t d = 0; d < columns; ++d)
+      sums[j * columns + d] = rows[j] > 0 ? sums[j * columns + d] / static_cast<double>(rows[j]) : total[d] / count;
+  }
+  if (without > 0)
+    warn(
+        fmt::format("{} of {} clusters have no document with words among the fitted ones; the router's centre for "
+                    "them is the mean of all documents",
+                    without, clusters));
+  KMeansResult result{.centroids = {sums.begin(), sums.end()}, .labels = std::move(labels)};
+  double objective = 0;
+  for (size_t row = 0; row < result.labels.size(); ++row)
+    for (size_t d = 0; d < columns; ++d) {
+      const double centre =
+          static_cast<double>(result.centroids[static_cast<size_t>(result.labels[row]) * columns + d]);
+      const double difference = static_cast<double>(embeddings[row * columns + d]) - centre;
+      objective += difference * difference;
+    }
+  result.objectives = {objective};
+  return result;
+}
+
 }  // namespace
 
-Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted) {
-  const TfIdf tfidf = read_tfidf(options, split, counted);
+Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted,
+               const GivenLabels* given) {
+  const Fitted fitted = read_tfidf(options, split, counted, given);
+  const TfIdf& tfidf = fitted.tfidf;
   say("SVD of the tf-idf matrix ...");
   std::optional<SparseRows> rows(std::in_place, device, tfidf);
   const TruncatedSvd svd = truncated_svd(device, *rows, {.dimensions = options.dimensions, .seed = options.seed});
@@ -130,30 +212,18 @@ Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit
   parts.components = svd.components;
 
   Fit fit;
-  int64_t left_out = 0;
-  fit.embeddings = embed_rows(device, rows->matrix(), svd.components, svd.dimensions, left_out);
+  std::vector<uint8_t> kept;
+  fit.embeddings = embed_rows(device, rows->matrix(), svd.components, svd.dimensions, kept);
+  const int64_t left_out = std::count(kept.begin(), kept.end(), uint8_t{0});
   rows.reset();  // k-means needs the memory, not the words
-  Progress progress("k-means");
-  KMeansOptions kmeans_options{.clusters = options.clusters,
-                               .balanced = options.balanced_fit,
-                               .init = options.init,
-                               .restarts = options.restarts,
-                               .seed = options.seed};
-  kmeans_options.progress = [&](int64_t restart, int64_t iteration, double objective) {
-    progress.update(fmt::format("start {} of {}, iteration {}, objective {:.1f}", restart + 1, options.restarts,
-                                iteration + 1, objective));
-  };
-  KMeansResult result = kmeans(device, fit.embeddings, svd.dimensions, kmeans_options);
-  progress.finish(
-      fmt::format("objective {:.1f} after {} iterations, start {} of {}; distance from the optimal balanced assignment "
-                  "at most {:.1g}",
-                  result.objective(), result.objectives.size(), result.restart + 1, options.restarts,
-                  std::abs(result.relative_gap)));
-  parts.centroids = std::move(result.centroids);
-  parts.clusters = options.clusters;
+  const KMeansResult result = given != nullptr ? given_centres(fit.embeddings, svd.dimensions,
+                                                               kept_labels(fitted.labels, kept), given->clusters)
+                                               : run_kmeans(device, options, fit.embeddings, svd.dimensions);
+  parts.centroids = result.centroids;
+  parts.clusters = given != nullptr ? given->clusters : options.clusters;
   parts.stop_words = english_stop_words();
   parts.top_terms = top_terms(parts);
-  fit.labels = std::move(result.labels);
+  fit.labels = result.labels;
   fit.summary.fit_documents = tfidf.rows();
   fit.summary.fit_documents_without_words = left_out;
   fit.summary.terms = static_cast<int64_t>(tfidf.vocabulary.size());
@@ -161,7 +231,7 @@ Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit
   fit.summary.svd_iterations = svd.iterations;
   fit.summary.objective = result.objectives.back();
   fit.summary.objectives = result.objectives;
-  fit.summary.duality_gap = result.relative_gap;
+  if (given == nullptr) fit.summary.duality_gap = result.relative_gap;
   fit.router = std::make_unique<TfidfRouter>(std::move(parts));
   return fit;
 }

@@ -5,6 +5,7 @@
 
 #include "cbtm/cluster/cluster_corpus.h"
 #include "cbtm/cluster/tfidf_router.h"
+#include "cluster/given_labels.h"
 
 namespace cbtm {
 
@@ -16,7 +17,10 @@ struct Fit {
   ClusterManifest summary;        ///< its numbers of the fit only
 };
 
-/// tf-idf, SVD and k-means on the train side of the corpus. `counted` is what an earlier pass over it gave out.
-Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted);
+/// tf-idf, SVD and k-means on the train side of the corpus. `counted` is what an earlier pass over it gave out. With
+/// `given` labels there is no k-means: a centre is the mean of its documents. The centre of a cluster that none of the
+/// fitted documents belongs to is the mean of all, and a warning says so.
+Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted,
+               const GivenLabels* given);
 
 }  // namespace cbtm

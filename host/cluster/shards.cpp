@@ -94,10 +94,10 @@ std::string empty_shards(std::span<const ShardSize> sizes) {
   const std::vector<int64_t> empty = shards_within(sizes, 0, 1);
   if (empty.empty()) return "";
   return fmt::format(
-      "{} of {} would hold nothing to train on: no training document of the corpus is nearest to {} centre{}; use a "
-      "smaller --k (at most {}), --balance-shards, or a larger corpus",
-      name_shards(empty), sizes.size(), empty.size() == 1 ? "its" : "their", empty.size() == 1 ? "" : "s",
-      sizes.size() - empty.size());
+      "{} of {} would hold nothing to train on: no training document of the corpus belongs to {}; use a smaller --k "
+      "(at most "
+      "{}), with k-means also --balance-shards, or a larger corpus",
+      name_shards(empty), sizes.size(), empty.size() == 1 ? "it" : "them", sizes.size() - empty.size());
 }
 
 void check_shards(std::span<const ShardSize> sizes, bool allow_empty) {

@@ -27,6 +27,7 @@ enum CommandBit : CommandSet {
   kBenchCluster = 1u << 17,
   kDevices = 1u << 18,
   kServe = 1u << 19,
+  kEnsemblePrior = 1u << 20,
 };
 
 inline constexpr CommandUse kUses[] = {
@@ -39,6 +40,7 @@ inline constexpr CommandUse kUses[] = {
     {kTrainExpert, "train_expert", ""},
     {kEnsembleGenerate, "ensemble", "generate"},
     {kEnsembleEvaluate, "ensemble", "evaluate"},
+    {kEnsemblePrior, "ensemble", "prior"},
     {kEnsembleAverage, "ensemble", "average"},
     {kGenerate, "generate", ""},
     {kEvaluate, "evaluate", ""},
@@ -55,19 +57,19 @@ inline constexpr CommandUse kUses[] = {
 inline constexpr CommandSet kTokenizers = kTokenizerTrain | kTokenizerEncode | kTokenizerDecode;
 inline constexpr CommandSet kCodings = kTokenizerEncode | kTokenizerDecode;
 inline constexpr CommandSet kMixing = kEnsembleGenerate | kEnsembleEvaluate;
-inline constexpr CommandSet kEnsembles = kMixing | kEnsembleAverage;
+inline constexpr CommandSet kEnsembles = kMixing | kEnsembleAverage | kEnsemblePrior;
 inline constexpr CommandSet kBenches = kBenchTrain | kBenchDecode;  // of a model
 inline constexpr CommandSet kClusterings = kRun | kCluster;
 inline constexpr CommandSet kSeeds = kRun | kTrainSeed;
 inline constexpr CommandSet kBranches = kRun | kTrainExpert;
 inline constexpr CommandSet kTrainings = kRun | kTrainSeed | kTrainExpert;
 inline constexpr CommandSet kGenerations = kGenerate | kEnsembleGenerate;
-inline constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate;
+inline constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate | kEnsemblePrior;
 inline constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
 inline constexpr CommandSet kInference = kGenerations | kEvaluations | kLogits | kBenchDecode | kServe;
 inline constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
 inline constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;  // several at a time
-inline constexpr CommandSet kOnDevice = kCluster | kMixing | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
-inline constexpr CommandSet kAll = (kServe << 1) - 1;
+inline constexpr CommandSet kOnDevice = kCluster | kMixing | kEnsemblePrior | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
+inline constexpr CommandSet kAll = (kEnsemblePrior << 1) - 1;
 
 }  // namespace cbtm

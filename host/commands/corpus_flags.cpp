@@ -21,14 +21,46 @@ CorpusOptions corpus_options(const CommandLine& line) {
   return options;
 }
 
+namespace {
+
+/// The flags that do nothing for the clustering that was asked for are refused.
+void check_clustering_flags(const CommandLine& line, Clustering clustering) {
+  const auto refuse = [&](const char* flag, const char* why) {
+    if (line.given(flag))
+      fail_usage("--{} does nothing with --clustering {}: {}", flag, clustering_name(clustering), why);
+  };
+  if (!is_kmeans(clustering)) {
+    refuse("balance-shards", clustering == Clustering::random ? "the shards are of equal size" : "domains are given");
+    for (const char* flag : {"kmeans-init", "restarts"}) refuse(flag, "there is no k-means");
+  }
+  if (clustering != Clustering::domains) refuse("domain-field", "only domains have names");
+}
+
+}  // namespace
+
 ClusterOptions cluster_options(const CommandLine& line, const CorpusOptions& corpus) {
   ClusterOptions options;
   options.corpus = corpus;
+  options.clustering = parse_clustering(line.text("clustering"));
+  if (line.get<bool>("unbalanced")) {
+    if (line.given("clustering") && options.clustering != Clustering::unbalanced)
+      fail_usage("--unbalanced is --clustering unbalanced, but --clustering {} was given too; leave one of them out",
+                 line.text("clustering"));
+    options.clustering = Clustering::unbalanced;
+  }
+  check_clustering_flags(line, options.clustering);
   options.clusters = line.integer("k", 1, 65'536);
+  if (options.clustering == Clustering::domains) {
+    if (!line.given("k")) options.clusters = 0;
+    if (line.given("domain-field")) options.domain_field = line.text("domain-field");
+    if (line.given("domain-field") && options.domain_field.empty())
+      fail_usage("--domain-field needs the name of a field; leave it out to take directories as domains");
+    if (options.domain_field == line.text("text-field"))
+      fail_usage("--domain-field {}: is the field of the text", options.domain_field);
+  }
   options.dimensions = line.integer("dimensions", 1, 4096);
   options.min_df = line.integer("min-df", 1);
   options.fit_documents = line.integer("fit-documents", 1);
-  options.balanced_fit = !line.get<bool>("unbalanced");
   options.balance_shards = line.get<bool>("balance-shards");
   const std::string init = line.text("kmeans-init");
   if (init != "k-means++" && init != "random") fail_usage("--kmeans-init {}: use k-means++ or random", init);

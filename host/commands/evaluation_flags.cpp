@@ -19,7 +19,8 @@ void check_document_flags(const CommandLine& line) {
 }
 
 std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Tokenizer& tokenizer,
-                                             const std::filesystem::path& default_run, Json& described) {
+                                             const std::filesystem::path& default_run, Json& described,
+                                             const std::string& default_split) {
   if (line.given("corpus")) {
     const CorpusOptions corpus = corpus_options(line);
     CorpusStatistics statistics;
@@ -37,8 +38,9 @@ std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Toke
   if (const ClusterManifest clusters = read_clusters(run); clusters.tokenizer_hash != tokenizer.content_hash())
     fail("{}: its documents were encoded with another tokenizer than the model's; use --corpus with the text itself",
          root.string());
-  described = {{"run", root.string()}, {"split", line.text("split")}};
-  return run_documents(run, line.text("split"));
+  const std::string split = line.given("split") ? line.text("split") : default_split;
+  described = {{"run", root.string()}, {"split", split}};
+  return run_documents(run, split);
 }
 
 }  // namespace cbtm

@@ -9,8 +9,9 @@ namespace cbtm {
 void check_document_flags(const CommandLine& line);
 
 /// The documents that --run and --split, or the corpus flags, name. `default_run`: taken where neither --run nor
-/// --corpus is given, if it is a run.
+/// --corpus is given, if it is a run; `default_split`: where --split is not given.
 std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Tokenizer& tokenizer,
-                                             const std::filesystem::path& default_run, Json& described);
+                                             const std::filesystem::path& default_run, Json& described,
+                                             const std::string& default_split = "valid");
 
 }  // namespace cbtm

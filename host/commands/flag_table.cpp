@@ -15,7 +15,7 @@ constexpr const char* kNone = nullptr;  // no default
 constexpr Flag kFlags[] = {
     // group, name, alias, kind, value, default, commands, help
     {"", "what", "", kText, "train|encode|decode", kNone, kTokenizers, "what to do"},
-    {"", "what", "", kText, "[generate|evaluate|average]", "generate", kEnsembles, "what to do"},
+    {"", "what", "", kText, "[generate|evaluate|prior|average]", "generate", kEnsembles, "what to do"},
     {"", "what", "", kText, "train|decode|cluster|device", kNone, kBenches | kBenchDevice | kBenchCluster, "what to measure: a training, decoding, balanced k-means, or what the device itself reaches"},
     {"", "path", "", kText, "PATH", kNone, kInspect, "a directory or file of any kind that cbtm reads or writes"},
 
@@ -32,7 +32,8 @@ constexpr Flag kFlags[] = {
     {"Model", "tokenizer", "", kText, "DIR", kNone, kGenerate | kEvaluate, "its tokenizer (default: files beside the model)"},
 
     {"Experts", "experts", "", kText, "DIR", kNone, kEnsembles | kServe, "directory of expert directories"},
-    {"Experts", "router", "", kText, "DIR", kNone, kEnsembles | kServe, "default: the experts' own, else the run's"},
+    {"Experts", "router", "", kText, "DIR", kNone, kServe, "default: the experts' own, else the run's"},
+    {"Experts", "router-directory", "", kText, "DIR", kNone, kEnsembles, "the router's directory (default: the experts' own, else the run's)"},
     {"Experts", "tokenizer", "", kText, "DIR", kNone, kEnsembles | kServe, "default: the files beside the experts or the model"},
     {"Experts", "run", "", kText, "DIR", kNone, kEnsembles, "a run whose router and held-out documents to use (default: the one that the experts lie in)"},
 
@@ -40,13 +41,15 @@ constexpr Flag kFlags[] = {
 
     {"Routing", "topk", "", kText, "N", "2", kServe, "experts that are mixed for a token, or all; requests may ask for others"},
     {"Routing", "router-temperature", "", kNumber, "T", kNone, kServe, "T of the weights exp(-distance^power / T) (default: the router's own)"},
+    {"Routing", "router", "", kText, "KIND[:OPTION...],...", kNone, kMixing | kEnsembleAverage, "tfidf[:power=2|4][:temperature=T], posterior[:exact|last][:prior=uniform|updating|FILE][:first=kept|all] or uniform, the first two with topk=N too; evaluate: several in one pass (default: tfidf). A directory is taken as --router-directory, which is all that average takes"},
+    {"Routing", "likelihood", "", kText, "WHAT", "last", kEnsemblePrior, "what a posterior stands on: last (the last token, as in the published program) or exact (all tokens so far)"},
     {"Routing", "topk", "", kText, "N", "2", kMixing, "experts that are mixed for a token; evaluate: several, as 1,2,4,all, in one pass"},
     {"Routing", "router-temperature", "", kText, "T", kNone, kMixing, "T of the weights exp(-distance^power / T); a number, or tune: the best on the run's tune documents (default: the router's own)"},
     {"Routing", "distance-power", "", kInteger, "2|4", kNone, kMixing | kServe, "2, or 4 as the published code had it (default: the router's own)"},
     {"Routing", "routing", "", kText, "WHAT", "token", kMixing | kServe, "weights for each token, every:N tokens, fraction:R (of the text, then frozen), lagged (one token late) or prompt"},
 
     {"Documents", "run", "", kText, "DIR", kNone, kEvaluate, "a run whose held-out documents to use; no </s> is put in front of a document, its first token is context only"},
-    {"Documents", "split", "", kText, "NAME", "valid", kEvaluations, "which of them: valid (what results are reported on), tune or train"},
+    {"Documents", "split", "", kText, "NAME", kNone, kEvaluations, "which of them: valid (what results are reported on; default), tune (default of prior) or train"},
     {"Documents", "max-tokens", "", kInteger, "N", kNone, kEvaluations, "read at most this many tokens of a document (default: what the model was trained on)"},
 
     {"Corpus", "corpus", "", kList, "PATH...", kNone, kCorpora, "files, directories and pipes: JSON lines, JSON arrays, text, source; each also as gzip or zstd; - is stdin"},
@@ -67,13 +70,15 @@ constexpr Flag kFlags[] = {
     {"Texts", "no-special", "", kToggle, "", kNone, kTokenizerEncode, "special strings in the text are ordinary text"},
     {"Texts", "skip-special", "", kToggle, "", kNone, kTokenizerDecode, "leave special tokens out"},
 
-    {"Clusters", "k", "", kInteger, "N", "8", kClusterings, "number of clusters, and so of experts"},
+    {"Clusters", "k", "", kInteger, "N", "8", kClusterings, "number of clusters, and so of experts (domains: as many as there are; a smaller number joins the smallest)"},
+    {"Clusters", "clustering", "", kText, "KIND", "balanced", kClusterings, "balanced k-means, unbalanced (plain) k-means, random (a seeded partition into equal parts) or domains (those that the corpus names)"},
+    {"Clusters", "domain-field", "", kText, "NAME", kNone, kClusterings, "domains: the field of a JSON line that names one (default: the first directory below the corpus path)"},
     {"Clusters", "dimensions", "", kInteger, "N", "100", kClusterings, "of the SVD that documents are compared in"},
     {"Clusters", "min-df", "", kInteger, "N", "1", kClusterings, "leave out terms of fewer documents"},
     {"Clusters", "fit-documents", "", kInteger, "N", "200000", kClusterings, "fit on at most this many documents (all are labelled)"},
-    {"Clusters", "unbalanced", "", kToggle, "", kNone, kClusterings, "plain k-means instead of balanced"},
+    {"Clusters", "unbalanced", "", kToggle, "", kNone, kClusterings, "the same as --clustering unbalanced"},
     {"Clusters", "balance-shards", "", kToggle, "", kNone, kClusterings, "equal shards, instead of each document to its nearest centre"},
-    {"Clusters", "kmeans-init", "", kText, "WHAT", "k-means++", kClusterings, "start of k-means: k-means++ or random"},
+    {"Clusters", "kmeans-init", "", kText, "WHAT", "k-means++", kClusterings, "start of k-means: k-means++ or random rows"},
     {"Clusters", "restarts", "", kInteger, "N", "3", kClusterings, "starts of k-means; the best is kept"},
     {"Clusters", "valid-fraction", "", kNumber, "P", "0.01", kClusterings, "of the documents held out for valid, and as many for tune; at least 50 each"},
 
@@ -139,14 +144,14 @@ constexpr Flag kFlags[] = {
     {"Server", "chat-template", "", kText, "FILE", kNone, kServe, "text with {{role}} and {{content}} for each message (default: {{role}}: {{content}})"},
 
     {"Results", "matrix", "", kToggle, "", kNone, kEnsembleEvaluate, "perplexity of every expert on every cluster's documents"},
-    {"Results", "token-log-probs", "", kText, "FILE", kNone, kEnsembleEvaluate, "write every target's log-probability and weights here, a line a document"},
-    {"Results", "out", "", kText, "DIR", kNone, kEnsembleAverage, "where the averaged model goes"},
+    {"Results", "token-log-probs", "", kText, "FILE", kNone, kEnsembleEvaluate | kEnsemblePrior, "write every target's log-probability and weights here, one line per document and router"},
+    {"Results", "out", "", kText, "PATH", kNone, kEnsembleAverage | kEnsemblePrior, "average: the directory that the averaged model goes to; prior: the JSON file for --router posterior:prior=FILE"},
     {"Results", "ids", "", kText, "FILE", kNone, kLogits, "JSON: [[...], ...], rows of one length"},
     {"Results", "out", "", kText, "FILE", kNone, kLogits, "safetensors file: \"logits\" [batch, tokens, vocabulary] float32"},
 
     {"Types and memory", "precision", "", kText, "TYPE", "auto", kTrainings | kBenchTrain, "of activations and working weights: float32, bf16, fp16 or auto (bf16 on a GPU that has it)"},
     {"Types and memory", "weights", "", kText, "TYPE", "float32", kInference, "of the matrices in memory: float32; bf16 for half of it; int8 for a quarter and int4 for less yet, made from the checkpoint while it is read, at some loss of quality"},
-    {"Types and memory", "memory", "", kText, "SIZE", kNone, kTrainings | kBenchTrain | kMixing | kServe, "of the device, for all that the command keeps there, for example 8G; where it does not suffice, trainings recompute and experts take turns (default: most of what is free)"},
+    {"Types and memory", "memory", "", kText, "SIZE", kNone, kTrainings | kBenchTrain | kMixing | kEnsemblePrior | kServe, "of the device, for all that the command keeps there, for example 8G; where it does not suffice, trainings recompute and experts take turns (default: most of what is free)"},
     {"Types and memory", "no-cuda-graph", "", kToggle, "", kNone, kTrainings | kBenchTrain, "launch a step's kernels one by one (same results; on a GPU only, for debugging and profiling)"},
 
     {"General", "threads", "", kInteger, "N", kNone, kAll & ~(kCodings | kDevices), "threads to use (default: the cores this process may use)"},

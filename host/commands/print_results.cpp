@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+
+#include "cbtm/base/foreign_file.h"
 #include "cbtm/base/progress.h"
 
 namespace cbtm {
@@ -11,15 +14,20 @@ void print_clusters(const ClusterManifest& clusters) {
   for (size_t j = 0; j < clusters.sizes.size(); ++j) {
     const ShardSize& size = clusters.sizes[j];
     std::string terms;
+    if (j < clusters.domains.size()) {
+      for (const std::string& domain : clusters.domains[j]) terms += (terms.empty() ? "[" : ", ") + shown_text(domain);
+      terms += "]";
+    }
     for (const std::string& term : clusters.top_terms[j]) terms += (terms.empty() ? "" : " ") + term;
     fmt::print("{:>7} {:>10} {:>12} {:>7} {:>6}  {}\n", RunDirectory::cluster_name(static_cast<int64_t>(j)),
                format_count(size.train_documents), format_count(size.train_tokens), size.valid_documents,
                size.tune_documents, terms);
   }
   fmt::print(
-      "largest shard {:.2f} times the mean, in tokens; objective {:.1f}, duality gap {:.1e}; {} documents without "
-      "words\n",
-      clusters.balance, clusters.objective, clusters.duality_gap, clusters.documents_without_words);
+      "clustering {}; largest shard {:.2f} times the mean, in tokens; objective {:.1f}{}; {} documents without words\n",
+      shown_text(clusters.clustering), clusters.balance, clusters.objective,
+      std::isnan(clusters.duality_gap) ? "" : fmt::format(", duality gap {:.1e}", clusters.duality_gap),
+      clusters.documents_without_words);
 }
 
 void print_evaluation(const EvaluationSummary& evaluation) {

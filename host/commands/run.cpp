@@ -49,7 +49,7 @@ TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& 
 DeviceList check_all_flags(const CommandLine& line) {
   constexpr int64_t kSomeTokens = int64_t{1} << 40;
   corpus_options(line);
-  const int64_t clusters = cluster_options(line, {}).clusters;
+  const int64_t clusters = std::max<int64_t>(1, cluster_options(line, {}).clusters);  // 0: as many as domains
   const TokenizerSource tokenizer = tokenizer_source(line);
   const int64_t vocab_size =
       tokenizer.given.empty() ? tokenizer.vocab_size : Tokenizer::load(tokenizer.given).vocab_size();

@@ -49,6 +49,7 @@ struct CorpusReader::State {
   void lost(int64_t& counter, const std::string& what, int64_t bytes);
   bool open_file();
   void close_file();
+  bool find_domain(Document& document, std::string in_field);
   bool accept(Document& document);
   void too_long(const std::string& place);
   bool next_piece(std::string_view& piece, std::string& number, Piece& kind);
@@ -128,6 +129,27 @@ void CorpusReader::State::close_file() {
   text.reset();
 }
 
+/// The document's domain, if domains are asked for. False if it has none: then it is a bad document, and counted.
+bool CorpusReader::State::find_domain(Document& document, std::string in_field) {
+  document.domain.clear();
+  if (options.domain_source == DomainSource::none) return true;
+  if (options.domain_source == DomainSource::field) {
+    document.domain = std::move(in_field);
+  } else if (const size_t slash = id_name.find('/'); slash != std::string::npos) {
+    document.domain = id_name.substr(0, slash);
+  }
+  const size_t bytes = document.domain.size();
+  if (bytes > 0 && bytes <= kDomainBytesMax) return true;
+  const std::string field = shown_path(options.domain_field);
+  bad(statistics.broken_lines, document.place,
+      bytes > 0 ? fmt::format("its domain is a name of {} bytes, more than {}", bytes, kDomainBytesMax)
+      : options.domain_source == DomainSource::field
+          ? fmt::format("no domain: it has no field '{}' with a name or a number", field)
+          : "no domain: it lies in no directory below the corpus path; name a field with --domain-field, or give the "
+            "directory above");
+  return false;
+}
+
 /// Counts the document, unless it is a duplicate.
 bool CorpusReader::State::accept(Document& document) {
   const uint64_t hash = hash64(document.text);
@@ -173,7 +195,7 @@ bool CorpusReader::State::next_json_document(Document& document) {
     }
     if (array == std::nullopt) piece.remove_prefix(utf8_mark_bytes(piece));  // of files that were joined
     if (piece.find_first_not_of(" \t\r") == std::string_view::npos) continue;
-    const std::string problem = parse_json_line(piece, options.text_field, fields);
+    const std::string problem = parse_json_line(piece, options.text_field, fields, options.domain_field);
     if (problem.starts_with("not UTF-8")) {
       bad(statistics.invalid_utf8, where, problem);
     } else if (!problem.empty()) {
@@ -184,7 +206,7 @@ bool CorpusReader::State::next_json_document(Document& document) {
       document.text = std::move(fields.text);
       document.id = fields.id.empty() ? id_name + ":" + number : std::move(fields.id);
       document.place = where;
-      if (accept(document)) return true;
+      if (find_domain(document, std::move(fields.domain)) && accept(document)) return true;
     }
   }
   return false;
@@ -208,20 +230,21 @@ bool CorpusReader::State::next_whole_file(Document& document) {
   document.text = text->take();
   document.id = id_name;
   document.place = place();
+  JsonLineFields fields;
   if (layout == FileLayout::json_value) {
-    JsonLineFields fields;
-    if (parse_json_line(document.text, options.text_field, fields).empty()) {
+    if (parse_json_line(document.text, options.text_field, fields, options.domain_field).empty()) {
       document.text = std::move(fields.text);
       if (!fields.id.empty()) document.id = std::move(fields.id);
       if (document.text.empty()) {
         bad(statistics.empty, place(), "empty document");
         return false;
       }
-    } else if (statistics.json_texts++ == 0) {
-      statistics.json_text_first = place();
+    } else {
+      fields = {};  // not an object with a text: it is one text, and its fields say nothing
+      if (statistics.json_texts++ == 0) statistics.json_text_first = place();
     }
   }
-  return accept(document);
+  return find_domain(document, std::move(fields.domain)) && accept(document);
 }
 
 bool CorpusReader::State::next_in_file(Document& document) {

@@ -46,7 +46,7 @@ class LineParser {
   /// `keys`: gets the names at the top level, if it is there.
   explicit LineParser(std::string_view line, KeyList* keys = nullptr) : line_(line), keys_(keys) {}
 
-  bool object(std::string_view text_field, JsonLineFields& fields) {
+  bool object(std::string_view text_field, std::string_view domain_field, JsonLineFields& fields) {
     skip_space();
     if (peek() != '{') return wrong_kind();
     take('{');
@@ -56,20 +56,15 @@ class LineParser {
     do {
       if (!name(&key)) return false;
       if (keys_ != nullptr) keys_->add(key);
-      const size_t begin = place_;
       if (key == text_field) {
         text_type_ = type_name(peek());
         fields.has_text = peek() == '"';
         if (fields.has_text ? !string(&fields.text) : !value(0)) return false;
       } else if (key == "id") {
-        if (peek() == '"') {
-          if (!string(&fields.id)) return false;
-        } else {
-          if (!value(0)) return false;
-          const char first = line_[begin];
-          fields.id =
-              first == '-' || (first >= '0' && first <= '9') ? std::string(line_.substr(begin, place_ - begin)) : "";
-        }
+        if (!name_or_number(fields.id)) return false;
+        if (key == domain_field) fields.domain = fields.id;
+      } else if (!domain_field.empty() && key == domain_field) {
+        if (!name_or_number(fields.domain)) return false;
       } else if (!value(0)) {
         return false;
       }
@@ -103,6 +98,16 @@ class LineParser {
     place_ = begin;
     problem_.clear();
     return wrong(is_value ? fmt::format("not a JSON object but {}", type_name(peek())) : "not a JSON object");
+  }
+
+  /// A value: a string, or a number as it is written; "" for any other.
+  bool name_or_number(std::string& out) {
+    if (peek() == '"') return string(&out);
+    const size_t begin = place_;
+    if (!value(0)) return false;
+    const char first = line_[begin];
+    out = first == '-' || (first >= '0' && first <= '9') ? std::string(line_.substr(begin, place_ - begin)) : "";
+    return true;
   }
 
   char peek() const { return place_ < line_.size() ? line_[place_] : '\0'; }
@@ -295,17 +300,18 @@ class LineParser {
 
 }  // namespace
 
-std::string parse_json_line(std::string_view line, std::string_view text_field, JsonLineFields& fields) {
+std::string parse_json_line(std::string_view line, std::string_view text_field, JsonLineFields& fields,
+                            std::string_view domain_field) {
   fields = {};
   if (const size_t invalid = find_invalid_utf8(line); invalid != std::string_view::npos)
     return fmt::format("not UTF-8 at byte {}", invalid + 1);
   LineParser parser(line);
-  if (!parser.object(text_field, fields)) return parser.problem();
+  if (!parser.object(text_field, domain_field, fields)) return parser.problem();
   if (fields.has_text) return "";
   if (!parser.text_type().empty())
     return fmt::format("the text field '{}' is {}, not a string", shown_path(text_field), parser.text_type());
   KeyList keys;
-  LineParser(line, &keys).object(text_field, fields);
+  LineParser(line, &keys).object(text_field, {}, fields);
   return fmt::format("no text field '{}'{}", shown_path(text_field),
                      keys.names().empty() ? "" : fmt::format(" (there are: {})", keys.names()));
 }
@@ -313,7 +319,7 @@ std::string parse_json_line(std::string_view line, std::string_view text_field, 
 JsonShape json_shape(std::string_view text, std::string_view text_field, bool& has_text) {
   JsonLineFields fields;
   LineParser parser(text);
-  const bool whole = parser.object(text_field, fields);
+  const bool whole = parser.object(text_field, {}, fields);
   has_text = fields.has_text;
   if (whole) return JsonShape::object;
   return parser.cut_off() ? JsonShape::beginning : JsonShape::other;

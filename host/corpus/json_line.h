@@ -6,17 +6,20 @@
 
 namespace cbtm {
 
-/// The two fields of a JSON line that matter.
+/// The fields of a JSON line that matter.
 struct JsonLineFields {
   bool has_text = false;
   std::string text;
-  std::string id;  ///< "" if there is none; numbers as they are written
+  std::string id;      ///< "" if there is none; numbers as they are written
+  std::string domain;  ///< of the domain field, likewise
 };
 
 /// Reads one JSON object and takes `text_field` (a string) and "id" (a string or a number) from its top level; all else
 /// is checked and skipped. Of repeated keys the last counts. Returns "" or what is wrong with the line, for people; it
-/// begins with "not UTF-8" if that is it.
-std::string parse_json_line(std::string_view line, std::string_view text_field, JsonLineFields& fields);
+/// begins with "not UTF-8" if that is it. `domain_field` (a string or a number), if it is given, is taken too; it may
+/// be "id".
+std::string parse_json_line(std::string_view line, std::string_view text_field, JsonLineFields& fields,
+                            std::string_view domain_field = {});
 
 /// What a piece of text is, as JSON.
 enum class JsonShape : uint8_t {

@@ -14,19 +14,23 @@ namespace {
 
 constexpr const char* kPurpose = "mixture of the experts";
 
-void check_generates(const RoutingMode& routing) {
-  if (routing.schedule == RoutingSchedule::fraction)
+void check_generates(const SequenceMixing& mixing) {
+  if (mixing.routing.schedule == RoutingSchedule::fraction)
     fail_usage("--routing fraction:R needs the whole text; to generate, use token, every:N or prompt");
+  if (mixing.router != nullptr && mixing.router->carries_over())
+    fail_usage(
+        "--router {}: its prior moves from document to document, and texts that are generated have no order; fit one "
+        "with 'cbtm ensemble prior' and give prior=FILE",
+        mixing.router->name());
 }
 
 class EnsembleScorer : public NextTokenScorer {
  public:
-  EnsembleScorer(std::shared_ptr<ExpertPool> pool, const Mixture& mixture, const RoutingMode& routing)
-      : pool_(std::move(pool)),
-        device_(pool_->device()),
-        experts_(pool_->experts()),
-        mixing_{mixture, routing, experts_.present()} {
-    check_generates(routing);
+  /// `mixing.present` is all experts that are there.
+  EnsembleScorer(std::shared_ptr<ExpertPool> pool, SequenceMixing mixing)
+      : pool_(std::move(pool)), device_(pool_->device()), experts_(pool_->experts()), mixing_(std::move(mixing)) {
+    mixing_.present = experts_.present();
+    check_generates(mixing_);
     pool_->set_reclaim(this, [this] { return drop_oldest(); });
   }
   EnsembleScorer(const EnsembleScorer&) = delete;
@@ -42,10 +46,18 @@ class EnsembleScorer : public NextTokenScorer {
     Routed& routed = routes_[next_];
     routed.context = experts_.router().context();
     routed.mixing = mixing ? *mixing : mixing_;
-    check_generates(routed.mixing.routing);
+    check_generates(routed.mixing);
+    if (routed.mixing.router == nullptr)
+      routed.mixing.router = distance_routing(routed.mixing.mixture, routed.mixing.present);
+    routed.text = routed.mixing.router->begin();
     return next_++;
   }
-  void append(int64_t sequence, int32_t id) override { sequences_.at(sequence).ids.push_back(id); }
+  void append(int64_t sequence, int32_t id) override {
+    Routed& routed = routes_.at(sequence);
+    GrowingSequence& text = sequences_.at(sequence);
+    if (routed.mixing.router->uses_probabilities() && routed.observed == text.length()) observe_next(sequence, id);
+    text.ids.push_back(id);
+  }
   void close(int64_t sequence) override {
     drop_caches(sequence);
     sequences_.erase(sequence);
@@ -135,8 +147,11 @@ class EnsembleScorer : public NextTokenScorer {
   struct Routed {
     std::unique_ptr<RoutingContext> context;
     SequenceMixing mixing;
+    std::unique_ptr<TextRouting> text;
     int64_t tokens_read = -1;  ///< by the router; -1: no weights yet
+    int64_t observed = 1;      ///< tokens whose probabilities the router knows; nothing predicts the first
     std::vector<double> weights;
+    std::vector<uint8_t> wanted;  ///< experts that must read, if the router uses probabilities
   };
   /// An expert of which logits are wanted.
   struct Used {
@@ -196,10 +211,11 @@ class EnsembleScorer : public NextTokenScorer {
   }
 
   std::vector<int64_t> clusters_of(int64_t sequence) const {
-    const std::vector<double>& weights = routes_.at(sequence).weights;
+    const Routed& routed = routes_.at(sequence);
     std::vector<int64_t> clusters;
-    for (size_t cluster = 0; cluster < weights.size(); ++cluster)
-      if (weights[cluster] > 0) clusters.push_back(static_cast<int64_t>(cluster));
+    for (size_t cluster = 0; cluster < routed.weights.size(); ++cluster)
+      if (routed.weights[cluster] > 0 || (!routed.wanted.empty() && routed.wanted[cluster] != 0))
+        clusters.push_back(static_cast<int64_t>(cluster));
     return clusters;
   }
 
@@ -215,13 +231,77 @@ class EnsembleScorer : public NextTokenScorer {
   void update_weights(int64_t sequence) {
     Routed& routed = routes_.at(sequence);
     const GrowingSequence& text = sequences_.at(sequence);
+    const RoutingMethod& router = *routed.mixing.router;
+    const auto clusters = static_cast<size_t>(experts_.router().clusters());
+    if (router.uses_probabilities()) {
+      if (routed.observed < text.length()) observe_text(sequence);
+      if (routed.tokens_read == text.length()) return;
+      routed.tokens_read = text.length();
+      routed.wanted.resize(clusters);
+      router.wanted(text.length(), {}, routed.wanted);
+      routed.weights.resize(clusters);
+      routed.text->weights({}, routed.weights);
+      return;
+    }
     const int64_t wanted = routed_tokens(routed.mixing.routing, text.length(), text.prompt_length);
     if (routed.tokens_read == wanted) return;
+    std::vector<double> distances(clusters);
     for (int64_t n = std::max<int64_t>(0, routed.tokens_read); n < wanted; ++n)
-      append_token(experts_.tokenizer(), text.ids[static_cast<size_t>(n)], *routed.context);
+      if (router.uses_distances())
+        append_token(experts_.tokenizer(), text.ids[static_cast<size_t>(n)], *routed.context);
     routed.tokens_read = wanted;
-    routed.weights.resize(static_cast<size_t>(experts_.router().clusters()));
-    routed.context->weights(routed.mixing.mixture, routed.mixing.present, routed.weights);
+    if (router.uses_distances()) routed.context->squared_distances(distances);
+    routed.weights.resize(clusters);
+    routed.text->weights(distances, routed.weights);
+  }
+
+  /// Lets the router know what the experts gave to the tokens of the text that it has not heard of: the prompt's.
+  void observe_text(int64_t sequence) {
+    Routed& routed = routes_.at(sequence);
+    const std::vector<int32_t>& ids = sequences_.at(sequence).ids;
+    const auto predicted = static_cast<int32_t>(ids.size()) - 1;
+    std::vector<uint8_t> wanted(static_cast<size_t>(experts_.router().clusters()));
+    routed.mixing.router->wanted(sequences_.at(sequence).length(), {}, wanted);
+    std::vector<int64_t> clusters;
+    for (size_t j = 0; j < wanted.size(); ++j)
+      if (wanted[j] != 0) clusters.push_back(static_cast<int64_t>(j));
+    std::map<int64_t, std::vector<float>> values;  // by cluster
+    const std::vector<int32_t> offsets = {0, predicted};
+    pool_->for_each(clusters, [&](int64_t cluster, InferenceModel& model) {
+      std::vector<float>& out = values[cluster];
+      out.resize(static_cast<size_t>(predicted));
+      model.target_log_probabilities({std::span(ids).first(out.size()), offsets}, std::span(ids).subspan(1), out);
+    });
+    std::vector<double> row(wanted.size(), NAN);
+    for (; routed.observed < sequences_.at(sequence).length(); ++routed.observed) {
+      for (const int64_t cluster : clusters)
+        row[static_cast<size_t>(cluster)] =
+            static_cast<double>(values.at(cluster)[static_cast<size_t>(routed.observed - 1)]);
+      routed.text->observe(row);
+    }
+  }
+
+  /// The same for the token that was chosen from the logits of the last read. If they are not there any more, the text
+  /// is observed as a whole when it is next read.
+  void observe_next(int64_t sequence, int32_t id) {
+    Routed& routed = routes_.at(sequence);
+    std::vector<double> row(routed.weights.size(), NAN);
+    constexpr float kAll = 1;
+    for (const int64_t cluster : clusters_of(sequence)) {
+      const auto used = used_.find(cluster);
+      if (used == used_.end() || !used->second.rows.contains(sequence)) return;
+      const TensorView out = scores_.view(device_, DType::f32, 1, vocab_size());
+      const TensorView weight = received_.view(device_, DType::f32, 1, 1);
+      device_.copy_to_device(weight.data, &kAll, sizeof kAll);
+      const ConstTensorView logits = used->second.logits.row_range(used->second.rows.at(sequence), 1);
+      device_.model_operators().mixture_log_probabilities(
+          {.logits = {&logits, 1}, .weights = weight, .log_probabilities = out, .rows = {}});
+      float value = 0;
+      device_.copy_to_host(&value, out.as<float>() + id, sizeof value);
+      row[static_cast<size_t>(cluster)] = static_cast<double>(value);
+    }
+    routed.text->observe(row);
+    ++routed.observed;
   }
 
   std::shared_ptr<ExpertPool> pool_;
@@ -243,7 +323,13 @@ class EnsembleScorer : public NextTokenScorer {
 
 std::unique_ptr<NextTokenScorer> ensemble_scorer(std::shared_ptr<ExpertPool> pool, const Mixture& mixture,
                                                  const RoutingMode& routing) {
-  return std::make_unique<EnsembleScorer>(std::move(pool), mixture, routing);
+  return std::make_unique<EnsembleScorer>(std::move(pool), SequenceMixing{mixture, routing, {}});
+}
+
+std::unique_ptr<NextTokenScorer> ensemble_scorer(std::shared_ptr<ExpertPool> pool,
+                                                 std::shared_ptr<const RoutingMethod> router,
+                                                 const RoutingMode& routing) {
+  return std::make_unique<EnsembleScorer>(std::move(pool), SequenceMixing{{}, routing, {}, std::move(router)});
 }
 
 std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet& experts, const Mixture& mixture,

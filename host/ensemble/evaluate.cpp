@@ -53,15 +53,11 @@ void route(const ExpertSet& experts, Work& work) {
   }
 }
 
-/// Weights for the target at place n.
-void weights_for(const ExpertSet& experts, const Work& work, const RoutingMode& routing, const Mixture& mixture,
-                 int64_t n, std::vector<double>& weights) {
-  const auto clusters = static_cast<size_t>(experts.router().clusters());
-  const int64_t row = routed_tokens(routing, n, work.length);
-  std::vector<double> distances(work.distances.begin() + row * static_cast<int64_t>(clusters),
-                                work.distances.begin() + (row + 1) * static_cast<int64_t>(clusters));
-  weights.resize(clusters);
-  routing_weights(distances, mixture, experts.present(), weights);
+/// The distances that the target at place n is weighed by; empty if they were not computed.
+std::vector<double> distances_for(const Work& work, const RoutingMode& routing, int64_t n, size_t clusters) {
+  if (work.distances.empty()) return {};
+  const auto row = work.distances.begin() + routed_tokens(routing, n, work.length) * static_cast<int64_t>(clusters);
+  return {row, row + static_cast<int64_t>(clusters)};
 }
 
 class EnsembleEvaluation {
@@ -73,13 +69,20 @@ class EnsembleEvaluation {
         clusters_(experts.router().clusters()),
         pool_(device, experts,
               options.memory_bytes > 0 ? options.memory_bytes : std::max<int64_t>(1, device.free_bytes() / 2)) {
-    CBTM_ASSERT(!options.mixtures.empty(), "there is something to mix");
     if (options.routing.schedule == RoutingSchedule::prompt)
       fail_usage("--routing prompt is for generation; to evaluate, use token, every:N or fraction:R");
     for (const Mixture& mixture : options.mixtures) {
-      result_.scores.push_back({.mixture = mixture});
-      widest_.top_k = std::max(widest_.top_k, mixture.top_k);
+      routers_.push_back(distance_routing(mixture, experts.present()));
+      result_.scores.push_back({.top_k = mixture.top_k});
     }
+    for (const auto& router : options.routers) {
+      routers_.push_back(router);
+      result_.scores.push_back({.router = router->name(), .top_k = router->top_k()});
+    }
+    CBTM_ASSERT(!routers_.empty(), "there is something to mix");
+    result_.carried.resize(routers_.size());
+    needs_distances_ = options.matrix || std::any_of(routers_.begin(), routers_.end(),
+                                                     [](const auto& router) { return router->uses_distances(); });
     matrix_loss_.assign(static_cast<size_t>(clusters_ * clusters_), 0.0);
     matrix_tokens_.assign(matrix_loss_.size(), 0);
   }
@@ -114,7 +117,7 @@ class EnsembleEvaluation {
     parallel_ranges(static_cast<int64_t>(group.size()), 1e6, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         stop_if_requested(kStage);  // rethrown on the calling thread
-        route(experts_, group[static_cast<size_t>(i)]);
+        if (needs_distances_) route(experts_, group[static_cast<size_t>(i)]);
         find_needed(group[static_cast<size_t>(i)]);
       }
     });
@@ -128,38 +131,51 @@ class EnsembleEvaluation {
                                   RunDirectory::cluster_name(cluster)));
       run_expert(cluster, model, group);
     });
-    std::vector<std::vector<DocumentScore>> scores(group.size());
-    std::vector<std::vector<double>> details(group.size()), detail_weights(group.size());
-    parallel_ranges(static_cast<int64_t>(group.size()), 1e6, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        for (size_t m = 0; m < options_.mixtures.size(); ++m) {
-          stop_if_requested(kStage);
-          const bool detailed = m == 0 && options_.token_details != nullptr;
-          const auto at = static_cast<size_t>(i);
-          scores[at].push_back(mix(group[at], options_.mixtures[m], detailed ? &details[at] : nullptr,
-                                   detailed ? &detail_weights[at] : nullptr));
-        }
-    });
-    for (size_t i = 0; i < group.size(); ++i) {
-      if (options_.token_details) options_.token_details(*group[i].document, details[i], detail_weights[i]);
-      for (size_t m = 0; m < scores[i].size(); ++m) {
-        Score& score = result_.scores[m];
-        score.negative_log_likelihood += scores[i][m].negative_log_likelihood;
-        score.tokens += scores[i][m].tokens;
-        score.documents.push_back(std::move(scores[i][m]));
+    for (size_t r = 0; r < routers_.size(); ++r) mix_group(r, group);
+    if (options_.matrix)
+      for (const Work& work : group) add_to_matrix(work);
+  }
+
+  /// One router's scores of the group.
+  void mix_group(size_t r, const std::vector<Work>& group) {
+    const auto detailed = std::find(options_.detailed.begin(), options_.detailed.end(), r);
+    const bool wanted = options_.token_details != nullptr && detailed != options_.detailed.end();
+    std::vector<DocumentScore> scores(group.size());
+    std::vector<TokenDetails> details(wanted ? group.size() : 0);
+    const auto mix_range = [&](int64_t begin, int64_t end) {
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+        stop_if_requested(kStage);
+        scores[i] = mix(r, group[i], wanted ? &details[i] : nullptr);
       }
-      if (options_.matrix) add_to_matrix(group[i]);
+    };
+    const auto documents = static_cast<int64_t>(group.size());
+    if (routers_[r]->carries_over())
+      mix_range(0, documents);
+    else
+      parallel_ranges(documents, 1e6, mix_range);
+    Score& score = result_.scores[r];
+    for (size_t i = 0; i < group.size(); ++i) {
+      if (wanted) {
+        details[i].score = r;
+        options_.token_details(*group[i].document, details[i]);
+      }
+      score.negative_log_likelihood += scores[i].negative_log_likelihood;
+      score.tokens += scores[i].tokens;
+      score.documents.push_back(std::move(scores[i]));
     }
   }
 
   void find_needed(Work& work) const {
     work.needed.assign(static_cast<size_t>(clusters_), 0);
     work.expert_log_probabilities.resize(static_cast<size_t>(clusters_));
-    std::vector<double> weights;
+    std::vector<uint8_t> wanted(work.needed.size());
     for (int64_t n = 1; n < work.length; ++n) {
-      weights_for(experts_, work, options_.routing, widest_, n, weights);
-      for (size_t j = 0; j < weights.size(); ++j)
-        if (weights[j] > 0) work.needed[j] = n;
+      const std::vector<double> distances = distances_for(work, options_.routing, n, work.needed.size());
+      for (const auto& router : routers_) {
+        router->wanted(n, distances, wanted);
+        for (size_t j = 0; j < wanted.size(); ++j)
+          if (wanted[j] != 0) work.needed[j] = n;
+      }
     }
     if (options_.matrix && work.length > 1)
       for (size_t j = 0; j < work.needed.size(); ++j)
@@ -196,33 +212,52 @@ class EnsembleEvaluation {
     flush();
   }
 
-  DocumentScore mix(const Work& work, const Mixture& mixture, std::vector<double>* details,
-                    std::vector<double>* detail_weights) const {
+  /// What the experts gave to the target at place n; NaN where one did not read so far.
+  void expert_values(const Work& work, int64_t n, std::vector<double>& out) const {
+    out.assign(static_cast<size_t>(clusters_), NAN);
+    for (size_t j = 0; j < out.size(); ++j) {
+      const std::vector<float>& all = work.expert_log_probabilities[j];
+      if (n <= static_cast<int64_t>(all.size())) out[j] = static_cast<double>(all[static_cast<size_t>(n - 1)]);
+    }
+  }
+
+  DocumentScore mix(size_t r, const Work& work, TokenDetails* details) {
+    const RoutingMethod& router = *routers_[r];
+    const std::unique_ptr<TextRouting> text = router.begin(result_.carried[r]);
+    const auto clusters = static_cast<size_t>(clusters_);
     DocumentScore score{.id = work.document->id, .tokens = std::max<int64_t>(0, work.targets())};
-    score.expert_weights.assign(static_cast<size_t>(clusters_), 0.0);
-    std::vector<double> weights;
+    score.expert_weights.assign(clusters, 0.0);
+    std::vector<double> weights(clusters), values;
     for (int64_t n = 1; n < work.length; ++n) {
-      weights_for(experts_, work, options_.routing, mixture, n, weights);
-      double highest = -INFINITY;
-      for (size_t j = 0; j < weights.size(); ++j)
-        if (weights[j] > 0)
-          highest =
-              std::max(highest, std::log(weights[j]) +
-                                    static_cast<double>(work.expert_log_probabilities[j][static_cast<size_t>(n - 1)]));
-      double sum = 0;
-      for (size_t j = 0; j < weights.size(); ++j)
-        if (weights[j] > 0)
-          sum += std::exp(std::log(weights[j]) +
-                          static_cast<double>(work.expert_log_probabilities[j][static_cast<size_t>(n - 1)]) - highest);
-      const double log_probability = highest + std::log(sum);
+      text->weights(distances_for(work, options_.routing, n, clusters), weights);
+      expert_values(work, n, values);
+      const double log_probability = mixed(weights, values);
       score.negative_log_likelihood -= log_probability;
-      for (size_t j = 0; j < weights.size(); ++j)
-        score.expert_weights[j] += weights[j] / static_cast<double>(score.tokens);
-      if (details == nullptr) continue;
-      details->push_back(log_probability);
-      detail_weights->insert(detail_weights->end(), weights.begin(), weights.end());
+      for (size_t j = 0; j < clusters; ++j) score.expert_weights[j] += weights[j] / static_cast<double>(score.tokens);
+      if (details != nullptr) {
+        details->log_probabilities.push_back(log_probability);
+        details->weights.insert(details->weights.end(), weights.begin(), weights.end());
+        details->expert_log_probabilities.insert(details->expert_log_probabilities.end(), values.begin(), values.end());
+      }
+      if (router.uses_probabilities()) text->observe(values);
+    }
+    if (router.carries_over()) result_.carried[r] = router.carry(*text, std::move(result_.carried[r]));
+    if (details != nullptr) {
+      details->prior = text->prior();
+      details->prior_after = result_.carried[r];
     }
     return score;
+  }
+
+  /// ln Σ weight exp(value), over the experts that have a weight.
+  static double mixed(const std::vector<double>& weights, const std::vector<double>& values) {
+    double highest = -INFINITY;
+    for (size_t j = 0; j < weights.size(); ++j)
+      if (weights[j] > 0) highest = std::max(highest, std::log(weights[j]) + values[j]);
+    double sum = 0;
+    for (size_t j = 0; j < weights.size(); ++j)
+      if (weights[j] > 0) sum += std::exp(std::log(weights[j]) + values[j] - highest);
+    return highest + std::log(sum);
   }
 
   void add_to_matrix(const Work& work) {
@@ -257,7 +292,8 @@ class EnsembleEvaluation {
   const EvaluationOptions& options_;
   int64_t clusters_;
   ExpertPool pool_;
-  Mixture widest_{.top_k = 1, .temperature = 1e6};  ///< at so high a temperature no weight of the top k underflows
+  std::vector<std::shared_ptr<const RoutingMethod>> routers_;  ///< by score
+  bool needs_distances_ = false;
   std::vector<double> matrix_loss_;
   std::vector<int64_t> matrix_tokens_;
   Evaluation result_;
@@ -318,6 +354,7 @@ double tune_temperature(Device& device, const ExpertSet& experts, const std::vec
                         EvaluationOptions options, const std::vector<double>& candidates) {
   const Mixture wanted = options.mixtures.front();
   options.mixtures.clear();
+  options.routers.clear();
   options.matrix = false;
   options.token_details = nullptr;
   for (const double temperature : candidates)
@@ -326,7 +363,7 @@ double tune_temperature(Device& device, const ExpertSet& experts, const std::vec
   const auto best = std::min_element(
       evaluation.scores.begin(), evaluation.scores.end(),
       [](const Score& a, const Score& b) { return a.negative_log_likelihood < b.negative_log_likelihood; });
-  return best->mixture.temperature;
+  return candidates[static_cast<size_t>(best - evaluation.scores.begin())];
 }
 
 }  // namespace cbtm

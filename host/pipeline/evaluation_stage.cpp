@@ -61,7 +61,7 @@ class RunEvaluation {
     options.matrix = true;
     const Evaluation ensemble = evaluate_ensemble(device_, experts_, documents_, options);
     summary.tokens = ensemble.scores[0].tokens;
-    for (const Score& score : ensemble.scores) summary.top_k.emplace_back(score.mixture.top_k, score.perplexity());
+    for (const Score& score : ensemble.scores) summary.top_k.emplace_back(score.top_k, score.perplexity());
     const GainPoint end{.dense = summary.dense,
                         .top_1 = ensemble.scores[0].perplexity(),
                         .top_2 = ensemble.scores[std::min<size_t>(1, sweep_.size() - 1)].perplexity(),

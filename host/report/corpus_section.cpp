@@ -21,6 +21,29 @@ std::string terms(const RunFacts& facts, size_t cluster, size_t limit) {
   return result;
 }
 
+/// The domains of a cluster, escaped; "" if there are none.
+std::string domains(const ClusterManifest& clusters, size_t cluster) {
+  constexpr size_t kNamed = 12;
+  if (cluster >= clusters.domains.size()) return "";
+  const std::vector<std::string>& all = clusters.domains[cluster];
+  std::string result;
+  for (size_t i = 0; i < std::min(kNamed, all.size()); ++i) result += (i == 0 ? "" : ", ") + escape(all[i]);
+  if (all.size() > kNamed) result += fmt::format(" and {} more", all.size() - kNamed);
+  return result;
+}
+
+std::string how_divided(const ClusterManifest& clusters) {
+  const std::string objective = format_number(clusters.objective, 6);
+  if (clusters.clustering == "random")
+    return fmt::format("random clusters of equal size, whose centres have the objective {}", objective);
+  if (clusters.clustering == "domains")
+    return fmt::format("clusters by the domains that the corpus names, whose centres have the objective {}", objective);
+  if (clusters.clustering == "unbalanced")
+    return fmt::format("plain (unbalanced) k-means with objective {}", objective);
+  return fmt::format("{} k-means with objective {} and a relative duality gap of {}", escape(clusters.clustering),
+                     objective, format_number(clusters.duality_gap, 2));
+}
+
 std::string summary(const ClusterManifest& clusters) {
   std::string html = fmt::format("<p>{} documents", format_whole(known(clusters.documents)));
   const Json& corpus = clusters.corpus;
@@ -33,12 +56,18 @@ std::string summary(const ClusterManifest& clusters) {
                       format_whole(number(corpus, {"duplicates"})), format_whole(bad),
                       format_whole(known(clusters.documents_without_words)));
   html += fmt::format(
-      " Fitted on {} documents and {} terms: tf-idf, SVD to {} dimensions, balanced k-means with objective {} and a "
-      "relative duality gap of {}. The largest shard has {} times the mean in tokens.</p>\n",
+      " Fitted on {} documents and {} terms: tf-idf, SVD to {} dimensions, {}. The largest shard has {} times the mean "
+      "in tokens.</p>\n",
       format_whole(known(clusters.fit_documents)), format_whole(known(clusters.terms)),
-      format_whole(known(clusters.dimensions)), format_number(clusters.objective, 6),
-      format_number(clusters.duality_gap, 2), format_number(clusters.balance, 3));
+      format_whole(known(clusters.dimensions)), how_divided(clusters), format_number(clusters.balance, 3));
   return html;
+}
+
+/// Domains, then top terms.
+std::string described(const RunFacts& facts, size_t cluster, size_t limit) {
+  const std::string names = domains(*facts.clusters, cluster);
+  return names.empty() ? terms(facts, cluster, limit)
+                       : fmt::format("<strong>{}</strong> {}", names, terms(facts, cluster, limit));
 }
 
 std::string sizes_table(const RunFacts& facts) {
@@ -58,7 +87,7 @@ std::string sizes_table(const RunFacts& facts) {
     html += fmt::format(
         "<tr><th scope=\"row\">{} {:03}</th><td class=\"terms\">{}</td><td class=\"right\">{}</td><td "
         "class=\"right\">{}</td><td class=\"share\">{}<span>{}</span></td><td class=\"right\">{}</td></tr>\n",
-        cluster_key(static_cast<int64_t>(j)), j, terms(facts, j, 10), format_whole(known(sizes[j].train_documents)),
+        cluster_key(static_cast<int64_t>(j)), j, described(facts, j, 10), format_whole(known(sizes[j].train_documents)),
         format_whole(tokens), share_bar(tokens / largest),
         total > 0 ? fmt::format("{:.1f} %", 100 * tokens / total) : "–", format_whole(known(sizes[j].valid_documents)));
   }

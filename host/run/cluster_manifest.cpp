@@ -108,6 +108,9 @@ ClusterManifest parse_cluster_manifest(const Json& json, const std::string& file
   const auto value = [&](const char* key) { return read.has(key) ? read.at(key).json() : Json(); };
   ClusterManifest manifest;
   manifest.clusters = read.integer_or("clusters", static_cast<int64_t>(sizes.size()), 1, kClustersMax);
+  // Older files name no clustering: it was k-means.
+  const bool plain = value("settings").is_object() && value("settings").value("balanced_fit", Json(true)) == false;
+  manifest.clustering = read.text_or("clustering", plain ? "unbalanced" : "balanced");
   manifest.vocab_size = read.integer_or("vocab_size", -1, 1);
   manifest.router_hash = read.text_or("router_hash", "");
   manifest.tokenizer_hash = read.text_or("tokenizer_hash", "");
@@ -137,6 +140,12 @@ ClusterManifest parse_cluster_manifest(const Json& json, const std::string& file
     manifest.sizes.push_back(parse_size(sizes.item(i)));
     manifest.top_terms.push_back(terms.item(i).as_texts());
   }
+  if (read.has("domains")) {
+    const JsonReader domains = read.list("domains");
+    if (domains.size() != count)
+      domains.refuse(fmt::format("has {} items, but 'sizes' has {}", domains.size(), sizes.size()));
+    for (size_t i = 0; i < count; ++i) manifest.domains.push_back(domains.item(i).as_texts());
+  }
   if (read.has("objectives"))
     for (size_t i = 0; i < read.list("objectives").size(); ++i)
       manifest.objectives.push_back(read.list("objectives").item(i).as_number());
@@ -159,6 +168,8 @@ Json cluster_manifest_json(const ClusterManifest& manifest) {
   const auto add_value = [&](const char* key, const Json& value) {
     if (!value.is_null()) json[key] = value;
   };
+  add_text("clustering", manifest.clustering);
+  if (!manifest.domains.empty()) json["domains"] = manifest.domains;
   add_count("vocab_size", manifest.vocab_size);
   add_text("router_hash", manifest.router_hash);
   add_text("tokenizer_hash", manifest.tokenizer_hash);

@@ -55,17 +55,25 @@ DocumentResult parse_document(const JsonReader& read) {
 }
 
 Json sweep_json(const SweepResult& entry) {
-  return {{"top_k", entry.top_k},
-          {"perplexity", entry.perplexity},
-          {"negative_log_likelihood", entry.negative_log_likelihood},
-          {"tokens", entry.tokens}};
+  Json json = {{"top_k", entry.top_k},
+               {"perplexity", entry.perplexity},
+               {"negative_log_likelihood", entry.negative_log_likelihood},
+               {"tokens", entry.tokens}};
+  if (!entry.router.empty()) json["router"] = entry.router;
+  if (!entry.document_losses.empty()) json["document_negative_log_likelihoods"] = entry.document_losses;
+  return json;
 }
 
 SweepResult parse_sweep(const JsonReader& read) {
-  return {.top_k = read.integer("top_k", 1, kClustersMax),
-          .perplexity = number_of(read, "perplexity"),
-          .negative_log_likelihood = number_of(read, "negative_log_likelihood"),
-          .tokens = count_of(read, "tokens")};
+  SweepResult entry;
+  entry.router = read.text_or("router", "");
+  entry.top_k = read.integer("top_k", 1, kClustersMax);
+  entry.perplexity = number_of(read, "perplexity");
+  entry.negative_log_likelihood = number_of(read, "negative_log_likelihood");
+  entry.tokens = count_of(read, "tokens");
+  if (read.has("document_negative_log_likelihoods"))
+    entry.document_losses = numbers_of(read.list("document_negative_log_likelihoods"));
+  return entry;
 }
 
 EvaluationSettings parse_settings(const JsonReader& read) {

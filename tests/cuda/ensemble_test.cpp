@@ -77,8 +77,9 @@ TEST_CASE("evaluation: log-probability of every target, perplexity and matrix") 
     std::vector<std::vector<double>> of_device[2];
     const auto evaluate = [&](Device& device, size_t number) {
       EvaluationOptions options{.mixtures = {{2, 0.1, 2}}, .matrix = true};
-      options.token_details = [&](const EvaluationDocument&, const std::vector<double>& log_probabilities,
-                                  const std::vector<double>&) { of_device[number].push_back(log_probabilities); };
+      options.token_details = [&](const EvaluationDocument&, const TokenDetails& details) {
+        of_device[number].push_back(details.log_probabilities);
+      };
       return evaluate_ensemble(device, experts, documents, options);
     };
     const Evaluation want = evaluate(cpu(), 0), got = evaluate(cuda(), 1);

@@ -55,8 +55,8 @@ TEST_CASE("every token's weights and log-probability") {
   for (const int top : {1, 2, 4}) {
     EvaluationOptions options{.mixtures = {{top, 0.1, 2}}};
     size_t d = 0;
-    options.token_details = [&](const EvaluationDocument&, const std::vector<double>& log_probabilities,
-                                const std::vector<double>& weights) {
+    options.token_details = [&](const EvaluationDocument&, const TokenDetails& details) {
+      const std::vector<double>&log_probabilities = details.log_probabilities, &weights = details.weights;
       const TensorFile golden = TensorFile::open(kGolden / ("document_" + std::to_string(d++) + ".safetensors"));
       const std::string suffix = ".power2.top" + std::to_string(top);
       const auto want = golden.at("mixed_target_log_probability" + suffix).values<double>();

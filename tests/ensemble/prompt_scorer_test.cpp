@@ -55,8 +55,9 @@ TEST_CASE("an ensemble scores prompts as it scores documents") {
   evaluate_ensemble(device, experts, golden_documents(),
                     {.mixtures = {mixture},
                      .length_max = experts.max_length(),
-                     .token_details = [&](const EvaluationDocument&, const std::vector<double>& log_probabilities,
-                                          const std::vector<double>&) { want.push_back(log_probabilities); }});
+                     .token_details = [&](const EvaluationDocument&, const TokenDetails& details) {
+                       want.push_back(details.log_probabilities);
+                     }});
   PromptScorer scorer(generation_pool(device, experts), {mixture, {}, experts.present()});
   const Scored got = scored(scorer, golden_prompts(), 1);
   for (size_t d = 0; d < want.size(); ++d) {

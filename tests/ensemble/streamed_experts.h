@@ -16,8 +16,9 @@ namespace cbtm {
 inline std::vector<std::vector<double>> evaluate_golden(Device& device, const ExpertSet& experts, int64_t memory) {
   std::vector<std::vector<double>> all;
   EvaluationOptions options{.mixtures = {{2, 0.1, 2}}, .matrix = true, .memory_bytes = memory};
-  options.token_details = [&](const EvaluationDocument&, const std::vector<double>& log_probabilities,
-                              const std::vector<double>&) { all.push_back(log_probabilities); };
+  options.token_details = [&](const EvaluationDocument&, const TokenDetails& details) {
+    all.push_back(details.log_probabilities);
+  };
   const Evaluation evaluation = evaluate_ensemble(device, experts, golden_documents(), options);
   for (std::vector<double> row : evaluation.matrix) {
     std::erase_if(row, [](double value) { return std::isnan(value); });

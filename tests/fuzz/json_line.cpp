@@ -9,7 +9,7 @@ namespace {
 
 void read(std::string_view input) {
   JsonLineFields fields;
-  parse_json_line(input, "text", fields);
+  parse_json_line(input, "text", fields, "source");
 }
 
 const Registration kRegistration{{"json_line", read}};

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cbtm/base/json.h"
+#include "cbtm/cluster/clustering.h"
 #include "cbtm/cluster/kmeans.h"
 #include "cbtm/corpus/corpus.h"
 #include "cbtm/device/device.h"
@@ -17,12 +18,13 @@ namespace cbtm {
 
 struct ClusterOptions {
   CorpusOptions corpus;
-  int64_t clusters = 8;
+  Clustering clustering = Clustering::balanced;
+  std::string domain_field;         ///< of Clustering::domains; "": the first directory below the corpus path
+  int64_t clusters = 8;             ///< 0, for Clustering::domains only: as many as there are domains
   int64_t dimensions = 100;         ///< of the SVD
   int64_t min_df = 1;               ///< terms of fewer documents are left out of the vocabulary
   int64_t fit_documents = 200'000;  ///< at most so many train documents, drawn by hash, fit tf-idf, SVD and k-means
-  bool balanced_fit = true;         ///< balanced k-means (the paper's way)
-  bool balance_shards = false;      ///< exactly equal shards, instead of each document to its nearest centre
+  bool balance_shards = false;  ///< exactly equal shards, instead of each document to its nearest centre; k-means only
   KMeansInit init = KMeansInit::plus_plus;
   int64_t restarts = 3;
   double valid_fraction = 0.01;  ///< fraction of valid, and also of tune
@@ -42,7 +44,8 @@ Json cluster_settings(const ClusterOptions& options);
 
 /// Finds the domains of a corpus and distributes its documents (docs/method.md). Writes run/router, run/shards/NNN
 /// (train, valid and tune datasets with a list of their documents) and run/clusters.json as one set. Reads the corpus
-/// three times, as a stream. Returns the contents of clusters.json. Throws Error.
+/// three times, as a stream, and once more for equal shards and for random clusters. Returns the contents of
+/// clusters.json. Throws Error.
 ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& options,
                                const RunDirectory& run, const ClusterOrigin& origin = {});
 

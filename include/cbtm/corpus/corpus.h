@@ -14,15 +14,26 @@ namespace cbtm {
 
 struct Document {
   std::string id;  ///< its `id` field, or relative path and number; does not depend on where the data lies; valid UTF-8
-  std::string text;   ///< valid UTF-8, not empty
-  std::string place;  ///< where it was read: "file" or "file:line", for messages
+  std::string text;    ///< valid UTF-8, not empty
+  std::string place;   ///< where it was read: "file" or "file:line", for messages
+  std::string domain;  ///< see DomainSource; not empty if domains are asked for, and at most kDomainBytesMax long
 };
 
 enum class OnBadDocument : uint8_t { skip, fail };
 
+/// Where the name of a document's domain comes from. A document without one is a bad document.
+enum class DomainSource : uint8_t {
+  none,      ///< domains are not asked for
+  field,     ///< a field of its JSON object: a string or a number
+  directory  ///< the first directory below the corpus path that it was found in
+};
+inline constexpr size_t kDomainBytesMax = 256;
+
 struct CorpusOptions {
   std::vector<std::string> paths;  ///< files, directories (walked in sorted order), or "-" for JSON lines on stdin
   std::string text_field = "text";
+  DomainSource domain_source = DomainSource::none;
+  std::string domain_field;  ///< for DomainSource::field
   OnBadDocument on_bad_document = OnBadDocument::skip;
   bool keep_duplicates = false;
   double bad_fraction_max = 0.01;  ///< more bad documents (of at least 100) or lost bytes than this is an Error
@@ -37,7 +48,7 @@ struct CorpusStatistics {
   int64_t duplicates = 0;
   int64_t empty = 0;
   int64_t invalid_utf8 = 0;
-  int64_t broken_lines = 0;             ///< not JSON, or without the text field
+  int64_t broken_lines = 0;             ///< not JSON, or without the text field, or without a domain that is asked for
   int64_t too_long = 0;                 ///< above document_bytes_max
   int64_t truncated_files = 0;          ///< files that end early, are damaged or cannot be read to their end
   int64_t unread_formats = 0;           ///< files in a format that is not read: bzip2, parquet, ...

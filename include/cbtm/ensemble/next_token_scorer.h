@@ -12,6 +12,7 @@
 #include "cbtm/ensemble/expert_set.h"
 #include "cbtm/model/inference.h"
 #include "cbtm/route/mixture.h"
+#include "cbtm/route/routing_method.h"
 #include "cbtm/route/routing_mode.h"
 
 namespace cbtm {
@@ -29,6 +30,8 @@ struct SequenceMixing {
   Mixture mixture;
   RoutingMode routing;
   std::vector<uint8_t> present;  ///< by cluster: 1 if the expert may be used; not only zeros
+  /// Weighs the experts instead of `mixture` and `present`, if it is set. It must not carry over from text to text.
+  std::shared_ptr<const RoutingMethod> router = nullptr;
 };
 
 /// Scores the next token of growing sequences, with one model or an ensemble. A sequence's scores have the same bits
@@ -71,6 +74,11 @@ std::unique_ptr<NextTokenScorer> model_scorer(std::unique_ptr<InferenceModel> mo
 /// Each expert keeps a key-value cache of each sequence that has used it. An expert that is used for the first time
 /// reads the whole text once. A pool serves one scorer at a time.
 std::unique_ptr<NextTokenScorer> ensemble_scorer(std::shared_ptr<ExpertPool> pool, const Mixture& mixture,
+                                                 const RoutingMode& routing);
+/// The same by any router. With one that uses the experts' probabilities, every expert that it wants reads every token:
+/// the prompt once more by itself when a sequence is first read, for the probabilities of its tokens.
+std::unique_ptr<NextTokenScorer> ensemble_scorer(std::shared_ptr<ExpertPool> pool,
+                                                 std::shared_ptr<const RoutingMethod> router,
                                                  const RoutingMode& routing);
 /// The same with a pool of its own.
 std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet& experts, const Mixture& mixture,

@@ -30,11 +30,13 @@ struct MapDocument {
 
 /// The contents of clusters.json (docs/formats.md, 'clusters.json'). Numbers that a file does not hold are NaN or -1.
 struct ClusterManifest {
+  std::string clustering;  ///< "balanced", "unbalanced", "random", "domains" (cbtm/cluster/clustering.h)
   int64_t clusters = 0;
   int64_t vocab_size = -1;
   std::string router_hash, tokenizer_hash;
   std::vector<ShardSize> sizes;                     ///< [clusters]
   std::vector<std::vector<std::string>> top_terms;  ///< [clusters]
+  std::vector<std::vector<std::string>> domains;    ///< [clusters]: the domains of each; empty without domains
   int64_t documents = -1;
   int64_t documents_without_words = -1;
   double label_objective = std::numeric_limits<double>::quiet_NaN();

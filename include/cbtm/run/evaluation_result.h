@@ -20,12 +20,14 @@ struct DocumentResult {
   std::vector<double> expert_weights;  ///< mean over its tokens, by cluster; empty for one model
 };
 
-/// The score of one number of experts.
+/// The score of one number of experts, or of one router.
 struct SweepResult {
+  std::string router;  ///< as on the command line; "": the experts' own
   int64_t top_k = 0;
   double perplexity = std::numeric_limits<double>::quiet_NaN();
   double negative_log_likelihood = std::numeric_limits<double>::quiet_NaN();
   int64_t tokens = -1;
+  std::vector<double> document_losses;  ///< negative log-likelihood of each document, if routers were compared
 };
 
 /// How an evaluation was made.
