@@ -21,6 +21,7 @@ HWY_INLINE __m128i lane_sums(__m128i a, __m128i b, __m128i c, __m128i d) {
   return _mm_add_epi32(_mm_unpacklo_epi64(ab, cd), _mm_unpackhi_epi64(ab, cd));
 }
 
+// add_products is assembly: GCC 12 copies every sum around the intrinsic, and then has too few registers.
 #ifdef __AVX512VNNI__
 using Ints = __m512i;
 constexpr int kRowsMax = 4;
@@ -55,7 +56,6 @@ HWY_INLINE __m128i lane_sums(const Ints (&sums)[4]) {
   return lane_sums(half(0), half(1), half(2), half(3));
 }
 #endif
-// As assembly: GCC 12 copies every sum around the intrinsic, and then has too few registers.
 constexpr int64_t kBytes = sizeof(Ints);
 constexpr int kOutputs = 4;
 
