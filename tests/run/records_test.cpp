@@ -27,6 +27,7 @@ TEST_CASE("clusters.json is written as it was read, and says which key is wrong"
                      {"sizes", {size(10), size(30)}},
                      {"top_terms", {{"oven"}, {"comet", "orbit"}}},
                      {"documents", 9},
+                     {"clustering", "balanced"},
                      {"documents_without_words", 0},
                      {"label_objective", 1.5},
                      {"balance", 1.5},
