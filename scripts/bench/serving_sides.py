@@ -40,6 +40,10 @@ class CbtmServer:
         self.process.wait()
 
 
+class DidNotStart(Exception):
+    pass
+
+
 class LlamaServer:
     """llama.cpp's server with continuous batching, and room for every client's longest text."""
 
@@ -62,8 +66,10 @@ class LlamaServer:
                 if self.process.poll() is not None:
                     break
                 time.sleep(0.1)
+        status = self.process.poll()
         self.close()
-        sys.exit("llama-server did not start:\n" + (folder / "llama-server.log").read_text()[-2000:])
+        raise DidNotStart(f"{gguf.name}: llama-server " + ("is still loading" if status is None else f"ended with status {status}")
+                          + ":\n" + (folder / "llama-server.log").read_text()[-1000:])
 
     def close(self):
         self.process.terminate()
