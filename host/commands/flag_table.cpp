@@ -133,6 +133,7 @@ constexpr Flag kFlags[] = {
     {"Server", "port", "", kInteger, "N", "8080", kServe, "port to listen on; 0 takes a free one, which is printed"},
     {"Server", "alias", "", kText, "NAME", kNone, kServe, "name of the model for clients (default: ensemble, or the directory's name)"},
     {"Server", "parallel", "", kInteger, "N", "32", kServe, "texts that are generated at once"},
+    {"Server", "prompt-cache", "", kText, "SIZE", kNone, kServe, "of --memory, for the beginnings of prompts that later requests may share; 0: none (default: an eighth of it)"},
     {"Server", "queue", "", kInteger, "N", "256", kServe, "requests that may wait; any more are told to try again later (429)"},
     {"Server", "max-tokens", "", kInteger, "N", kNone, kServe, "end texts after this many tokens, whatever a request asks for"},
     {"Server", "api-key", "", kText, "KEY", kNone, kServe, "requests must name it; visible to other users of this machine, unlike --api-key-file"},

@@ -77,16 +77,20 @@ class EnsembleScorer : public NextTokenScorer {
       update_weights(sequence);
       for (const int64_t cluster : clusters_of(sequence))
         caches_.try_emplace(cluster, pool_->model(cluster))
-            .first->second.touch(sequence, sequences_.at(sequence).length(), step_);
+            .first->second.touch(sequence, sequences_.at(sequence), step_);
     }
     const ReadPlan plan = plan_reads(
-        sequences, sequences_, [this](int64_t sequence) { return clusters_of(sequence); },
-        [this](int64_t cluster, int64_t sequence) { return caches_.at(cluster).length(sequence); }, prompt_rows);
+        sequences, sequences_,
+        {.models_of = [this](int64_t sequence) { return clusters_of(sequence); },
+         .length = [this](int64_t cluster, int64_t sequence) { return caches_.at(cluster).length(sequence); },
+         .shared_unit = [this](int64_t cluster) { return caches_.at(cluster).shared_unit(); }},
+        prompt_rows);
     std::vector<int64_t> clusters;
     for (const auto& [cluster, reads] : plan.reads) {
       caches_.at(cluster).reserve(reads);
       clusters.push_back(cluster);
     }
+    note_known(plan);
     pool_->for_each(clusters, [&](int64_t cluster, InferenceModel&) {
       Used used;
       used.logits = caches_.at(cluster).read(plan.reads.at(cluster), sequences_, used.rows);
@@ -142,6 +146,10 @@ class EnsembleScorer : public NextTokenScorer {
   }
 
   std::vector<double> weights(int64_t sequence) const override { return routes_.at(sequence).weights; }
+  int64_t known_tokens(int64_t sequence) const override {
+    const Routed& routed = routes_.at(sequence);
+    return routed.first_read < 0 ? 0 : routed.known_tokens;
+  }
 
  private:
   struct Routed {
@@ -150,6 +158,8 @@ class EnsembleScorer : public NextTokenScorer {
     std::unique_ptr<TextRouting> text;
     int64_t tokens_read = -1;  ///< by the router; -1: no weights yet
     int64_t observed = 1;      ///< tokens whose probabilities the router knows; nothing predicts the first
+    int64_t first_read = -1;           ///< the step; -1: nothing has been read
+    int64_t known_tokens = INT64_MAX;  ///< as known_tokens() says, once something has been read
     std::vector<double> weights;
     std::vector<uint8_t> wanted;  ///< experts that must read, if the router uses probabilities
   };
@@ -226,6 +236,16 @@ class EnsembleScorer : public NextTokenScorer {
     if (oldest == step_) return reclaim_ && reclaim_();
     for (auto& [cluster, caches] : caches_) caches.drop_step(oldest);
     return true;
+  }
+
+  /// Notes what was known of the sequences that are now read for the first time.
+  void note_known(const ReadPlan& plan) {
+    for (const auto& [cluster, reads] : plan.reads)
+      for (const PlannedRead& read : reads) {
+        Routed& routed = routes_.at(read.sequence);
+        if (routed.first_read < 0) routed.first_read = step_;
+        if (routed.first_read == step_) routed.known_tokens = std::min(routed.known_tokens, read.begin);
+      }
   }
 
   void update_weights(int64_t sequence) {
@@ -337,9 +357,10 @@ std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet
   return ensemble_scorer(generation_pool(device, experts, memory_bytes), mixture, routing);
 }
 
+int64_t default_memory_bytes(const Device& device) { return std::max<int64_t>(1, device.free_bytes() / 10 * 8); }
+
 std::shared_ptr<ExpertPool> generation_pool(Device& device, const ExpertSet& experts, int64_t memory_bytes) {
-  return std::make_shared<ExpertPool>(
-      device, experts, memory_bytes > 0 ? memory_bytes : std::max<int64_t>(1, device.free_bytes() / 10 * 8));
+  return std::make_shared<ExpertPool>(device, experts, memory_bytes > 0 ? memory_bytes : default_memory_bytes(device));
 }
 
 }  // namespace cbtm

@@ -136,6 +136,9 @@ void PromptScorer::reserve(const std::vector<int64_t>& prompts) {
       InferenceModel& used = model(cluster);
       const auto [handle, fresh] = handles_[cluster].try_emplace(number, 0);
       if (fresh) handle->second = used.open_sequence();
+      // What is scored is read here; what lies before it others may have read.
+      if (const int64_t unit = shared_unit(used); unit > 0)
+        used.begin_prompt(handle->second, std::span(prompt.text.ids).first(static_cast<size_t>(prompt.scored)), unit);
       used.reserve(handle->second, prompt.unit_end());
     }
   }
@@ -156,7 +159,7 @@ void PromptScorer::read(const std::vector<int64_t>& numbers) {
       size_t round = 0;
       for (int64_t begin = used.sequence_length(handles_.at(cluster).at(number)); begin < prompt.unit_end();) {
         const int64_t end = unit_end(prompt.text, begin);
-        if (end - begin <= kDecodedPiece) {
+        if (unit_is_decoded(prompt.text, begin)) {
           decoded.push_back(number);
         } else {
           rounds.resize(std::max(rounds.size(), ++round));
@@ -193,6 +196,12 @@ void PromptScorer::read(const std::vector<int64_t>& numbers) {
     if (!decoded.empty()) passes.push_back({.row_sums = RowSums::decode});
     for (const int64_t number : decoded) add(number, prompts_.at(number)->scored);
     logits[cluster] = used.read(passes);
+    if (const int64_t shared = shared_unit(used); shared > 0)
+      for (const int64_t number : readers.at(cluster)) {
+        const Prompt& prompt = *prompts_.at(number);
+        used.share_prompt(handles_.at(cluster).at(number),
+                          std::span(prompt.text.ids).first(static_cast<size_t>(prompt.unit_end())), shared);
+      }
   };
   std::vector<int64_t> clusters;
   for (const auto& [cluster, of] : readers) clusters.push_back(cluster);

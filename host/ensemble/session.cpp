@@ -222,6 +222,7 @@ void Session::score(const std::vector<int64_t>& numbers, const std::vector<int32
 void Session::accept(Request& request, int32_t id) {
   const GenerationOptions& options = request.asked.options;
   Generated& result = request.result;
+  result.known_tokens = scorer_.known_tokens(request.sequence);
   const bool eos = std::find(options.eos_ids.begin(), options.eos_ids.end(), id) != options.eos_ids.end();
   if (eos && !options.ignore_eos) {
     result.end_token = id;

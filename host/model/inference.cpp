@@ -29,12 +29,14 @@ class LoadedModel : public InferenceModel, private WeightSource {
         spec_(checkpoint_->spec()),
         layout_(checkpoint_->layout()),
         name_(directory.string()),
+        identity_(checkpoint_->identity()),
         image_(spec_, layout_, weights),
         dtype_(weights != WeightFormat::f32 && device.computes_in(DType::bf16) ? DType::bf16 : DType::f32),
         memory_(std::move(memory)),
         own_pages_(device, spec_.layers(), spec_.key_value_width(), dtype_),
         pages_(memory_ != nullptr ? memory_->caches.pages(spec_.layers(), spec_.key_value_width(), dtype_)
                                   : own_pages_),
+        prompts_of_(pages_.add_model()),
         scratch_(memory_ != nullptr ? memory_->scratch : own_scratch_) {
     const int64_t vector_count = layout_.flat_size() - layout_.matrix_flat_size();
     vectors_ = device_.allocate(vector_count * 4, "biases and norms");
@@ -67,6 +69,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;
   ~LoadedModel() override {
+    pages_.remove_model(prompts_of_);
     if (memory_ != nullptr) memory_->weights.remove(number_);
   }
 
@@ -85,6 +88,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
   int64_t vocab_size() const override { return spec_.embedding.vocab_size; }
   int64_t max_length() const override { return spec_.embedding.max_length; }
   const std::vector<int64_t>& end_tokens() const override { return spec_.eos_token_ids; }
+  const std::string& identity() const override { return identity_; }
   int64_t key_value_bytes() const override {
     return 2 * spec_.layers() * spec_.key_value_width() * dtype_bytes(dtype_);
   }
@@ -133,6 +137,13 @@ class LoadedModel : public InferenceModel, private WeightSource {
   int64_t open_sequence() override { return pages_.open(); }
   void close_sequence(int64_t handle) override { pages_.close(handle); }
   int64_t sequence_length(int64_t handle) const override { return pages_.length(handle); }
+  int64_t shared_page_tokens() const override { return pages_.sharing() ? KeyValuePages::kPageTokens : 0; }
+  void begin_prompt(int64_t handle, std::span<const int32_t> prompt, int64_t unit) override {
+    pages_.begin_prompt(handle, prompts_of_, prompt, unit);
+  }
+  void share_prompt(int64_t handle, std::span<const int32_t> prompt, int64_t unit) override {
+    pages_.share_prompt(handle, prompts_of_, prompt, unit);
+  }
 
   Device& device() override { return device_; }
 
@@ -214,8 +225,11 @@ class LoadedModel : public InferenceModel, private WeightSource {
   const void* map_image() override { return image_.mapped(opened()); }
   void unmap_image() override { checkpoint_.reset(); }
   const ModelCheckpoint& opened() {
-    if (!checkpoint_) checkpoint_.emplace(ModelCheckpoint::open(name_));
-    return *checkpoint_;
+    if (checkpoint_) return *checkpoint_;
+    checkpoint_.emplace(ModelCheckpoint::open(name_));
+    if (checkpoint_->identity() == identity_) return *checkpoint_;
+    checkpoint_.reset();
+    fail("{}: holds other weights than when it was loaded; what is in use needs the old ones", name_);
   }
 
   void check(const PackedTokens& tokens, std::span<const int64_t> handles) const {
@@ -353,12 +367,14 @@ class LoadedModel : public InferenceModel, private WeightSource {
   ModelSpec spec_;
   ParameterLayout layout_;
   std::string name_;
+  std::string identity_;
   WeightImage image_;
   DType dtype_;                          ///< of activations and cache: narrow with narrow weights, if the device can
   std::shared_ptr<ModelMemory> memory_;  ///< or null: then all that follows is its own
   int64_t number_ = 0;                   ///< in the shared memory
   KeyValuePages own_pages_;
   KeyValuePages& pages_;
+  int64_t prompts_of_;  ///< this model's number in pages_
   ModelScratch own_scratch_;
   ModelScratch& scratch_;
   const void* bound_ = nullptr;  ///< where `tensors_` are views of

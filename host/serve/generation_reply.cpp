@@ -12,6 +12,7 @@ struct GenerationReply::Text {
   explicit Text(const Tokenizer& tokenizer) : decoder(tokenizer) {}
   std::string piece;
   StreamingDecoder decoder;  ///< of all tokens that have scores: finds the offsets
+  int64_t known_tokens = 0;  ///< of the prompt
   int64_t characters = 0;
   bool begun = false;
   bool sent = false;     ///< an event
@@ -45,6 +46,7 @@ void GenerationReply::add(TextUpdate&& update) {
   if (!text.changed) changed_.push_back(update.text);
   text.changed = true;
   if (!text.begun) begin_text(text, update);
+  text.known_tokens = std::max(text.known_tokens, update.known_tokens);
   add_tokens(text, update);
   text.piece += update.piece;
   if (!update.finish.empty()) {
@@ -202,10 +204,15 @@ int64_t GenerationReply::prompt_tokens() const {
   return tokens;
 }
 
+/// Each prompt is counted once, however many texts continue it: as it was for the first of them.
 Json GenerationReply::usage() const {
+  int64_t known_tokens = 0;
+  for (size_t text = 0; text < texts_.size(); text += static_cast<size_t>(request_.job->copies))
+    known_tokens += texts_[text]->known_tokens;
   return {{"prompt_tokens", prompt_tokens()},
           {"completion_tokens", completion_tokens_},
-          {"total_tokens", prompt_tokens() + completion_tokens_}};
+          {"total_tokens", prompt_tokens() + completion_tokens_},
+          {"prompt_tokens_details", {{"cached_tokens", known_tokens}}}};
 }
 
 std::string GenerationReply::finish() const {

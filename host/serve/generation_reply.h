@@ -32,7 +32,7 @@ class GenerationReply {
   Json whole() const;
   /// The last events of a stream.
   std::string last_events() const;
-  /// {"prompt_tokens", "completion_tokens", "total_tokens"}.
+  /// {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"}.
   Json usage() const;
   int64_t prompt_tokens() const;
   int64_t completion_tokens() const { return completion_tokens_; }

@@ -13,11 +13,13 @@ namespace cbtm {
 /// A session with what belongs to it: the ensemble of a catalog, or one model. Texts of jobs run in it together.
 class Lane {
  public:
-  /// The ensemble and its experts, or one model. Loads what is needed at once.
+  /// The ensemble and its experts, or one model. Loads what is needed at once into `memory`. Experts that `before` has
+  /// there, of files that have not changed, are not loaded again.
   Lane(Device& device, std::shared_ptr<const Catalog> catalog, const ServedModel& model, WeightFormat weights,
-       int64_t memory_bytes, ServeMetrics& metrics);
+       std::shared_ptr<ModelMemory> memory, ServeMetrics& metrics, const Lane* before = nullptr);
 
   bool serves(const Job& job) const;
+  bool serves_ensemble() const { return pool_ != nullptr; }
   const Catalog& catalog() const { return *catalog_; }
   void start(const std::shared_ptr<Job>& job, size_t text);
   /// One step of everything. Gives the jobs their updates.
@@ -33,8 +35,9 @@ class Lane {
   struct Text {
     std::shared_ptr<Job> job;
     size_t number = 0;
-    std::string piece;  ///< not given to the job yet
-    size_t given = 0;   ///< tokens
+    std::string piece;    ///< not given to the job yet
+    size_t given = 0;     ///< tokens
+    bool scored = false;  ///< its prompt was
     Job::Clock::time_point started, last_token;
   };
 
@@ -45,7 +48,6 @@ class Lane {
   void choose_one(Text& text, TextUpdate& update);
   void give(Text& text, const Generated& so_far, bool ended);
   void count(Text& text, size_t tokens, const std::vector<std::vector<double>>& weights);
-  void count_memory();
 
   std::shared_ptr<const Catalog> catalog_;
   const ServedModel* model_;
@@ -56,7 +58,7 @@ class Lane {
   std::unique_ptr<Session> session_;
   std::map<int64_t, std::unique_ptr<Text>> texts_;   ///< by number in the session
   std::map<int64_t, std::unique_ptr<Text>> scored_;  ///< by number in the prompt scorer
-  int64_t evictions_ = 0, loads_ = 0;                ///< that were counted
+  int64_t evictions_ = 0;                            ///< that were counted
 };
 
 }  // namespace cbtm

@@ -68,6 +68,9 @@ class NextTokenScorer {
   virtual std::vector<int32_t> choose(std::span<const TokenChoice> choices);
   /// The weights by cluster that the last score of a sequence was mixed with. Empty for one model.
   virtual std::vector<double> weights(int64_t sequence) const = 0;
+  /// Tokens of the prompt that none of the models had to read when the sequence was first read, because they had read
+  /// them for others.
+  virtual int64_t known_tokens(int64_t sequence) const = 0;
 };
 
 std::unique_ptr<NextTokenScorer> model_scorer(std::unique_ptr<InferenceModel> model);
@@ -85,6 +88,8 @@ std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet
                                                  const RoutingMode& routing, int64_t memory_bytes = 0);
 /// A pool for several generations one after another. `memory_bytes` is for weights and caches; 0 means most of what is
 /// free.
+/// The bytes that weights and caches may take if nobody says how many: most of what is free.
+int64_t default_memory_bytes(const Device& device);
 std::shared_ptr<ExpertPool> generation_pool(Device& device, const ExpertSet& experts, int64_t memory_bytes = 0);
 
 }  // namespace cbtm

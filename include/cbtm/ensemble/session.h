@@ -43,6 +43,7 @@ struct Generated {
   std::string text;          ///< of the new tokens; cut before a stop string
   std::string finish;        ///< "length", "eos", "stop", "error" (see `error`), or "removed" before its end
   std::string error;
+  int64_t known_tokens = 0;                  ///< of the prompt: as NextTokenScorer::known_tokens, once it was read
   int32_t end_token = -1;                    ///< which ended it, if `finish` is "eos"
   std::vector<TokenScore> scores;            ///< one per new token, then that of the end token; see top_scores
   std::vector<std::vector<double>> weights;  ///< one list per new token, by cluster; empty for one model
