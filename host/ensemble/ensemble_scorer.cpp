@@ -103,8 +103,16 @@ class EnsembleScorer : public NextTokenScorer {
     const Mixed mixed = mix(sequences, {});
     const auto count = static_cast<int64_t>(sequences.size());
     const TensorView out = scores_.view(device_, DType::f32, count, vocab_size());
-    device_.model_operators().mixture_log_probabilities(
-        {.logits = mixed.logits, .weights = mixed.weights, .log_probabilities = out, .rows = mixed.rows});
+    for (size_t first = 0, last; first < sequences.size(); first = last) {  // a call for neighbours of one kind
+      const MixtureKind kind = kind_of(sequences[first]);
+      for (last = first + 1; last < sequences.size() && kind_of(sequences[last]) == kind;) ++last;
+      const auto begin = static_cast<int64_t>(first), rows = static_cast<int64_t>(last - first);
+      device_.model_operators().mixture_log_probabilities({.logits = mixed.logits,
+                                                           .weights = mixed.weights.row_range(begin, rows),
+                                                           .log_probabilities = out.row_range(begin, rows),
+                                                           .rows = mixed.rows.row_range(begin, rows),
+                                                           .kind = kind});
+    }
     scores.resize(static_cast<size_t>(out.size()));
     device_.copy_to_host(scores.data(), out.data, out.size() * 4);
   }
@@ -119,7 +127,9 @@ class EnsembleScorer : public NextTokenScorer {
       std::vector<int64_t> sequences;
       std::vector<double> uniforms;
       for (size_t i = first; i < choices.size(); ++i) {
-        if (done[i] != 0 || choices[i].greedy != choices[first].greedy || choices[i].filter != choices[first].filter)
+        if (done[i] != 0 || choices[i].greedy != choices[first].greedy ||
+            choices[i].filter != choices[first].filter ||
+            kind_of(choices[i].sequence) != kind_of(choices[first].sequence))
           continue;
         done[i] = 1;
         places.push_back(i);
@@ -134,7 +144,8 @@ class EnsembleScorer : public NextTokenScorer {
                                                 .uniforms = mixed.uniforms,
                                                 .greedy = choices[first].greedy,
                                                 .filter = choices[first].filter,
-                                                .tokens = tokens});
+                                                .tokens = tokens,
+                                                .kind = kind_of(choices[first].sequence)});
       std::vector<int32_t> chosen(places.size());
       device_.copy_to_host(chosen.data(), tokens.data, tokens.size() * 4);
       for (size_t i = 0; i < places.size(); ++i) {
@@ -216,6 +227,8 @@ class EnsembleScorer : public NextTokenScorer {
     return mixed;
   }
 
+  MixtureKind kind_of(int64_t sequence) const { return routes_.at(sequence).mixing.kind(); }
+
   double weight_of(int64_t sequence, int64_t cluster) const {
     return routes_.at(sequence).weights[static_cast<size_t>(cluster)];
   }
@@ -224,7 +237,7 @@ class EnsembleScorer : public NextTokenScorer {
     const Routed& routed = routes_.at(sequence);
     std::vector<int64_t> clusters;
     for (size_t cluster = 0; cluster < routed.weights.size(); ++cluster)
-      if (routed.weights[cluster] > 0 || (!routed.wanted.empty() && routed.wanted[cluster] != 0))
+      if (routed.weights[cluster] != 0 || (!routed.wanted.empty() && routed.wanted[cluster] != 0))
         clusters.push_back(static_cast<int64_t>(cluster));
     return clusters;
   }
@@ -250,6 +263,10 @@ class EnsembleScorer : public NextTokenScorer {
 
   void update_weights(int64_t sequence) {
     Routed& routed = routes_.at(sequence);
+    if (!routed.mixing.coefficients.empty()) {
+      routed.weights = routed.mixing.coefficients;
+      return;
+    }
     const GrowingSequence& text = sequences_.at(sequence);
     const RoutingMethod& router = *routed.mixing.router;
     const auto clusters = static_cast<size_t>(experts_.router().clusters());

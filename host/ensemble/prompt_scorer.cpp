@@ -35,7 +35,7 @@ struct PromptScorer::Prompt {
     std::vector<int64_t> models;
     for (size_t cluster = 0; cluster < weights.back().size(); ++cluster)
       for (int64_t row = scored; row < unit_end(); ++row)
-        if (weights[static_cast<size_t>(row)][cluster] > 0) {
+        if (weights[static_cast<size_t>(row)][cluster] != 0) {
           models.push_back(static_cast<int64_t>(cluster));
           break;
         }
@@ -73,6 +73,10 @@ int64_t PromptScorer::add(std::vector<int32_t> ids, int64_t top, const std::opti
 void PromptScorer::weigh(Prompt& prompt) {
   if (pool_ == nullptr) {
     prompt.weights.assign(static_cast<size_t>(prompt.length()), {1.0});
+    return;
+  }
+  if (!prompt.mixing.coefficients.empty()) {
+    prompt.weights.assign(static_cast<size_t>(prompt.length()), prompt.mixing.coefficients);
     return;
   }
   const ExpertSet& experts = pool_->experts();
@@ -248,7 +252,8 @@ void PromptScorer::read(const std::vector<int64_t>& numbers) {
             {.logits = used,
              .weights = weights_.view(DType::f32, rows, static_cast<int64_t>(used.size())),
              .log_probabilities = out,
-             .rows = {}});
+             .rows = {},
+             .kind = prompt.mixing.kind()});
         source = out;
       }
       device_.copy_to_host(scores.data(), source.data, rows * vocab * 4);

@@ -248,11 +248,12 @@ void Session::finish(Request& request, std::string how) {
 
 std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options,
-                                const std::function<void(size_t, const std::string&)>& on_text) {
+                                const std::function<void(size_t, const std::string&)>& on_text,
+                                const std::optional<SequenceMixing>& mixing) {
   Session session(scorer, tokenizer);
   std::vector<int64_t> numbers;
   for (size_t s = 0; s < prompts.size(); ++s) {
-    GenerationRequest request{.prompt = prompts[s], .options = options, .random_stream = s, .on_text = {}};
+    GenerationRequest request{.prompt = prompts[s], .mixing = mixing, .options = options, .random_stream = s, .on_text = {}};
     if (on_text) request.on_text = [&on_text, s](const std::string& piece) { on_text(s, piece); };
     numbers.push_back(session.add(std::move(request)));
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cbtm/ensemble/coefficients.h"
 #include "cbtm/run/run_directory.h"
 #include "serve/token_text.h"
 
@@ -88,11 +89,13 @@ void GenerationReply::add_tokens(Text& text, TextUpdate& update) {
     add_scored(text, update.ids[t], &update.scores[t]);
   for (const std::vector<double>& of_token : update.weights) {
     expert_tokens_.resize(std::max(expert_tokens_.size(), of_token.size()));
-    for (size_t cluster = 0; cluster < of_token.size(); ++cluster) expert_tokens_[cluster] += of_token[cluster];
+    const std::optional<SequenceMixing>& mixing = request_.job->mixing;
+    const std::vector<double> shares = mixing && !mixing->coefficients.empty() ? expert_shares(of_token) : of_token;
+    for (size_t cluster = 0; cluster < shares.size(); ++cluster) expert_tokens_[cluster] += shares[cluster];
     if (!request_.weights) continue;
     Json weights = Json::object();
     for (size_t cluster = 0; cluster < of_token.size(); ++cluster)
-      if (of_token[cluster] > 0) weights[RunDirectory::cluster_name(static_cast<int64_t>(cluster))] = of_token[cluster];
+      if (of_token[cluster] != 0) weights[RunDirectory::cluster_name(static_cast<int64_t>(cluster))] = of_token[cluster];
     const auto number = static_cast<size_t>(&of_token - update.weights.data());
     text.weights.push_back({{"token", token_text(request_.job->catalog->tokenizer(), update.ids[number])},
                             {"weights", std::move(weights)}});

@@ -1,6 +1,7 @@
 #include "serve/lane.h"
 
 #include "cbtm/base/error.h"
+#include "cbtm/ensemble/coefficients.h"
 #include "cbtm/model/sampling.h"
 
 namespace cbtm {
@@ -130,7 +131,9 @@ void Lane::count(Text& text, size_t tokens, const std::vector<std::vector<double
   }
   text.last_token = now;
   metrics_.generated_tokens += static_cast<int64_t>(tokens);
-  for (const std::vector<double>& of_token : weights) metrics_.count_experts(of_token);
+  const bool signed_weights = text.job->mixing && !text.job->mixing->coefficients.empty();
+  for (const std::vector<double>& of_token : weights)
+    metrics_.count_experts(signed_weights ? expert_shares(of_token) : of_token);
 }
 
 void Lane::score_prompts() {

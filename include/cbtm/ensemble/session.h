@@ -111,9 +111,10 @@ class Session {
 
 /// Continues every prompt in a session. Throws Error as Session::add does, before anything is generated. A prompt that
 /// memory does not suffice for, not even alone, has the finish "error". `on_text` receives the number of a prompt and
-/// whole characters as they come.
+/// whole characters as they come. `mixing`: of all prompts, as in GenerationRequest.
 std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options,
-                                const std::function<void(size_t, const std::string&)>& on_text = {});
+                                const std::function<void(size_t, const std::string&)>& on_text = {},
+                                const std::optional<SequenceMixing>& mixing = std::nullopt);
 
 }  // namespace cbtm
