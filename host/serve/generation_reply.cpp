@@ -1,6 +1,7 @@
 #include "serve/generation_reply.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "cbtm/ensemble/coefficients.h"
 #include "cbtm/run/run_directory.h"
@@ -14,6 +15,8 @@ struct GenerationReply::Text {
   std::string piece;
   StreamingDecoder decoder;  ///< of all tokens that have scores: finds the offsets
   int64_t known_tokens = 0;  ///< of the prompt
+  double log_probability = 0;  ///< of all its tokens together
+  int64_t token_count = 0;
   int64_t characters = 0;
   bool begun = false;
   bool sent = false;     ///< an event
@@ -85,8 +88,11 @@ void GenerationReply::begin_text(Text& text, TextUpdate& update) {
 
 void GenerationReply::add_tokens(Text& text, TextUpdate& update) {
   completion_tokens_ += static_cast<int64_t>(update.ids.size());
-  for (size_t t = 0; t < update.ids.size() && t < update.scores.size(); ++t)
+  for (size_t t = 0; t < update.ids.size() && t < update.scores.size(); ++t) {
     add_scored(text, update.ids[t], &update.scores[t]);
+    text.log_probability += static_cast<double>(update.scores[t].log_probability);
+    ++text.token_count;
+  }
   for (const std::vector<double>& of_token : update.weights) {
     expert_tokens_.resize(std::max(expert_tokens_.size(), of_token.size()));
     const std::optional<SequenceMixing>& mixing = request_.job->mixing;
@@ -182,9 +188,24 @@ Json GenerationReply::mixing() const {
   return json;
 }
 
+/// The texts of a prompt that the reply holds: all, or the best first. Of equals the first comes first.
+std::vector<const GenerationReply::Text*> GenerationReply::chosen(size_t prompt) const {
+  const auto copies = static_cast<size_t>(request_.job->copies);
+  std::vector<const Text*> texts;
+  for (size_t copy = 0; copy < copies; ++copy) texts.push_back(texts_[prompt * copies + copy].get());
+  if (request_.choices == request_.job->copies) return texts;
+  const auto mean = [](const Text* text) {
+    return text->token_count == 0 ? 0 : text->log_probability / static_cast<double>(text->token_count);
+  };
+  std::ranges::stable_sort(texts, std::greater(), mean);
+  texts.resize(static_cast<size_t>(request_.choices));
+  return texts;
+}
+
 Json GenerationReply::whole() const {
   Json choices = Json::array();
-  for (size_t i = 0; i < texts_.size(); ++i) choices.push_back(choice(i, *texts_[i], true));
+  for (size_t prompt = 0; prompt < request_.job->prompts.size(); ++prompt)
+    for (const Text* text : chosen(prompt)) choices.push_back(choice(choices.size(), *text, true));
   Json json = chunk(std::move(choices));
   json["usage"] = usage();
   json["x_cbtm"] = mixing();

@@ -46,6 +46,7 @@ class GenerationReply {
   void add_tokens(Text& text, TextUpdate& update);
   void add_scored(Text& text, int32_t id, const TokenScore* score);
   Json choice(size_t number, const Text& text, bool whole) const;
+  std::vector<const Text*> chosen(size_t prompt) const;
   Json chunk(Json choices) const;
   Json mixing() const;
   Json chat_message(const Text& text, bool whole) const;
