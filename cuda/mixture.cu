@@ -195,9 +195,8 @@ __global__ void __launch_bounds__(kThreads)
 //
 // mapping   grid (splits, sequences), a thread per value.
 // bytes     8 * vocab_size per sequence: from the L2 cache where the batch is small.
-__global__ void __launch_bounds__(kThreads)
-    normalise_rows(float* __restrict__ values, int64_t stride, int vocab_size, int split_size,
-                   const Statistics* __restrict__ partials) {
+__global__ void __launch_bounds__(kThreads) normalise_rows(float* __restrict__ values, int64_t stride, int vocab_size,
+                                                           int split_size, const Statistics* __restrict__ partials) {
   const int sequence = blockIdx.y;
   Statistics all = {-INFINITY, 0};
   for (unsigned split = 0; split < gridDim.x; ++split)
@@ -282,8 +281,7 @@ void mix(Context& context, DType dtype, MixtureKind kind, const Inputs& in, bool
              context.stream>>>(in, splits.size, partials);
       CBTM_CUDA_LAUNCHED("expert_statistics");
       if (kind == MixtureKind::sum) {
-        mix_experts<kAligned, Element>
-            <<<grid, kThreads, 0, context.stream>>>(in, splits.size, partials, out, stride);
+        mix_experts<kAligned, Element><<<grid, kThreads, 0, context.stream>>>(in, splits.size, partials, out, stride);
         CBTM_CUDA_LAUNCHED("mix_experts");
       } else {
         multiply_experts<kAligned, Element>
@@ -323,8 +321,8 @@ void sample_mixture(Context& context, const SampleMixture& arguments) {
   char* workspace = static_cast<char*>(context.workspace(partials + sequences * stride * 4));
   auto* scores = reinterpret_cast<float*>(workspace + partials);
   const bool aligned = all_aligned(arguments.logits, scores, stride, sequences);
-  mix(context, arguments.logits.front().dtype, arguments.kind, in, aligned, sequences, splits, reinterpret_cast<Statistics*>(workspace),
-      scores, stride);
+  mix(context, arguments.logits.front().dtype, arguments.kind, in, aligned, sequences, splits,
+      reinterpret_cast<Statistics*>(workspace), scores, stride);
   sample_tokens(context.stream, {.scores = scores,
                                  .sequences = sequences,
                                  .vocab_size = in.vocab_size,

@@ -6,6 +6,7 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/device/open_device.h"
@@ -120,8 +121,7 @@ std::vector<double> coefficients_flag(const CommandLine& line, const ExpertSet& 
     const std::string part = text.substr(begin, end - begin);
     begin = end + 1;
     const size_t equals = std::min(part.find('='), part.size());
-    const std::optional<double> value =
-        parse_number(equals < part.size() ? part.substr(equals + 1) : std::string());
+    const std::optional<double> value = parse_number(equals < part.size() ? part.substr(equals + 1) : std::string());
     if (equals == 0 || !value) fail_usage("--coefficients {}: write experts and numbers, such as 000=1,002=-0.5", text);
     named.emplace_back(part.substr(0, equals), *value);
   }
@@ -163,11 +163,8 @@ int generate_text(const CommandLine& line) {
   const auto pool = generation_pool(*device, experts, memory_flag(line));
   std::optional<SequenceMixing> mixing;
   if (line.given("coefficients"))
-    mixing = SequenceMixing{mixture,
-                            {.schedule = RoutingSchedule::prompt},
-                            experts.present(),
-                            nullptr,
-                            coefficients_flag(line, experts)};
+    mixing = SequenceMixing{
+        mixture, {.schedule = RoutingSchedule::prompt}, experts.present(), nullptr, coefficients_flag(line, experts)};
   std::vector<Generated> all;
   const auto answer = [&](const std::vector<std::vector<int32_t>>& prompts) {
     const auto scorer = ensemble_scorer(pool, router, routing);

@@ -127,8 +127,7 @@ class EnsembleScorer : public NextTokenScorer {
       std::vector<int64_t> sequences;
       std::vector<double> uniforms;
       for (size_t i = first; i < choices.size(); ++i) {
-        if (done[i] != 0 || choices[i].greedy != choices[first].greedy ||
-            choices[i].filter != choices[first].filter ||
+        if (done[i] != 0 || choices[i].greedy != choices[first].greedy || choices[i].filter != choices[first].filter ||
             kind_of(choices[i].sequence) != kind_of(choices[first].sequence))
           continue;
         done[i] = 1;
@@ -167,8 +166,8 @@ class EnsembleScorer : public NextTokenScorer {
     std::unique_ptr<RoutingContext> context;
     SequenceMixing mixing;
     std::unique_ptr<TextRouting> text;
-    int64_t tokens_read = -1;  ///< by the router; -1: no weights yet
-    int64_t observed = 1;      ///< tokens whose probabilities the router knows; nothing predicts the first
+    int64_t tokens_read = -1;          ///< by the router; -1: no weights yet
+    int64_t observed = 1;              ///< tokens whose probabilities the router knows; nothing predicts the first
     int64_t first_read = -1;           ///< the step; -1: nothing has been read
     int64_t known_tokens = INT64_MAX;  ///< as known_tokens() says, once something has been read
     std::vector<double> weights;

@@ -150,6 +150,11 @@ void PromptScorer::reserve(const std::vector<int64_t>& prompts) {
 
 /// Reads the next unit of these prompts with the models that need it, and keeps the scores.
 void PromptScorer::read(const std::vector<int64_t>& numbers) {
+  for (const int64_t number : numbers) {  // of a step that has failed something may be there
+    Prompt& prompt = *prompts_.at(number);
+    prompt.scores.tokens.resize(static_cast<size_t>(prompt.scored));
+    if (pool_ != nullptr) prompt.scores.weights.resize(static_cast<size_t>(prompt.scored));
+  }
   std::map<int64_t, std::vector<int64_t>> readers;  // prompts by cluster
   for (const int64_t number : numbers)
     for (const int64_t cluster : prompts_.at(number)->models()) readers[cluster].push_back(number);
@@ -276,7 +281,7 @@ void PromptScorer::keep_scores(const Slice& slice, std::span<float> scores) {
       prompt.scores.next_log_probabilities.assign(here.begin(), here.end());
     else
       prompt.scores.tokens.push_back(token_score(here, prompt.text.ids[static_cast<size_t>(row) + 1], prompt.top));
-    if (pool_ != nullptr) prompt.scores.weights.push_back(std::move(prompt.weights[static_cast<size_t>(row)]));
+    if (pool_ != nullptr) prompt.scores.weights.push_back(prompt.weights[static_cast<size_t>(row)]);
   }
 }
 

@@ -12,6 +12,7 @@
 #include "model/model_weights.h"
 #include "model/network/pass.h"
 #include "model/pass_records.h"
+#include "model/read_passes.h"
 #include "model/weight_image.h"
 
 namespace cbtm {
@@ -178,11 +179,14 @@ class LoadedModel : public InferenceModel, private WeightSource {
         filled += gather_last_rows(reading, hidden, last, filled);
     }
     if (wanted == 0) return {};
-    if (pass->batch.row_sums == RowSums::prompt) pass->batch.row_sums = RowSums::decode;
-    projected = project_output(*pass, last, projected);
     reserve(logits_, wanted * spec_.embedding.vocab_size * 4);
     const TensorView out = logits_.view(DType::f32, wanted, spec_.embedding.vocab_size);
-    output_logits(*pass, projected, out);
+    for (const OutputRows& part : output_rows(passes, prompts_share_passes())) {
+      pass->batch.row_sums = part.row_sums;
+      const TensorView states = last.row_range(part.first, part.count);
+      const TensorView room = projected ? projected.row_range(part.first, part.count) : projected;
+      output_logits(*pass, project_output(*pass, states, room), out.row_range(part.first, part.count));
+    }
     return out;
   }
 
@@ -284,11 +288,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
 
   /// Gathers the wanted rows of a pass into rows `first`, ... of `last`, and says how many.
   int64_t gather_last_rows(const ReadPass& reading, TensorView hidden, TensorView last, int64_t first) {
-    std::vector<int32_t> rows;
-    for (size_t s = 0; s < reading.wanted.size(); ++s)
-      for (int32_t row = reading.wanted[s] == 2 ? reading.offsets[s] : reading.offsets[s + 1] - 1;
-           reading.wanted[s] != 0 && row < reading.offsets[s + 1]; ++row)
-        rows.push_back(row);
+    const std::vector<int32_t> rows = wanted_rows(reading);
     if (rows.empty()) return 0;
     const auto count = static_cast<int64_t>(rows.size());
     const TensorView row_view = scratch_.last_rows.view(DType::i32, 1, count, last_row_numbers_at_ + first * 4);
@@ -393,18 +393,6 @@ class LoadedModel : public InferenceModel, private WeightSource {
 };
 
 }  // namespace
-
-void InferenceModel::extend(std::span<const int64_t> handles, const PackedTokens& tokens, std::span<float> next_logits,
-                            RowSums row_sums) {
-  CBTM_ASSERT(next_logits.size() == handles.size() * static_cast<size_t>(vocab_size()), "logits after each sequence");
-  const ReadPass pass{.handles = {handles.begin(), handles.end()},
-                      .ids = {tokens.ids.begin(), tokens.ids.end()},
-                      .offsets = {tokens.offsets.begin(), tokens.offsets.end()},
-                      .wanted = std::vector<uint8_t>(handles.size(), 1),
-                      .row_sums = row_sums};
-  const ConstTensorView logits = read(std::span(&pass, 1));
-  device().copy_to_host(next_logits.data(), logits.data, logits.size() * 4);
-}
 
 std::unique_ptr<InferenceModel> InferenceModel::load(Device& device, const std::filesystem::path& directory,
                                                      WeightFormat weights, std::shared_ptr<ModelMemory> memory) {

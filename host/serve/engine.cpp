@@ -144,16 +144,6 @@ void Engine::make_memory(const Catalog& catalog) {
   memory_->caches.set_prompt_cache(settings_.prompt_cache_bytes.value_or(bytes / 8));
 }
 
-void Engine::count_memory() {
-  const ModelMemoryStatistics now = memory_->statistics();
-  metrics_.weight_loads += now.loads - counted_.loads;
-  metrics_.prompt_cache_evictions += now.prompt_cache.evictions - counted_.prompt_cache.evictions;
-  metrics_.prompt_cache_pages = now.prompt_cache.pages;
-  metrics_.prompt_cache_bytes = now.prompt_cache.bytes;
-  metrics_.memory_bytes = now.bytes;
-  counted_ = now;
-}
-
 void Engine::do_step() {
   for (size_t i = 0; i < lanes_.size(); ++i) {
     if (lanes_[i]->running() == 0) continue;
@@ -168,7 +158,7 @@ void Engine::do_step() {
     }
   }
   metrics_.texts_running = running();
-  count_memory();
+  count_memory(*memory_, metrics_);
 }
 
 void Engine::open_again() {

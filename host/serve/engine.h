@@ -59,7 +59,6 @@ class Engine {
   void run();
   void do_step();
   void make_memory(const Catalog& catalog);
-  void count_memory();
   void open_again();
   void start_waiting();
   void drop_cancelled();
@@ -87,7 +86,6 @@ class Engine {
   // The thread's own.
   std::unique_ptr<Device> device_;
   std::shared_ptr<ModelMemory> memory_;  ///< of all models
-  ModelMemoryStatistics counted_;        ///< of it, in the metrics
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::deque<Waiting> waiting_;
   std::atomic<int64_t> waiting_count_{0};  ///< requests of waiting_ and submitted_ of which no text has started

@@ -13,8 +13,8 @@ namespace cbtm {
 struct GenerationReply::Text {
   explicit Text(const Tokenizer& tokenizer) : decoder(tokenizer) {}
   std::string piece;
-  StreamingDecoder decoder;  ///< of all tokens that have scores: finds the offsets
-  int64_t known_tokens = 0;  ///< of the prompt
+  StreamingDecoder decoder;    ///< of all tokens that have scores: finds the offsets
+  int64_t known_tokens = 0;    ///< of the prompt
   double log_probability = 0;  ///< of all its tokens together
   int64_t token_count = 0;
   int64_t characters = 0;
@@ -101,7 +101,8 @@ void GenerationReply::add_tokens(Text& text, TextUpdate& update) {
     if (!request_.weights) continue;
     Json weights = Json::object();
     for (size_t cluster = 0; cluster < of_token.size(); ++cluster)
-      if (of_token[cluster] != 0) weights[RunDirectory::cluster_name(static_cast<int64_t>(cluster))] = of_token[cluster];
+      if (of_token[cluster] != 0)
+        weights[RunDirectory::cluster_name(static_cast<int64_t>(cluster))] = of_token[cluster];
     const auto number = static_cast<size_t>(&of_token - update.weights.data());
     text.weights.push_back({{"token", token_text(request_.job->catalog->tokenizer(), update.ids[number])},
                             {"weights", std::move(weights)}});

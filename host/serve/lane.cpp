@@ -16,17 +16,26 @@ double seconds_between(Job::Clock::time_point from, Job::Clock::time_point to) {
 
 }  // namespace
 
+void count_memory(const ModelMemory& memory, ServeMetrics& metrics) {
+  const ModelMemoryStatistics now = memory.statistics();
+  metrics.weight_loads = now.loads;
+  metrics.prompt_cache_evictions = now.prompt_cache.evictions;
+  metrics.prompt_cache_pages = now.prompt_cache.pages;
+  metrics.prompt_cache_bytes = now.prompt_cache.bytes;
+  metrics.memory_bytes = now.bytes;
+}
+
 Lane::Lane(Device& device, std::shared_ptr<const Catalog> catalog, const ServedModel& model, WeightFormat weights,
            std::shared_ptr<ModelMemory> memory, ServeMetrics& metrics, const Lane* before)
-    : catalog_(std::move(catalog)), model_(&model), metrics_(metrics) {
+    : catalog_(std::move(catalog)), model_(&model), metrics_(metrics), memory_(std::move(memory)) {
   if (model.kind == ServedModel::Kind::single) {
-    std::unique_ptr<InferenceModel> loaded = InferenceModel::load(device, model.directory, weights, std::move(memory));
+    std::unique_ptr<InferenceModel> loaded = InferenceModel::load(device, model.directory, weights, memory_);
     loaded->need_now();
     InferenceModel& shared = *loaded;
     scorer_ = model_scorer(std::move(loaded));
     prompt_scorer_ = std::make_unique<PromptScorer>(shared);
   } else {
-    pool_ = std::make_shared<ExpertPool>(device, *catalog_->experts(), std::move(memory),
+    pool_ = std::make_shared<ExpertPool>(device, *catalog_->experts(), memory_,
                                          before != nullptr ? before->pool_.get() : nullptr);
     scorer_ = ensemble_scorer(pool_, catalog_->mixing().mixture, catalog_->mixing().routing);
     prompt_scorer_ = std::make_unique<PromptScorer>(pool_, catalog_->mixing());
@@ -83,6 +92,7 @@ void Lane::step() {
   if (!session_->idle()) {
     const std::vector<int64_t> ended = session_->step();
     ++metrics_.steps;
+    count_memory(*memory_, metrics_);  // before anybody has an answer
     for (const auto& [number, text] : texts_)
       if (std::find(ended.begin(), ended.end(), number) == ended.end()) give(*text, session_->so_far(number), false);
     for (const int64_t number : ended) {
@@ -140,13 +150,30 @@ void Lane::score_prompts() {
   try {
     for (const int64_t number : prompt_scorer_->step(kScoredRows)) prompt_scored(number);
   } catch (const CacheFull& full) {
-    if (!session_->idle()) return;  // their caches will be free later
-    const int64_t first = prompt_scorer_->first();
-    const std::unique_ptr<Text> text = std::move(scored_.at(first));
-    scored_.erase(first);
-    prompt_scorer_->remove(first);
-    text->job->on_update({.text = text->number, .finish = "error", .error = full.what()});
+    if (session_->idle()) first_prompt_failed(full.what());  // else their caches will be free later
+  } catch (const std::exception&) {
+    score_first_prompt();
   }
+}
+
+/// After a step that has failed: the first prompt alone. If that fails, too, it is to blame; else the others have their
+/// turn later.
+void Lane::score_first_prompt() {
+  prompt_scorer_->drop_caches();
+  try {
+    for (const int64_t number : prompt_scorer_->step(1)) prompt_scored(number);
+  } catch (const std::exception& error) {
+    prompt_scorer_->drop_caches();
+    first_prompt_failed(error.what());
+  }
+}
+
+void Lane::first_prompt_failed(const std::string& error) {
+  const int64_t first = prompt_scorer_->first();
+  const std::unique_ptr<Text> text = std::move(scored_.at(first));
+  scored_.erase(first);
+  prompt_scorer_->remove(first);
+  text->job->on_update({.text = text->number, .finish = "error", .error = error});
 }
 
 /// A prompt has been scored: its text ends with it, or goes on.

@@ -10,6 +10,9 @@
 
 namespace cbtm {
 
+/// Puts into the metrics what the models' memory holds now, and what was done for it.
+void count_memory(const ModelMemory& memory, ServeMetrics& metrics);
+
 /// A session with what belongs to it: the ensemble of a catalog, or one model. Texts of jobs run in it together.
 class Lane {
  public:
@@ -44,6 +47,8 @@ class Lane {
   std::unique_ptr<Text> new_text(const std::shared_ptr<Job>& job, size_t number) const;
   void generate(std::unique_ptr<Text> text);
   void score_prompts();
+  void score_first_prompt();
+  void first_prompt_failed(const std::string& error);
   void prompt_scored(int64_t number);
   void choose_one(Text& text, TextUpdate& update);
   void give(Text& text, const Generated& so_far, bool ended);
@@ -52,6 +57,7 @@ class Lane {
   std::shared_ptr<const Catalog> catalog_;
   const ServedModel* model_;
   ServeMetrics& metrics_;
+  std::shared_ptr<ModelMemory> memory_;
   std::shared_ptr<ExpertPool> pool_;  ///< null for one model
   std::unique_ptr<NextTokenScorer> scorer_;
   std::unique_ptr<PromptScorer> prompt_scorer_;

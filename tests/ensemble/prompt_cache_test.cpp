@@ -54,8 +54,7 @@ TEST_CASE("one model: texts whose prompts begin alike get what each gets alone, 
     for (const SessionOptions& options : {SessionOptions{}, SessionOptions{.requests_max = 3, .prompt_rows = 1}}) {
       const auto memory = std::make_shared<ModelMemory>(device, int64_t{1} << 30, 1);
       memory->caches.set_prompt_cache(int64_t{1} << 28);
-      const auto scorer =
-          model_scorer(InferenceModel::load(device, directory.path() / "model", weights, memory));
+      const auto scorer = model_scorer(InferenceModel::load(device, directory.path() / "model", weights, memory));
       check_same(together(*scorer, requests, options, 5), want);
       check_same(together(*scorer, requests, options, 6), want);  // all of them are known now
       CHECK(memory->caches.prompt_cache().pages > 0);
@@ -71,7 +70,7 @@ TEST_CASE("an ensemble: likewise, each expert with pages of its own, in ample me
   for (const Mixture& mixture : {Mixture{1, 0.1, 2}, Mixture{3, 0.3, 2}}) {
     const Outcome want = each_alone([&] { return ensemble_scorer(device, experts, mixture, {}); }, requests);
     for (const int64_t pages : {1000, 60}) {
-      const auto pool = generation_pool(device, experts, GoldenBytes().memory(4, pages * kGoldenPageBytes));
+      const auto pool = generation_pool(device, experts, GoldenBytes().memory(1, pages * kGoldenPageBytes));
       pool->memory().caches.set_prompt_cache(pages * kGoldenPageBytes);
       const auto scorer = ensemble_scorer(pool, mixture, {});
       for (const int64_t prompt_rows : {1, 2048})

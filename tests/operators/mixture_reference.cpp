@@ -49,7 +49,8 @@ MixtureOperands add_mixture(OperatorCase& one, const MixtureSettings& s) {
     }
     CBTM_ASSERT(sum > 0, "a sequence has an expert");
     for (int64_t expert = 0; expert < s.experts; ++expert)
-      weights[static_cast<size_t>(sequence * s.experts + expert)] *= s.product ? expert % 2 == 1 ? -0.25 : 0.5 : 1 / sum;
+      weights[static_cast<size_t>(sequence * s.experts + expert)] *=
+          s.product ? expert % 2 == 1 ? -0.25 : 0.5 : 1 / sum;
   }
   in.weights = one.input("weights", DType::f32, s.sequences, s.experts, weights);
   if (s.mapped) in.rows = one.input("rows", DType::i32, s.sequences, s.experts, rows);
@@ -118,7 +119,8 @@ std::vector<Bounded> mixture_reference(const MixtureSettings& s, const MixtureOp
 
 std::string mixture_name(const MixtureSettings& s) {
   return fmt::format("{} {} sequences, {} experts, {} tokens{}{}{}", dtype_name(s.dtype), s.sequences, s.experts,
-                     s.vocab, s.mapped ? ", mapped rows" : "", s.integers ? ", ties" : "", s.product ? ", product" : "");
+                     s.vocab, s.mapped ? ", mapped rows" : "", s.integers ? ", ties" : "",
+                     s.product ? ", product" : "");
 }
 
 }  // namespace cbtm

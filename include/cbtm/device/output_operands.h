@@ -28,8 +28,8 @@ enum class MixtureKind : uint8_t {
   product,  ///< Σ_j weight_j log p_j, less the logarithm of the sum of its exponentials; weights of any sign
 };
 
-/// log of the mixture of the experts' next-token distributions p_j = softmax(logits_j[rows[s][j]]), in float32; experts of
-/// weight 0 are not read.
+/// log of the mixture of the experts' next-token distributions p_j = softmax(logits_j[rows[s][j]]), in float32; experts
+/// of weight 0 are not read.
 struct MixtureLogProbabilities {
   std::span<const ConstTensorView> logits;  ///< one view per expert, [its rows, vocab_size]
   ConstTensorView weights;                  ///< float32 [sequences, expert count], as `kind` wants them

@@ -14,8 +14,7 @@ int64_t find_expert(const ExpertSet& experts, const std::string& name);
 
 /// SequenceMixing::coefficients of the experts that are named. Throws Error: an expert that is not present, one that is
 /// named twice, a number that is not finite or larger than 100 in size, nothing but zeros.
-std::vector<double> coefficients_of(const ExpertSet& experts,
-                                    const std::vector<std::pair<std::string, double>>& named);
+std::vector<double> coefficients_of(const ExpertSet& experts, const std::vector<std::pair<std::string, double>>& named);
 
 /// The experts' shares in a token that was mixed with these weights or coefficients: by their size, of 1 together.
 std::vector<double> expert_shares(std::vector<double> weights);

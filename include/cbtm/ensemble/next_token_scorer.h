@@ -33,8 +33,8 @@ struct SequenceMixing {
   std::vector<uint8_t> present;  ///< by cluster: 1 if the expert may be used; not only zeros
   /// Weighs the experts instead of `mixture` and `present`, if it is set. It must not carry over from text to text.
   std::shared_ptr<const RoutingMethod> router = nullptr;
-  /// By cluster, or empty. With them nothing is routed: p(token) is in proportion to exp(Σ_j c_j log p_j(token)), over the
-  /// experts whose coefficient is not 0 (docs/method.md, 'Coefficients'). Experts must be present; not only zeros.
+  /// By cluster, or empty. With them nothing is routed: p(token) is in proportion to exp(Σ_j c_j log p_j(token)), over
+  /// the experts whose coefficient is not 0 (docs/method.md, 'Coefficients'). Experts must be present; not only zeros.
   std::vector<double> coefficients = {};
 
   MixtureKind kind() const { return coefficients.empty() ? MixtureKind::sum : MixtureKind::product; }
@@ -72,7 +72,8 @@ class NextTokenScorer {
   virtual void log_probabilities(std::span<const int64_t> sequences, std::vector<float>& out) { score(sequences, out); }
   /// Chooses next tokens as choose_token does, without a repetition penalty. If possible the scores stay on the device.
   virtual std::vector<int32_t> choose(std::span<const TokenChoice> choices);
-  /// The weights by cluster, or the coefficients, that the last score of a sequence was mixed with. Empty for one model.
+  /// The weights by cluster, or the coefficients, that the last score of a sequence was mixed with. Empty for one
+  /// model.
   virtual std::vector<double> weights(int64_t sequence) const = 0;
   /// Tokens of the prompt that none of the models had to read when the sequence was first read, because they had read
   /// them for others.

@@ -58,6 +58,8 @@ struct SessionOptions {
 /// a token to every request whose text has been read, and reads some of the others' prompts. What a request generates
 /// does not depend on the others, bit for bit.
 ///
+/// If a step fails, the requests do it one by one, and those that fail alone end with an error.
+///
 /// First come, first served. If the caches of all do not fit into memory together, the request that came last gives up
 /// its own and waits until another has ended; then its text is read again. A request that does not even fit alone ends
 /// with an error. An ensemble's caches have the bound of its pool; those of one model grow until the device refuses.
@@ -89,7 +91,10 @@ class Session {
   struct Request;
 
   void admit();
-  std::vector<int64_t> read();
+  std::vector<int64_t> advance(std::vector<int64_t>& running);
+  std::vector<int64_t> advance_each();
+  std::vector<int64_t> read(std::vector<int64_t>& running);
+  void fail_request(Request& request, const std::string& error);
   std::vector<int32_t> choose(const std::vector<int64_t>& numbers);
   void score(const std::vector<int64_t>& numbers, const std::vector<int32_t>& ids);
   void accept(Request& request, int32_t id);
