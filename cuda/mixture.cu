@@ -1,4 +1,4 @@
-// The mixture of experts' next-token distributions, and tokens drawn from it.
+// The mixture of experts' next-token distributions, or their product, and tokens drawn from it.
 
 #include <algorithm>
 
@@ -145,6 +145,90 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// out[s][v] = Σ_j weight_j (logits_j[v] - log Σ exp(logits_j)), not yet normalised.
+//
+// mapping   as mix_experts.
+// bytes     likewise.
+template <bool kAligned, typename Element>
+__global__ void __launch_bounds__(kThreads)
+    multiply_experts(Inputs in, int split_size, const Statistics* __restrict__ partials, float* __restrict__ out,
+                     int64_t stride) {
+  constexpr int kLength = 16 / sizeof(Element);
+  __shared__ const Element* used_rows[kExpertsMax];
+  __shared__ float shifts[kExpertsMax];  // of the experts that are used
+  const int sequence = blockIdx.y;
+  const float* const weights = in.weights + sequence * in.weights_stride;
+  for (int expert = threadIdx.x; expert < in.experts; expert += kThreads) {
+    if (weights[expert] == 0) continue;
+    Statistics all = {-INFINITY, 0};
+    for (unsigned split = 0; split < gridDim.x; ++split)
+      all = merged(all, partials[(static_cast<int64_t>(sequence) * in.experts + expert) * gridDim.x + split]);
+    used_rows[expert] = logits_row<Element>(in, sequence, expert);
+    shifts[expert] = all.largest + logf(all.sum);
+  }
+  __syncthreads();
+  const int begin = blockIdx.x * split_size, end = min(begin + split_size, in.vocab_size);
+  for (int place = begin + static_cast<int>(threadIdx.x) * kLength; place < end; place += kThreads * kLength) {
+    float sum[kLength];
+#pragma unroll
+    for (int i = 0; i < kLength; ++i) sum[i] = 0;
+    for (int expert = 0; expert < in.experts; ++expert) {
+      const float weight = weights[expert];
+      if (weight == 0) continue;
+      float values[kLength];
+      load_packed<Element, kLength>(used_rows[expert] + place, end - place, kAligned).unpack(values);
+#pragma unroll
+      for (int i = 0; i < kLength; ++i) sum[i] += weight * (values[i] - shifts[expert]);
+    }
+    float* target = out + sequence * stride + place;
+#pragma unroll
+    for (int i = 0; i < kLength; i += 4) {
+      float results[4];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) results[j] = sum[i + j];
+      store_packed<float, 4>(target + i, end - place - i, kAligned, results);
+    }
+  }
+}
+
+// values[s][v] -= log Σ_u exp(values[s][u]), in place, from the statistics of the row's splits.
+//
+// mapping   grid (splits, sequences), a thread per value.
+// bytes     8 * vocab_size per sequence: from the L2 cache where the batch is small.
+__global__ void __launch_bounds__(kThreads) normalise_rows(float* __restrict__ values, int64_t stride, int vocab_size,
+                                                           int split_size, const Statistics* __restrict__ partials) {
+  const int sequence = blockIdx.y;
+  Statistics all = {-INFINITY, 0};
+  for (unsigned split = 0; split < gridDim.x; ++split)
+    all = merged(all, partials[static_cast<int64_t>(sequence) * gridDim.x + split]);
+  const float shift = all.largest + logf(all.sum);
+  const int end = min((static_cast<int>(blockIdx.x) + 1) * split_size, vocab_size);
+  for (int v = blockIdx.x * split_size + static_cast<int>(threadIdx.x); v < end; v += kThreads)
+    values[sequence * stride + v] -= shift;
+}
+
+// partials[sequence][split]: statistics of the rows that multiply_experts wrote.
+//
+// mapping   grid (splits, sequences); a thread per value, merged by a fixed tree.
+// bytes     4 * vocab_size per sequence.
+__global__ void __launch_bounds__(kThreads)
+    row_statistics(const float* __restrict__ values, int64_t stride, int vocab_size, int split_size,
+                   Statistics* __restrict__ partials) {
+  __shared__ Statistics warp_results[kThreads / 32];
+  const int sequence = blockIdx.y;
+  const int end = min((static_cast<int>(blockIdx.x) + 1) * split_size, vocab_size);
+  Statistics own = {-INFINITY, 0};
+  for (int v = blockIdx.x * split_size + static_cast<int>(threadIdx.x); v < end; v += kThreads)
+    own = merged(own, {values[sequence * stride + v], 1});
+  for (int offset = 16; offset > 0; offset /= 2)
+    own = merged(own, {__shfl_down_sync(~0u, own.largest, offset), __shfl_down_sync(~0u, own.sum, offset)});
+  if (threadIdx.x % 32 == 0) warp_results[threadIdx.x / 32] = own;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int warp = 1; warp < kThreads / 32; ++warp) own = merged(own, warp_results[warp]);
+  partials[static_cast<int64_t>(sequence) * gridDim.x + blockIdx.x] = own;
+}
+
 /// Splits of the vocabulary, so that few sequences fill the device too; each is a multiple of what keeps vectors whole.
 /// They do not follow from the number of sequences: a sequence's sums must not depend on the others.
 struct Splits {
@@ -186,20 +270,32 @@ bool all_aligned(std::span<const ConstTensorView> logits, const float* out, int6
          reinterpret_cast<uintptr_t>(out) % 16 == 0 && (stride % 4 == 0 || sequences == 1);
 }
 
-void mix(Context& context, DType dtype, const Inputs& in, bool aligned, int64_t sequences, Splits splits,
-         Statistics* partials, float* out, int64_t stride) {
+void mix(Context& context, DType dtype, MixtureKind kind, const Inputs& in, bool aligned, int64_t sequences,
+         Splits splits, Statistics* partials, float* out, int64_t stride) {
   const auto count = static_cast<unsigned>(sequences);
+  const dim3 grid(static_cast<unsigned>(splits.count), count);
   dispatch_floating(dtype, [&]<typename Element>() {
     dispatch_bool(aligned, [&]<bool kAligned>() {
       expert_statistics<kAligned, Element>
           <<<dim3(static_cast<unsigned>(splits.count), static_cast<unsigned>(in.experts), count), kThreads, 0,
              context.stream>>>(in, splits.size, partials);
       CBTM_CUDA_LAUNCHED("expert_statistics");
-      mix_experts<kAligned, Element><<<dim3(static_cast<unsigned>(splits.count), count), kThreads, 0, context.stream>>>(
-          in, splits.size, partials, out, stride);
-      CBTM_CUDA_LAUNCHED("mix_experts");
+      if (kind == MixtureKind::sum) {
+        mix_experts<kAligned, Element><<<grid, kThreads, 0, context.stream>>>(in, splits.size, partials, out, stride);
+        CBTM_CUDA_LAUNCHED("mix_experts");
+      } else {
+        multiply_experts<kAligned, Element>
+            <<<grid, kThreads, 0, context.stream>>>(in, splits.size, partials, out, stride);
+        CBTM_CUDA_LAUNCHED("multiply_experts");
+      }
     });
   });
+  if (kind == MixtureKind::sum) return;
+  // Every expert's statistics have been read: there is room for those of the product.
+  row_statistics<<<grid, kThreads, 0, context.stream>>>(out, stride, in.vocab_size, splits.size, partials);
+  CBTM_CUDA_LAUNCHED("row_statistics");
+  normalise_rows<<<grid, kThreads, 0, context.stream>>>(out, stride, in.vocab_size, splits.size, partials);
+  CBTM_CUDA_LAUNCHED("normalise_rows");
 }
 
 }  // namespace
@@ -211,7 +307,7 @@ void mixture_log_probabilities(Context& context, const MixtureLogProbabilities& 
   const Splits splits = splits_for(context, in.vocab_size);
   auto* partials = static_cast<Statistics*>(context.workspace(partials_bytes(in, out.rows, splits.count)));
   const bool aligned = all_aligned(arguments.logits, out.as<float>(), out.row_stride, out.rows);
-  mix(context, arguments.logits.front().dtype, in, aligned, out.rows, splits, partials, out.as<float>(),
+  mix(context, arguments.logits.front().dtype, arguments.kind, in, aligned, out.rows, splits, partials, out.as<float>(),
       out.row_stride);
 }
 
@@ -225,8 +321,8 @@ void sample_mixture(Context& context, const SampleMixture& arguments) {
   char* workspace = static_cast<char*>(context.workspace(partials + sequences * stride * 4));
   auto* scores = reinterpret_cast<float*>(workspace + partials);
   const bool aligned = all_aligned(arguments.logits, scores, stride, sequences);
-  mix(context, arguments.logits.front().dtype, in, aligned, sequences, splits, reinterpret_cast<Statistics*>(workspace),
-      scores, stride);
+  mix(context, arguments.logits.front().dtype, arguments.kind, in, aligned, sequences, splits,
+      reinterpret_cast<Statistics*>(workspace), scores, stride);
   sample_tokens(context.stream, {.scores = scores,
                                  .sequences = sequences,
                                  .vocab_size = in.vocab_size,

@@ -6,9 +6,11 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/device/open_device.h"
+#include "cbtm/ensemble/coefficients.h"
 #include "cbtm/ensemble/routing_methods.h"
 #include "cbtm/ensemble/session.h"
 #include "cbtm/model/checkpoint.h"
@@ -101,7 +103,7 @@ void print_routing(const Generated& result, const Tokenizer& tokenizer) {
     if (t + 1 < result.weights.size() && t + 1 < result.ids.size() && leader(t + 1) == leader(t)) continue;
     std::string weights;
     for (size_t j = 0; j < result.weights[begin].size(); ++j)
-      if (result.weights[begin][j] > 0)
+      if (result.weights[begin][j] != 0)
         weights +=
             fmt::format(" {}:{:.2f}", RunDirectory::cluster_name(static_cast<int64_t>(j)), result.weights[begin][j]);
     fmt::print(stderr, "[expert{}] {}\n", weights, Json(tokenizer.decode(piece, true)).dump());
@@ -110,7 +112,34 @@ void print_routing(const Generated& result, const Tokenizer& tokenizer) {
   }
 }
 
+/// "000=1,002=-0.5"; empty without the flag.
+std::vector<double> coefficients_flag(const CommandLine& line, const ExpertSet& experts) {
+  const std::string text = line.text("coefficients");
+  std::vector<std::pair<std::string, double>> named;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    const std::string part = text.substr(begin, end - begin);
+    begin = end + 1;
+    const size_t equals = std::min(part.find('='), part.size());
+    const std::optional<double> value = parse_number(equals < part.size() ? part.substr(equals + 1) : std::string());
+    if (equals == 0 || !value) fail_usage("--coefficients {}: write experts and numbers, such as 000=1,002=-0.5", text);
+    named.emplace_back(part.substr(0, equals), *value);
+  }
+  try {
+    return coefficients_of(experts, named);
+  } catch (const Error& error) {
+    fail_usage("--coefficients {}: {}", text, error.what());
+  }
+}
+
+void check_coefficients_alone(const CommandLine& line) {
+  if (!line.given("coefficients")) return;
+  for (const char* flag : {"topk", "router", "router-temperature", "distance-power", "routing"})
+    if (line.given(flag)) fail_usage("--{} is how experts are routed, and --coefficients routes nothing", flag);
+}
+
 int generate_text(const CommandLine& line) {
+  check_coefficients_alone(line);
   GenerationOptions options = generation_options(line);
   const RoutingMode routing = parse_routing_mode(line.text("routing"));
   const std::vector<RouterSpec> specs = router_specs(line);
@@ -132,11 +161,15 @@ int generate_text(const CommandLine& line) {
   options.eos_ids.assign(end_tokens.begin(), end_tokens.end());
   const Tokenizer& tokenizer = experts.tokenizer();
   const auto pool = generation_pool(*device, experts, memory_flag(line));
+  std::optional<SequenceMixing> mixing;
+  if (line.given("coefficients"))
+    mixing = SequenceMixing{
+        mixture, {.schedule = RoutingSchedule::prompt}, experts.present(), nullptr, coefficients_flag(line, experts)};
   std::vector<Generated> all;
   const auto answer = [&](const std::vector<std::vector<int32_t>>& prompts) {
     const auto scorer = ensemble_scorer(pool, router, routing);
     const std::vector<Generated> results =
-        generate(*scorer, &tokenizer, prompts, options, text_printer(prompts.size()));
+        generate(*scorer, &tokenizer, prompts, options, text_printer(prompts.size()), mixing);
     print_texts(results, &tokenizer);
     if (line.get<bool>("show-routing"))
       for (const Generated& result : results) print_routing(result, tokenizer);

@@ -40,6 +40,7 @@ constexpr Flag kFlags[] = {
     {"Experts", "run", "", kText, "DIR", kNone, kServe, "a run whose router, seed and baseline to use (default: the one that the experts lie in)"},
 
     {"Routing", "topk", "", kText, "N", "2", kServe, "experts that are mixed for a token, or all; requests may ask for others"},
+    {"Routing", "coefficients", "", kText, "E=C,...", kNone, kEnsembleGenerate, "instead of routing: p(token) in proportion to the product of the experts' probabilities to these powers, for example 000=1,002=-0.5"},
     {"Routing", "router-temperature", "", kNumber, "T", kNone, kServe, "T of the weights exp(-distance^power / T) (default: the router's own)"},
     {"Routing", "router", "", kText, "KIND[:OPTION...],...", kNone, kMixing | kEnsembleAverage, "tfidf[:power=2|4][:temperature=T], posterior[:exact|last][:prior=uniform|updating|FILE][:first=kept|all] or uniform, the first two with topk=N too; evaluate: several in one pass (default: tfidf). A directory is taken as --router-directory, which is all that average takes"},
     {"Routing", "likelihood", "", kText, "WHAT", "last", kEnsemblePrior, "what a posterior stands on: last (the last token, as in the published program) or exact (all tokens so far)"},
@@ -133,6 +134,7 @@ constexpr Flag kFlags[] = {
     {"Server", "port", "", kInteger, "N", "8080", kServe, "port to listen on; 0 takes a free one, which is printed"},
     {"Server", "alias", "", kText, "NAME", kNone, kServe, "name of the model for clients (default: ensemble, or the directory's name)"},
     {"Server", "parallel", "", kInteger, "N", "32", kServe, "texts that are generated at once"},
+    {"Server", "prompt-cache", "", kText, "SIZE", kNone, kServe, "of --memory, for the beginnings of prompts that later requests may share; 0: none (default: an eighth of it)"},
     {"Server", "queue", "", kInteger, "N", "256", kServe, "requests that may wait; any more are told to try again later (429)"},
     {"Server", "max-tokens", "", kInteger, "N", kNone, kServe, "end texts after this many tokens, whatever a request asks for"},
     {"Server", "api-key", "", kText, "KEY", kNone, kServe, "requests must name it; visible to other users of this machine, unlike --api-key-file"},

@@ -1,6 +1,7 @@
 #include <fstream>
 
 #include "cbtm/base/error.h"
+#include "cbtm/base/memory.h"
 #include "cbtm/base/numbers.h"
 #include "cbtm/serve/server.h"
 #include "commands/command_line.h"
@@ -25,7 +26,7 @@ std::vector<std::string> read_keys(const std::filesystem::path& file) {
 
 ServedFiles files_flags(const CommandLine& line) {
   if (line.given("experts") == line.given("model")) fail_usage("give --experts DIR or --model DIR, and not both");
-  for (const char* flag : {"router", "run", "topk", "router-temperature", "distance-power", "routing", "memory"})
+  for (const char* flag : {"router", "run", "topk", "router-temperature", "distance-power", "routing"})
     if (line.given("model") && line.given(flag)) fail_usage("--{} is of experts, but --model serves one model", flag);
   ServedFiles files{.experts = line.path_or_none("experts"),
                     .router = line.path_or_none("router"),
@@ -62,6 +63,12 @@ int run_serve(int argc, char** argv) {
   ServerSettings settings{.files = files_flags(line)};
   settings.device = line.common().device;
   settings.memory_bytes = memory_flag(line);
+  if (line.given("prompt-cache")) {
+    const std::string size = line.text("prompt-cache");
+    settings.prompt_cache_bytes = size == "0" ? 0 : parse_bytes(size, "--prompt-cache");
+    if (settings.memory_bytes > 0 && *settings.prompt_cache_bytes > settings.memory_bytes)
+      fail_usage("--prompt-cache {} is a part of --memory {}; ask for less", size, line.text("memory"));
+  }
   settings.host = line.text("host");
   settings.port = static_cast<int>(line.integer("port", 0, 65535));
   settings.parallel = line.integer("parallel", 1, 4096);

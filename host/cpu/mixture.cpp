@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "cbtm/base/threads.h"
@@ -25,9 +26,20 @@ void CpuModelOperators::mixture_log_probabilities(const MixtureLogProbabilities&
         const float* values = logits.as<float>() + place * logits.row_stride;
         const float highest = kernels_.row_max(values, vocab_size);
         const float sum = kernels_.exp_sum(values, highest, vocab_size, nullptr);
-        kernels_.add_exp_scaled(values, highest, weight / sum, vocab_size, mixed);
+        if (arguments.kind == MixtureKind::sum) {
+          kernels_.add_exp_scaled(values, highest, weight / sum, vocab_size, mixed);
+          continue;
+        }
+        const float shift = highest + std::log(sum);
+        for (int64_t v = 0; v < vocab_size; ++v) mixed[v] += weight * (values[v] - shift);
       }
-      kernels_.log_in_place(mixed, vocab_size);
+      if (arguments.kind == MixtureKind::sum) {
+        kernels_.log_in_place(mixed, vocab_size);
+        continue;
+      }
+      const float highest = kernels_.row_max(mixed, vocab_size);
+      const float shift = highest + std::log(kernels_.exp_sum(mixed, highest, vocab_size, nullptr));
+      for (int64_t v = 0; v < vocab_size; ++v) mixed[v] -= shift;
     }
   });
 }
@@ -39,7 +51,8 @@ void CpuModelOperators::sample_mixture(const SampleMixture& arguments) {
     mixture_log_probabilities({.logits = arguments.logits,
                                .weights = arguments.weights.row_range(s, 1),
                                .log_probabilities = view_of(scores.data(), 1, vocab_size),
-                               .rows = arguments.rows.row_range(s, 1)});
+                               .rows = arguments.rows.row_range(s, 1),
+                               .kind = arguments.kind});
     int32_t& token = arguments.tokens.as<int32_t>()[s];
     if (arguments.greedy) {
       token = most_likely_token(scores);

@@ -77,16 +77,20 @@ class EnsembleScorer : public NextTokenScorer {
       update_weights(sequence);
       for (const int64_t cluster : clusters_of(sequence))
         caches_.try_emplace(cluster, pool_->model(cluster))
-            .first->second.touch(sequence, sequences_.at(sequence).length(), step_);
+            .first->second.touch(sequence, sequences_.at(sequence), step_);
     }
     const ReadPlan plan = plan_reads(
-        sequences, sequences_, [this](int64_t sequence) { return clusters_of(sequence); },
-        [this](int64_t cluster, int64_t sequence) { return caches_.at(cluster).length(sequence); }, prompt_rows);
+        sequences, sequences_,
+        {.models_of = [this](int64_t sequence) { return clusters_of(sequence); },
+         .length = [this](int64_t cluster, int64_t sequence) { return caches_.at(cluster).length(sequence); },
+         .shared_unit = [this](int64_t cluster) { return caches_.at(cluster).shared_unit(); }},
+        prompt_rows);
     std::vector<int64_t> clusters;
     for (const auto& [cluster, reads] : plan.reads) {
       caches_.at(cluster).reserve(reads);
       clusters.push_back(cluster);
     }
+    note_known(plan);
     pool_->for_each(clusters, [&](int64_t cluster, InferenceModel&) {
       Used used;
       used.logits = caches_.at(cluster).read(plan.reads.at(cluster), sequences_, used.rows);
@@ -99,8 +103,16 @@ class EnsembleScorer : public NextTokenScorer {
     const Mixed mixed = mix(sequences, {});
     const auto count = static_cast<int64_t>(sequences.size());
     const TensorView out = scores_.view(device_, DType::f32, count, vocab_size());
-    device_.model_operators().mixture_log_probabilities(
-        {.logits = mixed.logits, .weights = mixed.weights, .log_probabilities = out, .rows = mixed.rows});
+    for (size_t first = 0, last; first < sequences.size(); first = last) {  // a call for neighbours of one kind
+      const MixtureKind kind = kind_of(sequences[first]);
+      for (last = first + 1; last < sequences.size() && kind_of(sequences[last]) == kind;) ++last;
+      const auto begin = static_cast<int64_t>(first), rows = static_cast<int64_t>(last - first);
+      device_.model_operators().mixture_log_probabilities({.logits = mixed.logits,
+                                                           .weights = mixed.weights.row_range(begin, rows),
+                                                           .log_probabilities = out.row_range(begin, rows),
+                                                           .rows = mixed.rows.row_range(begin, rows),
+                                                           .kind = kind});
+    }
     scores.resize(static_cast<size_t>(out.size()));
     device_.copy_to_host(scores.data(), out.data, out.size() * 4);
   }
@@ -115,7 +127,8 @@ class EnsembleScorer : public NextTokenScorer {
       std::vector<int64_t> sequences;
       std::vector<double> uniforms;
       for (size_t i = first; i < choices.size(); ++i) {
-        if (done[i] != 0 || choices[i].greedy != choices[first].greedy || choices[i].filter != choices[first].filter)
+        if (done[i] != 0 || choices[i].greedy != choices[first].greedy || choices[i].filter != choices[first].filter ||
+            kind_of(choices[i].sequence) != kind_of(choices[first].sequence))
           continue;
         done[i] = 1;
         places.push_back(i);
@@ -130,7 +143,8 @@ class EnsembleScorer : public NextTokenScorer {
                                                 .uniforms = mixed.uniforms,
                                                 .greedy = choices[first].greedy,
                                                 .filter = choices[first].filter,
-                                                .tokens = tokens});
+                                                .tokens = tokens,
+                                                .kind = kind_of(choices[first].sequence)});
       std::vector<int32_t> chosen(places.size());
       device_.copy_to_host(chosen.data(), tokens.data, tokens.size() * 4);
       for (size_t i = 0; i < places.size(); ++i) {
@@ -142,14 +156,20 @@ class EnsembleScorer : public NextTokenScorer {
   }
 
   std::vector<double> weights(int64_t sequence) const override { return routes_.at(sequence).weights; }
+  int64_t known_tokens(int64_t sequence) const override {
+    const Routed& routed = routes_.at(sequence);
+    return routed.first_read < 0 ? 0 : routed.known_tokens;
+  }
 
  private:
   struct Routed {
     std::unique_ptr<RoutingContext> context;
     SequenceMixing mixing;
     std::unique_ptr<TextRouting> text;
-    int64_t tokens_read = -1;  ///< by the router; -1: no weights yet
-    int64_t observed = 1;      ///< tokens whose probabilities the router knows; nothing predicts the first
+    int64_t tokens_read = -1;          ///< by the router; -1: no weights yet
+    int64_t observed = 1;              ///< tokens whose probabilities the router knows; nothing predicts the first
+    int64_t first_read = -1;           ///< the step; -1: nothing has been read
+    int64_t known_tokens = INT64_MAX;  ///< as known_tokens() says, once something has been read
     std::vector<double> weights;
     std::vector<uint8_t> wanted;  ///< experts that must read, if the router uses probabilities
   };
@@ -206,6 +226,8 @@ class EnsembleScorer : public NextTokenScorer {
     return mixed;
   }
 
+  MixtureKind kind_of(int64_t sequence) const { return routes_.at(sequence).mixing.kind(); }
+
   double weight_of(int64_t sequence, int64_t cluster) const {
     return routes_.at(sequence).weights[static_cast<size_t>(cluster)];
   }
@@ -214,7 +236,7 @@ class EnsembleScorer : public NextTokenScorer {
     const Routed& routed = routes_.at(sequence);
     std::vector<int64_t> clusters;
     for (size_t cluster = 0; cluster < routed.weights.size(); ++cluster)
-      if (routed.weights[cluster] > 0 || (!routed.wanted.empty() && routed.wanted[cluster] != 0))
+      if (routed.weights[cluster] != 0 || (!routed.wanted.empty() && routed.wanted[cluster] != 0))
         clusters.push_back(static_cast<int64_t>(cluster));
     return clusters;
   }
@@ -228,8 +250,22 @@ class EnsembleScorer : public NextTokenScorer {
     return true;
   }
 
+  /// Notes what was known of the sequences that are now read for the first time.
+  void note_known(const ReadPlan& plan) {
+    for (const auto& [cluster, reads] : plan.reads)
+      for (const PlannedRead& read : reads) {
+        Routed& routed = routes_.at(read.sequence);
+        if (routed.first_read < 0) routed.first_read = step_;
+        if (routed.first_read == step_) routed.known_tokens = std::min(routed.known_tokens, read.begin);
+      }
+  }
+
   void update_weights(int64_t sequence) {
     Routed& routed = routes_.at(sequence);
+    if (!routed.mixing.coefficients.empty()) {
+      routed.weights = routed.mixing.coefficients;
+      return;
+    }
     const GrowingSequence& text = sequences_.at(sequence);
     const RoutingMethod& router = *routed.mixing.router;
     const auto clusters = static_cast<size_t>(experts_.router().clusters());
@@ -337,9 +373,10 @@ std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet
   return ensemble_scorer(generation_pool(device, experts, memory_bytes), mixture, routing);
 }
 
+int64_t default_memory_bytes(const Device& device) { return std::max<int64_t>(1, device.free_bytes() / 10 * 8); }
+
 std::shared_ptr<ExpertPool> generation_pool(Device& device, const ExpertSet& experts, int64_t memory_bytes) {
-  return std::make_shared<ExpertPool>(
-      device, experts, memory_bytes > 0 ? memory_bytes : std::max<int64_t>(1, device.free_bytes() / 10 * 8));
+  return std::make_shared<ExpertPool>(device, experts, memory_bytes > 0 ? memory_bytes : default_memory_bytes(device));
 }
 
 }  // namespace cbtm

@@ -26,18 +26,22 @@ class ModelScorer : public NextTokenScorer {
   void close(int64_t sequence) override {
     caches_.drop(sequence);
     sequences_.erase(sequence);
+    known_.erase(sequence);
   }
   void drop_caches(int64_t sequence) override { caches_.drop(sequence); }
 
   std::vector<int64_t> read(std::span<const int64_t> sequences, int64_t prompt_rows) override {
     rows_.clear();
-    for (const int64_t sequence : sequences) caches_.touch(sequence, sequences_.at(sequence).length(), 0);
-    const ReadPlan plan = plan_reads(
-        sequences, sequences_, [](int64_t) { return std::vector<int64_t>{0}; },
-        [this](int64_t, int64_t sequence) { return caches_.length(sequence); }, prompt_rows);
+    for (const int64_t sequence : sequences) caches_.touch(sequence, sequences_.at(sequence), 0);
+    const ReadPlan plan = plan_reads(sequences, sequences_,
+                                     {.models_of = [](int64_t) { return std::vector<int64_t>{0}; },
+                                      .length = [this](int64_t, int64_t sequence) { return caches_.length(sequence); },
+                                      .shared_unit = [this](int64_t) { return caches_.shared_unit(); }},
+                                     prompt_rows);
     if (plan.reads.empty()) return {};
     const std::vector<PlannedRead>& reads = plan.reads.begin()->second;
     caches_.reserve(reads);
+    for (const PlannedRead& read : reads) known_.try_emplace(read.sequence, read.begin);
     logits_ = caches_.read(reads, sequences_, rows_);
     return plan.complete;
   }
@@ -63,13 +67,15 @@ class ModelScorer : public NextTokenScorer {
   }
 
   std::vector<double> weights(int64_t) const override { return {}; }
+  int64_t known_tokens(int64_t sequence) const override { return known_.contains(sequence) ? known_.at(sequence) : 0; }
 
  private:
   std::unique_ptr<InferenceModel> model_;
   SequenceCaches caches_;
   std::map<int64_t, GrowingSequence> sequences_;
-  ConstTensorView logits_;           ///< of the last read
-  std::map<int64_t, int32_t> rows_;  ///< of the logits, by sequence
+  std::map<int64_t, int64_t> known_;  ///< as known_tokens() says, by sequence that has been read
+  ConstTensorView logits_;            ///< of the last read
+  std::map<int64_t, int32_t> rows_;   ///< of the logits, by sequence
   int64_t next_ = 0;
 };
 

@@ -35,7 +35,7 @@ struct PromptScorer::Prompt {
     std::vector<int64_t> models;
     for (size_t cluster = 0; cluster < weights.back().size(); ++cluster)
       for (int64_t row = scored; row < unit_end(); ++row)
-        if (weights[static_cast<size_t>(row)][cluster] > 0) {
+        if (weights[static_cast<size_t>(row)][cluster] != 0) {
           models.push_back(static_cast<int64_t>(cluster));
           break;
         }
@@ -73,6 +73,10 @@ int64_t PromptScorer::add(std::vector<int32_t> ids, int64_t top, const std::opti
 void PromptScorer::weigh(Prompt& prompt) {
   if (pool_ == nullptr) {
     prompt.weights.assign(static_cast<size_t>(prompt.length()), {1.0});
+    return;
+  }
+  if (!prompt.mixing.coefficients.empty()) {
+    prompt.weights.assign(static_cast<size_t>(prompt.length()), prompt.mixing.coefficients);
     return;
   }
   const ExpertSet& experts = pool_->experts();
@@ -136,6 +140,9 @@ void PromptScorer::reserve(const std::vector<int64_t>& prompts) {
       InferenceModel& used = model(cluster);
       const auto [handle, fresh] = handles_[cluster].try_emplace(number, 0);
       if (fresh) handle->second = used.open_sequence();
+      // What is scored is read here; what lies before it others may have read.
+      if (const int64_t unit = shared_unit(used); unit > 0)
+        used.begin_prompt(handle->second, std::span(prompt.text.ids).first(static_cast<size_t>(prompt.scored)), unit);
       used.reserve(handle->second, prompt.unit_end());
     }
   }
@@ -143,6 +150,11 @@ void PromptScorer::reserve(const std::vector<int64_t>& prompts) {
 
 /// Reads the next unit of these prompts with the models that need it, and keeps the scores.
 void PromptScorer::read(const std::vector<int64_t>& numbers) {
+  for (const int64_t number : numbers) {  // of a step that has failed something may be there
+    Prompt& prompt = *prompts_.at(number);
+    prompt.scores.tokens.resize(static_cast<size_t>(prompt.scored));
+    if (pool_ != nullptr) prompt.scores.weights.resize(static_cast<size_t>(prompt.scored));
+  }
   std::map<int64_t, std::vector<int64_t>> readers;  // prompts by cluster
   for (const int64_t number : numbers)
     for (const int64_t cluster : prompts_.at(number)->models()) readers[cluster].push_back(number);
@@ -156,7 +168,7 @@ void PromptScorer::read(const std::vector<int64_t>& numbers) {
       size_t round = 0;
       for (int64_t begin = used.sequence_length(handles_.at(cluster).at(number)); begin < prompt.unit_end();) {
         const int64_t end = unit_end(prompt.text, begin);
-        if (end - begin <= kDecodedPiece) {
+        if (unit_is_decoded(prompt.text, begin)) {
           decoded.push_back(number);
         } else {
           rounds.resize(std::max(rounds.size(), ++round));
@@ -193,6 +205,12 @@ void PromptScorer::read(const std::vector<int64_t>& numbers) {
     if (!decoded.empty()) passes.push_back({.row_sums = RowSums::decode});
     for (const int64_t number : decoded) add(number, prompts_.at(number)->scored);
     logits[cluster] = used.read(passes);
+    if (const int64_t shared = shared_unit(used); shared > 0)
+      for (const int64_t number : readers.at(cluster)) {
+        const Prompt& prompt = *prompts_.at(number);
+        used.share_prompt(handles_.at(cluster).at(number),
+                          std::span(prompt.text.ids).first(static_cast<size_t>(prompt.unit_end())), shared);
+      }
   };
   std::vector<int64_t> clusters;
   for (const auto& [cluster, of] : readers) clusters.push_back(cluster);
@@ -239,7 +257,8 @@ void PromptScorer::read(const std::vector<int64_t>& numbers) {
             {.logits = used,
              .weights = weights_.view(DType::f32, rows, static_cast<int64_t>(used.size())),
              .log_probabilities = out,
-             .rows = {}});
+             .rows = {},
+             .kind = prompt.mixing.kind()});
         source = out;
       }
       device_.copy_to_host(scores.data(), source.data, rows * vocab * 4);
@@ -262,7 +281,7 @@ void PromptScorer::keep_scores(const Slice& slice, std::span<float> scores) {
       prompt.scores.next_log_probabilities.assign(here.begin(), here.end());
     else
       prompt.scores.tokens.push_back(token_score(here, prompt.text.ids[static_cast<size_t>(row) + 1], prompt.top));
-    if (pool_ != nullptr) prompt.scores.weights.push_back(std::move(prompt.weights[static_cast<size_t>(row)]));
+    if (pool_ != nullptr) prompt.scores.weights.push_back(prompt.weights[static_cast<size_t>(row)]);
   }
 }
 

@@ -17,12 +17,19 @@ struct ReadPlan {
   std::vector<int64_t> complete;
 };
 
-/// `models_of`: the models that a sequence needs; `length`: how much a model has read of it. A sequence of which only
+/// What is asked of whoever plans.
+struct ReadState {
+  std::function<std::vector<int64_t>(int64_t sequence)> models_of;  ///< that the sequence needs
+  std::function<int64_t(int64_t model, int64_t sequence)> length;   ///< tokens that a model has read of it
+  std::function<int64_t(int64_t model)> shared_unit;                ///< as cbtm::shared_unit
+};
+
+/// A sequence of which only
 /// the newest token is left is read in any case. Of the others each model reads about `prompt_rows` tokens, first come,
 /// first served. The last unit of a sequence is read by all of its models in the same step, so that all logits are
-/// there at once.
+/// there at once. A sequence whose prompt begins like that of another which is read in this step waits for it where
+/// that saves its reading.
 ReadPlan plan_reads(std::span<const int64_t> sequences, const std::map<int64_t, GrowingSequence>& texts,
-                    const std::function<std::vector<int64_t>(int64_t sequence)>& models_of,
-                    const std::function<int64_t(int64_t model, int64_t sequence)>& length, int64_t prompt_rows);
+                    const ReadState& state, int64_t prompt_rows);
 
 }  // namespace cbtm

@@ -8,11 +8,6 @@ namespace {
 /// Rows of a pass over several prompts, about.
 constexpr int64_t kPassRows = 4096;
 
-/// Whether kernels of decoding read the unit that begins there.
-bool is_decoded(const GrowingSequence& sequence, int64_t begin) {
-  return begin >= sequence.prompt_length || unit_end(sequence, begin) - begin <= kDecodedPiece;
-}
-
 /// A range of tokens of a sequence, read in one pass.
 struct Range {
   int64_t sequence;
@@ -28,7 +23,7 @@ struct Rounds {
 
   void add(const PlannedRead& read, const GrowingSequence& sequence) {
     int64_t begin = read.begin;
-    for (size_t round = 0; begin < read.end && !is_decoded(sequence, begin); ++round) {
+    for (size_t round = 0; begin < read.end && !unit_is_decoded(sequence, begin); ++round) {
       const int64_t end = unit_end(sequence, begin);
       prompts.resize(std::max(prompts.size(), round + 1));
       prompts[round].push_back({read.sequence, begin, end, read.to_the_end && end == read.end});
@@ -42,7 +37,12 @@ struct Rounds {
 
 int64_t unit_end(const GrowingSequence& sequence, int64_t position) {
   if (position >= sequence.prompt_length) return position + 1;
-  return std::min(position + kPromptPiece, sequence.prompt_length);
+  return std::min((position / kPromptPiece + 1) * kPromptPiece, sequence.prompt_length);
+}
+
+bool unit_is_decoded(const GrowingSequence& sequence, int64_t position) {
+  return position >= sequence.prompt_length ||
+         unit_end(sequence, position) - position / kPromptPiece * kPromptPiece <= kDecodedPiece;
 }
 
 int64_t last_unit(const GrowingSequence& sequence) {
@@ -50,18 +50,29 @@ int64_t last_unit(const GrowingSequence& sequence) {
   return (sequence.prompt_length - 1) / kPromptPiece * kPromptPiece;
 }
 
+int64_t shared_unit(const InferenceModel& model) {
+  const int64_t page = model.shared_page_tokens();
+  return page == 0 || model.prompts_share_passes() ? page : kPromptPiece;
+}
+
 SequenceCaches::~SequenceCaches() {
   for (const auto& [sequence, cached] : cached_) model_->close_sequence(cached.handle);
 }
 
-void SequenceCaches::touch(int64_t sequence, int64_t length, int64_t step) {
+void SequenceCaches::touch(int64_t sequence, const GrowingSequence& text, int64_t step) {
   auto [place, fresh] = cached_.try_emplace(sequence);
-  if (fresh) place->second.handle = model_->open_sequence();
-  place->second.step = step;
-  if (model_->sequence_length(place->second.handle) < length) return;
-  // Read to its end before, and not scored: it is read again, for its logits are gone.
-  model_->close_sequence(place->second.handle);
-  place->second.handle = model_->open_sequence();
+  Cached& cached = place->second;
+  cached.step = step;
+  if (!fresh && model_->sequence_length(cached.handle) >= text.length()) {
+    // Read to its end before, and not scored: it is read again, for its logits are gone.
+    model_->close_sequence(cached.handle);
+    fresh = true;
+  }
+  if (fresh) cached.handle = model_->open_sequence();
+  // At least one token is left to be read: the next one is scored after it.
+  const auto known_max = static_cast<size_t>(std::min(text.prompt_length, text.length() - 1));
+  if (const int64_t unit = shared_unit(); unit > 0)
+    model_->begin_prompt(cached.handle, std::span(text.ids).first(known_max), unit);
 }
 
 int64_t SequenceCaches::length(int64_t sequence) const {
@@ -101,7 +112,14 @@ ConstTensorView SequenceCaches::read(const std::vector<PlannedRead>& reads,
   if (!rounds.decoded.empty()) passes.push_back({.row_sums = RowSums::decode});
   for (const Range& range : rounds.decoded) add(range);
   try {
-    return model_->read(passes);
+    const ConstTensorView logits = model_->read(passes);
+    for (const PlannedRead& read : reads) {
+      const GrowingSequence& text = sequences.at(read.sequence);
+      if (read.begin >= text.prompt_length || shared_unit() == 0) continue;
+      const auto prompt = std::span(text.ids).first(static_cast<size_t>(std::min(read.end, text.prompt_length)));
+      model_->share_prompt(cached_.at(read.sequence).handle, prompt, shared_unit());
+    }
+    return logits;
   } catch (...) {  // which of the tokens have been read is not known
     for (const PlannedRead& read : reads) drop(read.sequence);
     throw;

@@ -21,8 +21,13 @@ constexpr int64_t kPromptPiece = 512;
 /// Pieces of so few tokens are read by the kernels of decoding.
 constexpr int64_t kDecodedPiece = 8;
 
-/// Where the unit ends that begins at `position`.
+/// Where the unit ends that holds `position`.
 int64_t unit_end(const GrowingSequence& sequence, int64_t position);
+/// Whether the kernels of decoding read the unit that holds `position`.
+bool unit_is_decoded(const GrowingSequence& sequence, int64_t position);
+/// Sequences whose prompts begin alike share what this model has read, up to a multiple of so many tokens; 0: they do
+/// not. Where rows of a pass do not depend on one another that is a page, else a whole unit.
+int64_t shared_unit(const InferenceModel& model);
 /// Where the last unit begins.
 int64_t last_unit(const GrowingSequence& sequence);
 
@@ -43,10 +48,12 @@ class SequenceCaches {
   SequenceCaches& operator=(SequenceCaches&&) = delete;
   ~SequenceCaches();
 
-  /// The sequence, of `length` tokens, is needed in this step: its cache must stay, and something of it will be read.
-  void touch(int64_t sequence, int64_t length, int64_t step);
+  /// The sequence is needed in this step: its cache must stay, and something of it will be read. A new cache begins
+  /// with what is known of the prompt.
+  void touch(int64_t sequence, const GrowingSequence& text, int64_t step);
   /// Tokens of it that have been read.
   int64_t length(int64_t sequence) const;
+  int64_t shared_unit() const { return cbtm::shared_unit(*model_); }
   /// Makes room for what is to be read, of sequences that were touched. Throws CacheFull.
   void reserve(const std::vector<PlannedRead>& reads);
   /// Reads. The logits that are wanted: float32 [wanted, vocab_size] on the device, in an order that `rows` receives:

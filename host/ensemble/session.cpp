@@ -73,18 +73,59 @@ Generated Session::remove(int64_t number) {
 std::vector<int64_t> Session::step() {
   ended_.clear();
   admit();
-  const std::vector<int64_t> numbers = read();
-  const std::vector<int32_t> ids = choose(numbers);
-  score(numbers, ids);
-  for (size_t i = 0; i < numbers.size(); ++i) {
-    accept(*requests_.at(numbers[i]), ids[i]);
-    if (requests_.at(numbers[i])->ended()) ended_.push_back(numbers[i]);
+  std::vector<int64_t> numbers;
+  try {
+    numbers = advance(running_);
+  } catch (const std::exception&) {
+    numbers = advance_each();
   }
   std::erase_if(running_, [&](int64_t number) { return requests_.at(number)->ended(); });
   std::vector<int64_t> shown = numbers;
   shown.insert(shown.end(), ended_.begin(), ended_.end());  // who is there twice has nothing new the second time
   show(shown);
   return ended_;
+}
+
+/// A token for each of those that have been read to their ends; returns these. What fails changes none of them.
+std::vector<int64_t> Session::advance(std::vector<int64_t>& running) {
+  const std::vector<int64_t> numbers = read(running);
+  std::vector<PhiloxStream> random;
+  for (const int64_t number : numbers) random.push_back(requests_.at(number)->random);
+  std::vector<int32_t> ids;
+  try {
+    ids = choose(numbers);
+    score(numbers, ids);
+  } catch (...) {
+    for (size_t i = 0; i < numbers.size(); ++i) requests_.at(numbers[i])->random = random[i];
+    throw;
+  }
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    accept(*requests_.at(numbers[i]), ids[i]);
+    if (requests_.at(numbers[i])->ended()) ended_.push_back(numbers[i]);
+  }
+  return numbers;
+}
+
+/// The same, one after another: whoever fails alone is to blame, and ends. What is known of the others is read again.
+std::vector<int64_t> Session::advance_each() {
+  std::vector<int64_t> advanced;
+  for (const int64_t number : running_) scorer_.drop_caches(requests_.at(number)->sequence);
+  for (const int64_t number : std::vector<int64_t>(running_)) {
+    std::vector<int64_t> alone = {number};
+    try {
+      const std::vector<int64_t> numbers = advance(alone);
+      advanced.insert(advanced.end(), numbers.begin(), numbers.end());
+    } catch (const std::exception& error) {
+      fail_request(*requests_.at(number), error.what());
+      ended_.push_back(number);
+    }
+  }
+  return advanced;
+}
+
+void Session::fail_request(Request& request, const std::string& error) {
+  request.result.error = error;
+  finish(request, "error");
 }
 
 /// Calls on_text, after everything else of a step: it may throw, or remove requests.
@@ -125,14 +166,14 @@ void Session::admit() {
 }
 
 /// Returns the requests that have been read to their ends: those that get a token.
-std::vector<int64_t> Session::read() {
-  while (!running_.empty()) {
+std::vector<int64_t> Session::read(std::vector<int64_t>& running) {
+  while (!running.empty()) {
     std::vector<int64_t> sequences;
-    for (const int64_t number : running_) sequences.push_back(requests_.at(number)->sequence);
+    for (const int64_t number : running) sequences.push_back(requests_.at(number)->sequence);
     try {
       const std::vector<int64_t> read_to_end = scorer_.read(sequences, options_.prompt_rows);
       std::vector<int64_t> numbers;
-      for (const int64_t number : running_) {
+      for (const int64_t number : running) {
         Request& request = *requests_.at(number);
         request.has_caches = true;
         // They come in the order that they were asked for in.
@@ -142,12 +183,11 @@ std::vector<int64_t> Session::read() {
       CBTM_ASSERT(numbers.size() == read_to_end.size(), "a scorer reads what it is asked to, in order");
       return numbers;
     } catch (const CacheFull& full) {
-      const int64_t last = running_.back();
-      running_.pop_back();
+      const int64_t last = running.back();
+      running.pop_back();
       Request& request = *requests_.at(last);
-      if (running_.empty()) {  // it does not even fit alone
-        request.result.error = full.what();
-        finish(request, "error");
+      if (running.empty()) {  // it does not even fit alone
+        fail_request(request, full.what());
         ended_.push_back(last);
         break;
       }
@@ -222,6 +262,7 @@ void Session::score(const std::vector<int64_t>& numbers, const std::vector<int32
 void Session::accept(Request& request, int32_t id) {
   const GenerationOptions& options = request.asked.options;
   Generated& result = request.result;
+  result.known_tokens = scorer_.known_tokens(request.sequence);
   const bool eos = std::find(options.eos_ids.begin(), options.eos_ids.end(), id) != options.eos_ids.end();
   if (eos && !options.ignore_eos) {
     result.end_token = id;
@@ -247,11 +288,13 @@ void Session::finish(Request& request, std::string how) {
 
 std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options,
-                                const std::function<void(size_t, const std::string&)>& on_text) {
+                                const std::function<void(size_t, const std::string&)>& on_text,
+                                const std::optional<SequenceMixing>& mixing) {
   Session session(scorer, tokenizer);
   std::vector<int64_t> numbers;
   for (size_t s = 0; s < prompts.size(); ++s) {
-    GenerationRequest request{.prompt = prompts[s], .options = options, .random_stream = s, .on_text = {}};
+    GenerationRequest request{
+        .prompt = prompts[s], .mixing = mixing, .options = options, .random_stream = s, .on_text = {}};
     if (on_text) request.on_text = [&on_text, s](const std::string& piece) { on_text(s, piece); };
     numbers.push_back(session.add(std::move(request)));
   }

@@ -39,25 +39,28 @@ const ParameterLayout& ModelCheckpoint::layout() const { return state_->layout; 
 
 namespace {
 
+/// Which file it is, and when it was written last; "" if it is gone.
+std::string file_identity(const TensorFile& file) {
+  struct stat status {};
+  if (::stat(file.path().c_str(), &status) != 0) return "";
+  return fmt::format("{} {} {} {} {}", status.st_dev, status.st_ino, status.st_size, status.st_mtim.tv_sec,
+                     status.st_mtim.tv_nsec);
+}
+
 /// Files whose weights this process has looked at and found finite.
 class CheckedFiles {
  public:
   bool contain(const std::vector<TensorFile>& files) {
     const std::lock_guard guard(lock_);
-    return std::all_of(files.begin(), files.end(), [&](const TensorFile& file) { return known_.contains(key(file)); });
+    return std::all_of(files.begin(), files.end(),
+                       [&](const TensorFile& file) { return known_.contains(file_identity(file)); });
   }
   void add(const std::vector<TensorFile>& files) {
     const std::lock_guard guard(lock_);
-    for (const TensorFile& file : files) known_.insert(key(file));
+    for (const TensorFile& file : files) known_.insert(file_identity(file));
   }
 
  private:
-  static std::string key(const TensorFile& file) {
-    struct stat status {};
-    if (::stat(file.path().c_str(), &status) != 0) return "";
-    return fmt::format("{} {} {} {} {}", status.st_dev, status.st_ino, status.st_size, status.st_mtim.tv_sec,
-                       status.st_mtim.tv_nsec);
-  }
   std::mutex lock_;
   std::set<std::string> known_;
 };
@@ -110,6 +113,15 @@ const StoredTensor& ModelCheckpoint::stored(const Parameter& parameter) const {
 }
 
 std::string ModelCheckpoint::weights_hash() const { return hash_of_stored(state_->spec, state_->stored.tensors); }
+
+std::string ModelCheckpoint::identity() const {
+  if (content_verification())
+    if (const std::optional<ExpertCard> card = read_expert_card(state_->path); card && !card->weights_hash.empty())
+      return card->weights_hash;
+  std::string files;
+  for (const TensorFile& file : state_->stored.files) files += file_identity(file) + "\n";
+  return files;
+}
 
 bool ModelCheckpoint::verify() const {
   if (!content_verification()) return false;

@@ -12,6 +12,7 @@
 #include "model/model_weights.h"
 #include "model/network/pass.h"
 #include "model/pass_records.h"
+#include "model/read_passes.h"
 #include "model/weight_image.h"
 
 namespace cbtm {
@@ -29,12 +30,14 @@ class LoadedModel : public InferenceModel, private WeightSource {
         spec_(checkpoint_->spec()),
         layout_(checkpoint_->layout()),
         name_(directory.string()),
+        identity_(checkpoint_->identity()),
         image_(spec_, layout_, weights),
         dtype_(weights != WeightFormat::f32 && device.computes_in(DType::bf16) ? DType::bf16 : DType::f32),
         memory_(std::move(memory)),
         own_pages_(device, spec_.layers(), spec_.key_value_width(), dtype_),
         pages_(memory_ != nullptr ? memory_->caches.pages(spec_.layers(), spec_.key_value_width(), dtype_)
                                   : own_pages_),
+        prompts_of_(pages_.add_model()),
         scratch_(memory_ != nullptr ? memory_->scratch : own_scratch_) {
     const int64_t vector_count = layout_.flat_size() - layout_.matrix_flat_size();
     vectors_ = device_.allocate(vector_count * 4, "biases and norms");
@@ -67,6 +70,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;
   ~LoadedModel() override {
+    pages_.remove_model(prompts_of_);
     if (memory_ != nullptr) memory_->weights.remove(number_);
   }
 
@@ -85,6 +89,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
   int64_t vocab_size() const override { return spec_.embedding.vocab_size; }
   int64_t max_length() const override { return spec_.embedding.max_length; }
   const std::vector<int64_t>& end_tokens() const override { return spec_.eos_token_ids; }
+  const std::string& identity() const override { return identity_; }
   int64_t key_value_bytes() const override {
     return 2 * spec_.layers() * spec_.key_value_width() * dtype_bytes(dtype_);
   }
@@ -133,6 +138,13 @@ class LoadedModel : public InferenceModel, private WeightSource {
   int64_t open_sequence() override { return pages_.open(); }
   void close_sequence(int64_t handle) override { pages_.close(handle); }
   int64_t sequence_length(int64_t handle) const override { return pages_.length(handle); }
+  int64_t shared_page_tokens() const override { return pages_.sharing() ? KeyValuePages::kPageTokens : 0; }
+  void begin_prompt(int64_t handle, std::span<const int32_t> prompt, int64_t unit) override {
+    pages_.begin_prompt(handle, prompts_of_, prompt, unit);
+  }
+  void share_prompt(int64_t handle, std::span<const int32_t> prompt, int64_t unit) override {
+    pages_.share_prompt(handle, prompts_of_, prompt, unit);
+  }
 
   Device& device() override { return device_; }
 
@@ -167,11 +179,14 @@ class LoadedModel : public InferenceModel, private WeightSource {
         filled += gather_last_rows(reading, hidden, last, filled);
     }
     if (wanted == 0) return {};
-    if (pass->batch.row_sums == RowSums::prompt) pass->batch.row_sums = RowSums::decode;
-    projected = project_output(*pass, last, projected);
     reserve(logits_, wanted * spec_.embedding.vocab_size * 4);
     const TensorView out = logits_.view(DType::f32, wanted, spec_.embedding.vocab_size);
-    output_logits(*pass, projected, out);
+    for (const OutputRows& part : output_rows(passes, prompts_share_passes())) {
+      pass->batch.row_sums = part.row_sums;
+      const TensorView states = last.row_range(part.first, part.count);
+      const TensorView room = projected ? projected.row_range(part.first, part.count) : projected;
+      output_logits(*pass, project_output(*pass, states, room), out.row_range(part.first, part.count));
+    }
     return out;
   }
 
@@ -214,8 +229,11 @@ class LoadedModel : public InferenceModel, private WeightSource {
   const void* map_image() override { return image_.mapped(opened()); }
   void unmap_image() override { checkpoint_.reset(); }
   const ModelCheckpoint& opened() {
-    if (!checkpoint_) checkpoint_.emplace(ModelCheckpoint::open(name_));
-    return *checkpoint_;
+    if (checkpoint_) return *checkpoint_;
+    checkpoint_.emplace(ModelCheckpoint::open(name_));
+    if (checkpoint_->identity() == identity_) return *checkpoint_;
+    checkpoint_.reset();
+    fail("{}: holds other weights than when it was loaded; what is in use needs the old ones", name_);
   }
 
   void check(const PackedTokens& tokens, std::span<const int64_t> handles) const {
@@ -270,11 +288,7 @@ class LoadedModel : public InferenceModel, private WeightSource {
 
   /// Gathers the wanted rows of a pass into rows `first`, ... of `last`, and says how many.
   int64_t gather_last_rows(const ReadPass& reading, TensorView hidden, TensorView last, int64_t first) {
-    std::vector<int32_t> rows;
-    for (size_t s = 0; s < reading.wanted.size(); ++s)
-      for (int32_t row = reading.wanted[s] == 2 ? reading.offsets[s] : reading.offsets[s + 1] - 1;
-           reading.wanted[s] != 0 && row < reading.offsets[s + 1]; ++row)
-        rows.push_back(row);
+    const std::vector<int32_t> rows = wanted_rows(reading);
     if (rows.empty()) return 0;
     const auto count = static_cast<int64_t>(rows.size());
     const TensorView row_view = scratch_.last_rows.view(DType::i32, 1, count, last_row_numbers_at_ + first * 4);
@@ -353,12 +367,14 @@ class LoadedModel : public InferenceModel, private WeightSource {
   ModelSpec spec_;
   ParameterLayout layout_;
   std::string name_;
+  std::string identity_;
   WeightImage image_;
   DType dtype_;                          ///< of activations and cache: narrow with narrow weights, if the device can
   std::shared_ptr<ModelMemory> memory_;  ///< or null: then all that follows is its own
   int64_t number_ = 0;                   ///< in the shared memory
   KeyValuePages own_pages_;
   KeyValuePages& pages_;
+  int64_t prompts_of_;  ///< this model's number in pages_
   ModelScratch own_scratch_;
   ModelScratch& scratch_;
   const void* bound_ = nullptr;  ///< where `tensors_` are views of
@@ -377,18 +393,6 @@ class LoadedModel : public InferenceModel, private WeightSource {
 };
 
 }  // namespace
-
-void InferenceModel::extend(std::span<const int64_t> handles, const PackedTokens& tokens, std::span<float> next_logits,
-                            RowSums row_sums) {
-  CBTM_ASSERT(next_logits.size() == handles.size() * static_cast<size_t>(vocab_size()), "logits after each sequence");
-  const ReadPass pass{.handles = {handles.begin(), handles.end()},
-                      .ids = {tokens.ids.begin(), tokens.ids.end()},
-                      .offsets = {tokens.offsets.begin(), tokens.offsets.end()},
-                      .wanted = std::vector<uint8_t>(handles.size(), 1),
-                      .row_sums = row_sums};
-  const ConstTensorView logits = read(std::span(&pass, 1));
-  device().copy_to_host(next_logits.data(), logits.data, logits.size() * 4);
-}
 
 std::unique_ptr<InferenceModel> InferenceModel::load(Device& device, const std::filesystem::path& directory,
                                                      WeightFormat weights, std::shared_ptr<ModelMemory> memory) {

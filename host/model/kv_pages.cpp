@@ -1,6 +1,7 @@
 #include "model/kv_pages.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
@@ -18,8 +19,89 @@ int64_t KeyValuePages::open() {
 void KeyValuePages::close(int64_t handle) {
   const auto found = sequences_.find(handle);
   CBTM_ASSERT(found != sequences_.end(), "a sequence is closed once");
-  free_pages_.insert(free_pages_.end(), found->second.pages.begin(), found->second.pages.end());
+  const std::vector<int32_t> pages = std::move(found->second.pages);
   sequences_.erase(found);
+  for (auto page = pages.rbegin(); page != pages.rend(); ++page)
+    release(*page);  // as PromptPages wants it: the last first
+  while (sharing() && prompt_cache_->bytes > prompt_cache_->bytes_max && forget_oldest()) ++prompt_cache_->evictions;
+}
+
+void KeyValuePages::acquire(int32_t page) {
+  PromptPage* const shared = prompt_of_page_[static_cast<size_t>(page)];
+  if (users_[static_cast<size_t>(page)]++ > 0 || shared == nullptr) return;
+  prompts_.set_used(*shared);
+  count_kept(-1);
+}
+
+void KeyValuePages::release(int32_t page) {
+  if (--users_[static_cast<size_t>(page)] > 0) return;
+  PromptPage* const shared = prompt_of_page_[static_cast<size_t>(page)];
+  if (shared == nullptr) return free_pages_.push_back(page);
+  prompts_.set_unused(*shared);
+  count_kept(1);
+}
+
+/// Frees the page longest out of use of those that are kept; says whether there was one.
+bool KeyValuePages::forget_oldest() {
+  const int32_t page = prompts_.forget_oldest();
+  if (page < 0) return false;
+  prompt_of_page_[static_cast<size_t>(page)] = nullptr;
+  free_pages_.push_back(page);
+  count_kept(-1);
+  return true;
+}
+
+void KeyValuePages::count_kept(int64_t pages) {
+  prompt_cache_->pages += pages;
+  prompt_cache_->bytes += pages * page_bytes();
+}
+
+void KeyValuePages::remove_model(int64_t model) {
+  prompts_.forget_model(model, [this](int32_t page, bool used) {
+    prompt_of_page_[static_cast<size_t>(page)] = nullptr;
+    if (used) return;
+    free_pages_.push_back(page);
+    count_kept(-1);
+  });
+}
+
+void KeyValuePages::begin_prompt(int64_t handle, int64_t model, std::span<const int32_t> prompt, int64_t unit) {
+  Sequence& sequence = sequences_.at(handle);
+  if (!sharing() || sequence.length >= static_cast<int64_t>(prompt.size())) return;
+  std::vector<int32_t> pages;
+  const PromptPage* before = nullptr;
+  for (; prompt.size() >= kPageTokens; prompt = prompt.subspan(kPageTokens)) {
+    before = prompts_.find(model, before, prompt.first(kPageTokens));
+    if (before == nullptr) break;
+    pages.push_back(before->page);
+  }
+  const int64_t tokens = static_cast<int64_t>(pages.size()) * kPageTokens / unit * unit;
+  if (tokens <= sequence.length) return;
+  pages.resize(static_cast<size_t>(tokens / kPageTokens));
+  for (const int32_t page : pages) acquire(page);
+  std::swap(sequence.pages, pages);
+  for (auto page = pages.rbegin(); page != pages.rend(); ++page) release(*page);
+  sequence.length = tokens;
+}
+
+void KeyValuePages::share_prompt(int64_t handle, int64_t model, std::span<const int32_t> prompt, int64_t unit) {
+  Sequence& sequence = sequences_.at(handle);
+  CBTM_ASSERT(static_cast<int64_t>(prompt.size()) <= sequence.length, "only what has been read is shared");
+  if (!sharing()) return;
+  const int64_t pages = static_cast<int64_t>(prompt.size()) / unit * unit / kPageTokens;
+  const PromptPage* before = nullptr;
+  for (int64_t p = 0; p < pages; ++p) {
+    const auto ids = prompt.subspan(static_cast<size_t>(p * kPageTokens), kPageTokens);
+    int32_t& page = sequence.pages[static_cast<size_t>(p)];
+    const PromptPage* known = prompts_.find(model, before, ids);
+    if (known == nullptr) {
+      known = prompt_of_page_[static_cast<size_t>(page)] = prompts_.add(model, before, ids, page);
+    } else if (known->page != page) {  // another sequence has read the same: one page is enough
+      acquire(known->page);
+      release(std::exchange(page, known->page));
+    }
+    before = known;
+  }
 }
 
 int64_t KeyValuePages::length(int64_t handle) const { return sequences_.at(handle).length; }
@@ -36,6 +118,8 @@ void KeyValuePages::grow(int64_t pages) {
     buffer = std::move(larger);
   }
   for (int64_t page = pages; page-- > page_count_;) free_pages_.push_back(static_cast<int32_t>(page));
+  users_.resize(static_cast<size_t>(pages), 0);
+  prompt_of_page_.resize(static_cast<size_t>(pages), nullptr);
   page_count_ = pages;
 }
 
@@ -43,26 +127,33 @@ void KeyValuePages::make_free(int64_t pages) {
   while (static_cast<int64_t>(free_pages_.size()) < pages) {
     const int64_t least = page_count_ + pages - static_cast<int64_t>(free_pages_.size());
     const int64_t doubled = std::max({int64_t{16}, 2 * page_count_, least});
-    const int64_t old_buffer = bytes() / (2 * layers_);  // one is there twice while it is copied
-    CacheRoom room = CacheRoom::refused;
-    int64_t wanted = doubled;
-    for (const int64_t count : {doubled, least}) {
-      wanted = count;
-      room = room_ ? room_((count - page_count_) * page_bytes() + old_buffer) : CacheRoom::granted;
-      if (room != CacheRoom::refused) break;
+    if (prompts_.unused() > 0) {
+      if (try_grow(doubled, /*gently=*/true) == CacheRoom::refused &&
+          try_grow(least, /*gently=*/true) == CacheRoom::refused && forget_oldest())
+        ++prompt_cache_->evictions;
+      continue;
     }
-    if (room == CacheRoom::refused)
+    if (try_grow(doubled, /*gently=*/false) == CacheRoom::refused &&
+        try_grow(least, /*gently=*/false) == CacheRoom::refused)
       throw CacheFull(fmt::format(
           "key-value caches need {} beside the weights, more than is left of the memory that both may take; raise "
           "--memory, or ask for a shorter text",
           format_bytes(least * page_bytes())));
-    if (room != CacheRoom::granted) continue;
-    try {
-      grow(wanted);
-    } catch (const Error& error) {  // the device has less than the budget, or there is no budget
-      throw CacheFull(error.what());
-    }
   }
+}
+
+/// Grows to so many pages, if that is granted.
+CacheRoom KeyValuePages::try_grow(int64_t pages, bool gently) {
+  const int64_t old_buffer = bytes() / (2 * layers_);  // one is there twice while it is copied
+  const CacheRoom room = room_ ? room_((pages - page_count_) * page_bytes() + old_buffer, gently) : CacheRoom::granted;
+  if (room != CacheRoom::granted) return room;
+  try {
+    grow(pages);
+  } catch (const Error& error) {  // the device has less than the budget, or there is no budget
+    if (gently) return CacheRoom::refused;
+    throw CacheFull(error.what());
+  }
+  return room;
 }
 
 int64_t KeyValuePages::missing_pages(const Sequence& sequence, int64_t count) const {
@@ -81,6 +172,7 @@ void KeyValuePages::hold(int64_t handle, int64_t tokens) {
 void KeyValuePages::take_pages(Sequence& sequence, int64_t count) {
   CBTM_ASSERT(static_cast<int64_t>(free_pages_.size()) >= count, "room is made before sequences grow");
   sequence.pages.insert(sequence.pages.end(), free_pages_.rbegin(), free_pages_.rbegin() + count);
+  std::for_each(free_pages_.rbegin(), free_pages_.rbegin() + count, [this](int32_t page) { acquire(page); });
   free_pages_.resize(free_pages_.size() - static_cast<size_t>(count));
 }
 

@@ -91,8 +91,9 @@ void Engine::run() {
     std::shared_ptr<const Catalog> opened =
         Catalog::open(settings_.files);  // what is wrong with the files is said first
     device_ = open_device(settings_.device);
-    lanes_.push_back(std::make_unique<Lane>(*device_, opened, opened->models().front(), settings_.files.weights,
-                                            settings_.memory_bytes, metrics_));
+    make_memory(*opened);
+    lanes_.push_back(
+        std::make_unique<Lane>(*device_, opened, opened->models().front(), settings_.files.weights, memory_, metrics_));
     {
       const std::lock_guard lock(mutex_);
       catalog_ = std::move(opened);
@@ -134,6 +135,15 @@ void Engine::run() {
   }
 }
 
+/// All models, old ones and new ones while experts are opened again, share one memory.
+void Engine::make_memory(const Catalog& catalog) {
+  const int64_t bytes = settings_.memory_bytes > 0 ? settings_.memory_bytes : default_memory_bytes(*device_);
+  const ExpertSet* const experts = catalog.experts();
+  memory_ = std::make_shared<ModelMemory>(*device_, bytes,
+                                          experts != nullptr ? static_cast<int64_t>(experts->experts().size()) : 1);
+  memory_->caches.set_prompt_cache(settings_.prompt_cache_bytes.value_or(bytes / 8));
+}
+
 void Engine::do_step() {
   for (size_t i = 0; i < lanes_.size(); ++i) {
     if (lanes_[i]->running() == 0) continue;
@@ -148,14 +158,18 @@ void Engine::do_step() {
     }
   }
   metrics_.texts_running = running();
+  count_memory(*memory_, metrics_);
 }
 
 void Engine::open_again() {
   std::string problem;
   try {
     std::shared_ptr<const Catalog> opened = Catalog::open(settings_.files);
-    auto lane = std::make_unique<Lane>(*device_, opened, opened->models().front(), settings_.files.weights,
-                                       settings_.memory_bytes, metrics_);
+    const Lane* before = nullptr;
+    for (const auto& lane : lanes_)
+      if (lane->serves_ensemble()) before = lane.get();  // the newest is the last
+    auto lane = std::make_unique<Lane>(*device_, opened, opened->models().front(), settings_.files.weights, memory_,
+                                       metrics_, before);
     lanes_.push_back(std::move(lane));
     const std::lock_guard lock(mutex_);
     catalog_ = std::move(opened);
@@ -175,8 +189,8 @@ void Engine::open_again() {
 Lane& Engine::lane_of(const Job& job) {
   for (const auto& lane : lanes_)
     if (lane->serves(job)) return *lane;
-  lanes_.push_back(std::make_unique<Lane>(*device_, job.catalog, *job.model, settings_.files.weights,
-                                          settings_.memory_bytes, metrics_));
+  lanes_.push_back(
+      std::make_unique<Lane>(*device_, job.catalog, *job.model, settings_.files.weights, memory_, metrics_));
   return *lanes_.back();
 }
 

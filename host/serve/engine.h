@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -23,7 +24,8 @@ class Engine {
   struct Settings {
     ServedFiles files;
     std::string device;
-    int64_t memory_bytes = 0;
+    int64_t memory_bytes = 0;                   ///< 0: most of what is free
+    std::optional<int64_t> prompt_cache_bytes;  ///< default: an eighth of the memory; 0: none
     int64_t parallel = 32;
     int64_t queue = 256;
   };
@@ -56,6 +58,7 @@ class Engine {
  private:
   void run();
   void do_step();
+  void make_memory(const Catalog& catalog);
   void open_again();
   void start_waiting();
   void drop_cancelled();
@@ -82,6 +85,7 @@ class Engine {
 
   // The thread's own.
   std::unique_ptr<Device> device_;
+  std::shared_ptr<ModelMemory> memory_;  ///< of all models
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::deque<Waiting> waiting_;
   std::atomic<int64_t> waiting_count_{0};  ///< requests of waiting_ and submitted_ of which no text has started

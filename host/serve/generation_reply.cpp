@@ -1,7 +1,9 @@
 #include "serve/generation_reply.h"
 
 #include <algorithm>
+#include <functional>
 
+#include "cbtm/ensemble/coefficients.h"
 #include "cbtm/run/run_directory.h"
 #include "serve/token_text.h"
 
@@ -11,7 +13,10 @@ namespace cbtm {
 struct GenerationReply::Text {
   explicit Text(const Tokenizer& tokenizer) : decoder(tokenizer) {}
   std::string piece;
-  StreamingDecoder decoder;  ///< of all tokens that have scores: finds the offsets
+  StreamingDecoder decoder;    ///< of all tokens that have scores: finds the offsets
+  int64_t known_tokens = 0;    ///< of the prompt
+  double log_probability = 0;  ///< of all its tokens together
+  int64_t token_count = 0;
   int64_t characters = 0;
   bool begun = false;
   bool sent = false;     ///< an event
@@ -45,6 +50,7 @@ void GenerationReply::add(TextUpdate&& update) {
   if (!text.changed) changed_.push_back(update.text);
   text.changed = true;
   if (!text.begun) begin_text(text, update);
+  text.known_tokens = std::max(text.known_tokens, update.known_tokens);
   add_tokens(text, update);
   text.piece += update.piece;
   if (!update.finish.empty()) {
@@ -82,15 +88,21 @@ void GenerationReply::begin_text(Text& text, TextUpdate& update) {
 
 void GenerationReply::add_tokens(Text& text, TextUpdate& update) {
   completion_tokens_ += static_cast<int64_t>(update.ids.size());
-  for (size_t t = 0; t < update.ids.size() && t < update.scores.size(); ++t)
+  for (size_t t = 0; t < update.ids.size() && t < update.scores.size(); ++t) {
     add_scored(text, update.ids[t], &update.scores[t]);
+    text.log_probability += static_cast<double>(update.scores[t].log_probability);
+    ++text.token_count;
+  }
   for (const std::vector<double>& of_token : update.weights) {
     expert_tokens_.resize(std::max(expert_tokens_.size(), of_token.size()));
-    for (size_t cluster = 0; cluster < of_token.size(); ++cluster) expert_tokens_[cluster] += of_token[cluster];
+    const std::optional<SequenceMixing>& mixing = request_.job->mixing;
+    const std::vector<double> shares = mixing && !mixing->coefficients.empty() ? expert_shares(of_token) : of_token;
+    for (size_t cluster = 0; cluster < shares.size(); ++cluster) expert_tokens_[cluster] += shares[cluster];
     if (!request_.weights) continue;
     Json weights = Json::object();
     for (size_t cluster = 0; cluster < of_token.size(); ++cluster)
-      if (of_token[cluster] > 0) weights[RunDirectory::cluster_name(static_cast<int64_t>(cluster))] = of_token[cluster];
+      if (of_token[cluster] != 0)
+        weights[RunDirectory::cluster_name(static_cast<int64_t>(cluster))] = of_token[cluster];
     const auto number = static_cast<size_t>(&of_token - update.weights.data());
     text.weights.push_back({{"token", token_text(request_.job->catalog->tokenizer(), update.ids[number])},
                             {"weights", std::move(weights)}});
@@ -177,9 +189,24 @@ Json GenerationReply::mixing() const {
   return json;
 }
 
+/// The texts of a prompt that the reply holds: all, or the best first. Of equals the first comes first.
+std::vector<const GenerationReply::Text*> GenerationReply::chosen(size_t prompt) const {
+  const auto copies = static_cast<size_t>(request_.job->copies);
+  std::vector<const Text*> texts;
+  for (size_t copy = 0; copy < copies; ++copy) texts.push_back(texts_[prompt * copies + copy].get());
+  if (request_.choices == request_.job->copies) return texts;
+  const auto mean = [](const Text* text) {
+    return text->token_count == 0 ? 0 : text->log_probability / static_cast<double>(text->token_count);
+  };
+  std::ranges::stable_sort(texts, std::greater(), mean);
+  texts.resize(static_cast<size_t>(request_.choices));
+  return texts;
+}
+
 Json GenerationReply::whole() const {
   Json choices = Json::array();
-  for (size_t i = 0; i < texts_.size(); ++i) choices.push_back(choice(i, *texts_[i], true));
+  for (size_t prompt = 0; prompt < request_.job->prompts.size(); ++prompt)
+    for (const Text* text : chosen(prompt)) choices.push_back(choice(choices.size(), *text, true));
   Json json = chunk(std::move(choices));
   json["usage"] = usage();
   json["x_cbtm"] = mixing();
@@ -202,10 +229,15 @@ int64_t GenerationReply::prompt_tokens() const {
   return tokens;
 }
 
+/// Each prompt is counted once, however many texts continue it: as it was for the first of them.
 Json GenerationReply::usage() const {
+  int64_t known_tokens = 0;
+  for (size_t text = 0; text < texts_.size(); text += static_cast<size_t>(request_.job->copies))
+    known_tokens += texts_[text]->known_tokens;
   return {{"prompt_tokens", prompt_tokens()},
           {"completion_tokens", completion_tokens_},
-          {"total_tokens", prompt_tokens() + completion_tokens_}};
+          {"total_tokens", prompt_tokens() + completion_tokens_},
+          {"prompt_tokens_details", {{"cached_tokens", known_tokens}}}};
 }
 
 std::string GenerationReply::finish() const {

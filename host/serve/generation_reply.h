@@ -32,7 +32,7 @@ class GenerationReply {
   Json whole() const;
   /// The last events of a stream.
   std::string last_events() const;
-  /// {"prompt_tokens", "completion_tokens", "total_tokens"}.
+  /// {"prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"}.
   Json usage() const;
   int64_t prompt_tokens() const;
   int64_t completion_tokens() const { return completion_tokens_; }
@@ -46,6 +46,7 @@ class GenerationReply {
   void add_tokens(Text& text, TextUpdate& update);
   void add_scored(Text& text, int32_t id, const TokenScore* score);
   Json choice(size_t number, const Text& text, bool whole) const;
+  std::vector<const Text*> chosen(size_t prompt) const;
   Json chunk(Json choices) const;
   Json mixing() const;
   Json chat_message(const Text& text, bool whole) const;

@@ -72,8 +72,6 @@ void refuse_unbuilt(const JsonReader& body) {
   }
   if (body.has("response_format") && body.object("response_format").text_or("type", "text") != "text")
     refuse(422, "'response_format' other than text is not supported by this server");
-  if (body.has("best_of") && body.integer("best_of") != body.integer_or("n", 1))
-    refuse(422, "'best_of' is not supported by this server; leave it out, or ask for 'n' texts");
 }
 
 void read_sampling(const JsonReader& body, const Catalog& catalog, GenerationOptions& options) {
@@ -218,13 +216,19 @@ GenerationRequestBody read_checked(const JsonReader& body, bool chat, const std:
   request.weights = read_mixing(body, *catalog, *job.model, job.mixing);
   read_sampling(body, *catalog, job.options);
   read_stop(body, job.options);
-  job.copies = body.integer_or("n", 1, 1, kCopiesMax);
+  request.choices = body.integer_or("n", 1, 1, kCopiesMax);
+  job.copies = body.integer_or("best_of", request.choices, 1, kCopiesMax);
   job.stream = body.truth_or("stream", false);
+  if (job.copies < request.choices)
+    refuse(400, "'best_of' is {}, and 'n' asks for {} of these; ask for fewer", job.copies, request.choices);
+  if (job.copies > request.choices && job.stream)
+    refuse(400, "'best_of' needs all texts before it knows the best, so it cannot be streamed");
   if (body.has("stream_options")) {
     if (!job.stream) refuse(400, "'stream_options' needs 'stream' to be true");
     request.include_usage = body.object("stream_options").truth_or("include_usage", false);
   }
   read_log_probabilities(body, request);
+  if (job.copies > request.choices) job.options.top_scores = std::max<int64_t>(0, job.options.top_scores);
   request.echo = body.truth_or("echo", false);
   if (chat && request.echo) refuse(422, "'echo' is of completions, not of chats");
   job.score_prompts = request.echo && request.log_probabilities;

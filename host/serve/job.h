@@ -19,6 +19,7 @@ namespace cbtm {
 struct TextUpdate {
   size_t text = 0;                           ///< its number in the job: prompt * copies + copy
   std::string piece;                         ///< whole characters
+  int64_t known_tokens = 0;                  ///< of the prompt, as Generated::known_tokens
   std::vector<int32_t> ids;                  ///< new tokens, with the end token
   std::vector<TokenScore> scores;            ///< of these, if asked for
   std::vector<std::vector<double>> weights;  ///< of these but the end token; empty for one model

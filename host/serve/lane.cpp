@@ -1,6 +1,7 @@
 #include "serve/lane.h"
 
 #include "cbtm/base/error.h"
+#include "cbtm/ensemble/coefficients.h"
 #include "cbtm/model/sampling.h"
 
 namespace cbtm {
@@ -15,16 +16,27 @@ double seconds_between(Job::Clock::time_point from, Job::Clock::time_point to) {
 
 }  // namespace
 
+void count_memory(const ModelMemory& memory, ServeMetrics& metrics) {
+  const ModelMemoryStatistics now = memory.statistics();
+  metrics.weight_loads = now.loads;
+  metrics.prompt_cache_evictions = now.prompt_cache.evictions;
+  metrics.prompt_cache_pages = now.prompt_cache.pages;
+  metrics.prompt_cache_bytes = now.prompt_cache.bytes;
+  metrics.memory_bytes = now.bytes;
+}
+
 Lane::Lane(Device& device, std::shared_ptr<const Catalog> catalog, const ServedModel& model, WeightFormat weights,
-           int64_t memory_bytes, ServeMetrics& metrics)
-    : catalog_(std::move(catalog)), model_(&model), metrics_(metrics) {
+           std::shared_ptr<ModelMemory> memory, ServeMetrics& metrics, const Lane* before)
+    : catalog_(std::move(catalog)), model_(&model), metrics_(metrics), memory_(std::move(memory)) {
   if (model.kind == ServedModel::Kind::single) {
-    std::unique_ptr<InferenceModel> loaded = InferenceModel::load(device, model.directory, weights);
+    std::unique_ptr<InferenceModel> loaded = InferenceModel::load(device, model.directory, weights, memory_);
+    loaded->need_now();
     InferenceModel& shared = *loaded;
     scorer_ = model_scorer(std::move(loaded));
     prompt_scorer_ = std::make_unique<PromptScorer>(shared);
   } else {
-    pool_ = generation_pool(device, *catalog_->experts(), memory_bytes);
+    pool_ = std::make_shared<ExpertPool>(device, *catalog_->experts(), memory_,
+                                         before != nullptr ? before->pool_.get() : nullptr);
     scorer_ = ensemble_scorer(pool_, catalog_->mixing().mixture, catalog_->mixing().routing);
     prompt_scorer_ = std::make_unique<PromptScorer>(pool_, catalog_->mixing());
     // All experts are brought to the device now, as far as they fit: the first requests need not wait for it, and the
@@ -60,6 +72,7 @@ std::unique_ptr<Lane::Text> Lane::new_text(const std::shared_ptr<Job>& job, size
 void Lane::start(const std::shared_ptr<Job>& job, size_t number) {
   std::unique_ptr<Text> text = new_text(job, number);
   if (!job->score_prompts) return generate(std::move(text));
+  text->scored = true;
   const int64_t scored = prompt_scorer_->add(job->prompt(number), job->options.top_scores, job->mixing);
   scored_.emplace(scored, std::move(text));
 }
@@ -79,6 +92,7 @@ void Lane::step() {
   if (!session_->idle()) {
     const std::vector<int64_t> ended = session_->step();
     ++metrics_.steps;
+    count_memory(*memory_, metrics_);  // before anybody has an answer
     for (const auto& [number, text] : texts_)
       if (std::find(ended.begin(), ended.end(), number) == ended.end()) give(*text, session_->so_far(number), false);
     for (const int64_t number : ended) {
@@ -87,7 +101,8 @@ void Lane::step() {
       give(*text, session_->remove(number), true);
     }
   }
-  count_memory();
+  metrics_.evictions += session_->evictions() - evictions_;
+  evictions_ = session_->evictions();
 }
 
 /// Gives a text's job what is new of it.
@@ -96,11 +111,13 @@ void Lane::give(Text& text, const Generated& so_far, bool ended) {
   const size_t begin = text.given;
   const auto place = [](size_t at) { return static_cast<std::ptrdiff_t>(at); };
   const size_t weighed = std::min(begin, so_far.weights.size());
+  const int64_t known_tokens = text.scored ? 0 : so_far.known_tokens;
+  if (tokens > begin && begin == 0) metrics_.known_prompt_tokens += known_tokens;
   if (tokens > begin) count(text, tokens - begin, {so_far.weights.begin() + place(weighed), so_far.weights.end()});
   text.given = tokens;
   if (!ended && !text.job->stream) return;
   const size_t first = text.job->stream ? begin : 0;
-  TextUpdate update{.text = text.number, .piece = std::exchange(text.piece, {})};
+  TextUpdate update{.text = text.number, .piece = std::exchange(text.piece, {}), .known_tokens = known_tokens};
   if (first < so_far.ids.size()) update.ids.assign(so_far.ids.begin() + place(first), so_far.ids.end());
   if (so_far.end_token >= 0 && first < tokens) update.ids.push_back(so_far.end_token);
   if (first < so_far.scores.size()) update.scores.assign(so_far.scores.begin() + place(first), so_far.scores.end());
@@ -124,30 +141,39 @@ void Lane::count(Text& text, size_t tokens, const std::vector<std::vector<double
   }
   text.last_token = now;
   metrics_.generated_tokens += static_cast<int64_t>(tokens);
-  for (const std::vector<double>& of_token : weights) metrics_.count_experts(of_token);
-}
-
-void Lane::count_memory() {
-  metrics_.evictions += session_->evictions() - evictions_;
-  evictions_ = session_->evictions();
-  if (pool_ == nullptr) return;
-  const ModelMemoryStatistics memory = pool_->statistics();
-  metrics_.weight_loads += memory.loads - loads_;
-  loads_ = memory.loads;
-  metrics_.memory_bytes = memory.bytes;
+  const bool signed_weights = text.job->mixing && !text.job->mixing->coefficients.empty();
+  for (const std::vector<double>& of_token : weights)
+    metrics_.count_experts(signed_weights ? expert_shares(of_token) : of_token);
 }
 
 void Lane::score_prompts() {
   try {
     for (const int64_t number : prompt_scorer_->step(kScoredRows)) prompt_scored(number);
   } catch (const CacheFull& full) {
-    if (!session_->idle()) return;  // their caches will be free later
-    const int64_t first = prompt_scorer_->first();
-    const std::unique_ptr<Text> text = std::move(scored_.at(first));
-    scored_.erase(first);
-    prompt_scorer_->remove(first);
-    text->job->on_update({.text = text->number, .finish = "error", .error = full.what()});
+    if (session_->idle()) first_prompt_failed(full.what());  // else their caches will be free later
+  } catch (const std::exception&) {
+    score_first_prompt();
   }
+}
+
+/// After a step that has failed: the first prompt alone. If that fails, too, it is to blame; else the others have their
+/// turn later.
+void Lane::score_first_prompt() {
+  prompt_scorer_->drop_caches();
+  try {
+    for (const int64_t number : prompt_scorer_->step(1)) prompt_scored(number);
+  } catch (const std::exception& error) {
+    prompt_scorer_->drop_caches();
+    first_prompt_failed(error.what());
+  }
+}
+
+void Lane::first_prompt_failed(const std::string& error) {
+  const int64_t first = prompt_scorer_->first();
+  const std::unique_ptr<Text> text = std::move(scored_.at(first));
+  scored_.erase(first);
+  prompt_scorer_->remove(first);
+  text->job->on_update({.text = text->number, .finish = "error", .error = error});
 }
 
 /// A prompt has been scored: its text ends with it, or goes on.

@@ -72,8 +72,13 @@ std::string ServeMetrics::text() const {
   counter("requests_refused_total", "Requests that found the queue full.", refused);
   counter("reloads_total", "Times that the experts were opened again.", reloads);
   counter("cache_evictions_total", "Times that a text gave up its cache for others.", evictions);
-  counter("weight_loads_total", "Times that an expert's weights were brought to the device.", weight_loads);
-  gauge("memory_bytes", "Bytes of the experts' weights and of their caches now.", memory_bytes);
+  counter("weight_loads_total", "Times that a model's weights were brought to the device.", weight_loads);
+  counter("prompt_cache_hit_tokens_total", "Tokens of prompts that had been read for earlier texts.",
+          known_prompt_tokens);
+  gauge("prompt_cache_pages", "Pages of prompts that are kept though no text uses them.", prompt_cache_pages);
+  gauge("prompt_cache_bytes", "Bytes of these pages.", prompt_cache_bytes);
+  counter("prompt_cache_evictions_total", "Pages of prompts that were kept and given up.", prompt_cache_evictions);
+  gauge("memory_bytes", "Bytes of the models' weights and of their caches now.", memory_bytes);
   first_token.write("cbtm_time_to_first_token_seconds", "From the arrival of a request to its first token.", text);
   between_tokens.write("cbtm_time_between_tokens_seconds", "Between two tokens of a text.", text);
   request.write("cbtm_request_seconds", "From the arrival of a request to the end of its answer.", text);

@@ -30,6 +30,7 @@ struct ServeMetrics {
   std::atomic<int64_t> prompt_tokens{0}, generated_tokens{0}, steps{0}, cancelled{0}, refused{0}, reloads{0};
   std::atomic<double> prompt_seconds{0}, generation_seconds{0};
   std::atomic<int64_t> texts_running{0}, requests_open{0}, requests_waiting{0};
+  std::atomic<int64_t> known_prompt_tokens{0}, prompt_cache_evictions{0}, prompt_cache_pages{0}, prompt_cache_bytes{0};
   std::atomic<int64_t> evictions{0}, weight_loads{0}, memory_bytes{0};
   Histogram first_token, between_tokens, request;
 

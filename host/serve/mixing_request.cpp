@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cbtm/base/numbers.h"
+#include "cbtm/ensemble/coefficients.h"
 #include "serve/api_error.h"
 
 namespace cbtm {
@@ -17,12 +17,7 @@ std::vector<uint8_t> read_experts(const JsonReader& list, const Catalog& catalog
     const Json& name = list.json()[i];
     int64_t cluster = -1;
     if (name.is_number_integer()) cluster = name.get<int64_t>();
-    if (name.is_string()) {
-      std::string digits = name.get<std::string>();
-      if (digits.starts_with("expert-")) digits.erase(0, 7);
-      if (const auto number = parse_unsigned(digits); number && *number < present.size())
-        cluster = static_cast<int64_t>(*number);
-    }
+    if (name.is_string()) cluster = find_expert(*catalog.experts(), name.get<std::string>());
     if (cluster < 0 || cluster >= static_cast<int64_t>(present.size()) ||
         catalog.experts()->present()[static_cast<size_t>(cluster)] == 0)
       refuse(400, "'x_cbtm.experts': there is no expert {}; GET /v1/experts lists them", name.dump());
@@ -30,6 +25,19 @@ std::vector<uint8_t> read_experts(const JsonReader& list, const Catalog& catalog
   }
   if (std::find(present.begin(), present.end(), 1) == present.end()) refuse(400, "'x_cbtm.experts' is empty");
   return present;
+}
+
+/// Signed coefficients by expert: nothing is routed then, so nothing can be said about it.
+void read_coefficients(const JsonReader& settings, const Catalog& catalog, SequenceMixing& mixing) {
+  for (const char* field : kFields)
+    if (settings.has(field))
+      refuse(400, "'x_cbtm.{}' is how experts are routed, and 'x_cbtm.coefficients' routes nothing; leave one out",
+             field);
+  const JsonReader given = settings.object("coefficients");
+  std::vector<std::pair<std::string, double>> named;
+  for (const std::string& name : given.keys()) named.emplace_back(name, given.number(name));
+  mixing.coefficients = coefficients_of(*catalog.experts(), named);
+  mixing.routing = {.schedule = RoutingSchedule::prompt};
 }
 
 void read_settings(const JsonReader& settings, const Catalog& catalog, SequenceMixing& mixing) {
@@ -70,17 +78,19 @@ bool read_mixing(const JsonReader& body, const Catalog& catalog, const ServedMod
   }
   if (!body.has("x_cbtm")) return false;
   const JsonReader settings = body.object("x_cbtm");
-  if (settings.has("coefficients"))
-    refuse(422, "'x_cbtm.coefficients' is not supported by this version: experts are mixed by their probabilities");
   for (const std::string& key : settings.keys()) {
-    const bool known = key == "weights" || std::find(std::begin(kFields), std::end(kFields), key) != std::end(kFields);
+    const bool known = key == "weights" || key == "coefficients" ||
+                       std::find(std::begin(kFields), std::end(kFields), key) != std::end(kFields);
     if (!known && settings.has(key)) refuse(400, "'x_cbtm.{}' is unknown", key);
     if (known && key != "weights" && settings.has(key) && model.kind != ServedModel::Kind::ensemble)
       refuse(400, "'x_cbtm.{}' is how experts are mixed, but '{}' is one model", key, model.id);
   }
   if (model.kind == ServedModel::Kind::ensemble) {
     mixing = catalog.mixing();
-    read_settings(settings, catalog, *mixing);
+    if (settings.has("coefficients"))
+      read_coefficients(settings, catalog, *mixing);
+    else
+      read_settings(settings, catalog, *mixing);
   }
   const bool weights = settings.truth_or("weights", false);
   if (weights && model.kind == ServedModel::Kind::single)

@@ -51,6 +51,7 @@ class Server {
     engine_.emplace(Engine::Settings{.files = settings.files,
                                      .device = settings.device,
                                      .memory_bytes = settings.memory_bytes,
+                                     .prompt_cache_bytes = settings.prompt_cache_bytes,
                                      .parallel = settings.parallel,
                                      .queue = settings.queue},
                     metrics_,

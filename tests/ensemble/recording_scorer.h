@@ -51,6 +51,7 @@ class RecordingScorer : public NextTokenScorer {
     return inner_.choose(choices);
   }
   std::vector<double> weights(int64_t sequence) const override { return inner_.weights(sequence); }
+  int64_t known_tokens(int64_t sequence) const override { return inner_.known_tokens(sequence); }
 
  private:
   NextTokenScorer& inner_;

@@ -33,7 +33,7 @@ MixtureOperands add_mixture(OperatorCase& one, const MixtureSettings& s) {
       if (s.integers)
         for (double& logit : logits) logit = std::round(logit);
       logits[static_cast<size_t>(s.vocab / 2)] = s.scale * 2;
-      if (s.vocab > 3) logits[1] = logits[3] = -INFINITY;
+      if (s.vocab > 3 && !s.product) logits[1] = logits[3] = -INFINITY;
       std::ranges::copy(logits, values.begin() + row * s.vocab);
     }
     in.logits.push_back(one.input(fmt::format("logits of expert {}", expert), s.dtype, s.sequences, s.vocab, values));
@@ -49,15 +49,50 @@ MixtureOperands add_mixture(OperatorCase& one, const MixtureSettings& s) {
     }
     CBTM_ASSERT(sum > 0, "a sequence has an expert");
     for (int64_t expert = 0; expert < s.experts; ++expert)
-      weights[static_cast<size_t>(sequence * s.experts + expert)] /= sum;
+      weights[static_cast<size_t>(sequence * s.experts + expert)] *=
+          s.product ? expert % 2 == 1 ? -0.25 : 0.5 : 1 / sum;
   }
   in.weights = one.input("weights", DType::f32, s.sequences, s.experts, weights);
   if (s.mapped) in.rows = one.input("rows", DType::i32, s.sequences, s.experts, rows);
   return in;
 }
 
+namespace {
+
+/// log Σ exp of a row's values.
+Bounded log_sum(const std::vector<Bounded>& values) {
+  double highest = -INFINITY;
+  for (const Bounded& value : values) highest = std::max(highest, value.value);
+  Sum sum;
+  for (const Bounded& value : values) sum.add(with_units(exp(value - highest), 32));
+  return log(sum.result(static_cast<int64_t>(values.size()) / 4 + 16)) + highest;
+}
+
+std::vector<Bounded> product_reference(const MixtureSettings& s, const MixtureOperands& in, const Expectation& e,
+                                       int64_t sequence) {
+  std::vector<Sum> sums(static_cast<size_t>(s.vocab));
+  for (int64_t expert = 0; expert < s.experts; ++expert) {
+    if (!used(s, sequence, expert)) continue;
+    std::vector<Bounded> logits;
+    for (int64_t v = 0; v < s.vocab; ++v)
+      logits.emplace_back(e[in.logits[static_cast<size_t>(expert)]].at(row_of(s, sequence, expert), v));
+    const Bounded shift = log_sum(logits);
+    const Bounded weight(e[in.weights].at(sequence, expert));
+    for (int64_t v = 0; v < s.vocab; ++v)
+      sums[static_cast<size_t>(v)].add_product(weight, logits[static_cast<size_t>(v)] - shift);
+  }
+  std::vector<Bounded> values;
+  for (const Sum& sum : sums) values.push_back(sum.result());
+  const Bounded shift = log_sum(values);
+  for (Bounded& value : values) value = value - shift;
+  return values;
+}
+
+}  // namespace
+
 std::vector<Bounded> mixture_reference(const MixtureSettings& s, const MixtureOperands& in, const Expectation& e,
                                        int64_t sequence) {
+  if (s.product) return product_reference(s, in, e, sequence);
   std::vector<Sum> mixed(static_cast<size_t>(s.vocab));
   for (int64_t expert = 0; expert < s.experts; ++expert) {
     if (!used(s, sequence, expert)) continue;
@@ -83,8 +118,9 @@ std::vector<Bounded> mixture_reference(const MixtureSettings& s, const MixtureOp
 }
 
 std::string mixture_name(const MixtureSettings& s) {
-  return fmt::format("{} {} sequences, {} experts, {} tokens{}{}", dtype_name(s.dtype), s.sequences, s.experts, s.vocab,
-                     s.mapped ? ", mapped rows" : "", s.integers ? ", ties" : "");
+  return fmt::format("{} {} sequences, {} experts, {} tokens{}{}{}", dtype_name(s.dtype), s.sequences, s.experts,
+                     s.vocab, s.mapped ? ", mapped rows" : "", s.integers ? ", ties" : "",
+                     s.product ? ", product" : "");
 }
 
 }  // namespace cbtm

@@ -114,7 +114,8 @@ OperatorCase make_sampling(const SamplingSettings& s) {
                                              .uniforms = on[uniforms],
                                              .greedy = s.greedy,
                                              .filter = s.filter,
-                                             .tokens = on[tokens]});
+                                             .tokens = on[tokens],
+                                             .kind = kind_of(s.mixture)});
   };
   one.reference = [=](Expectation& e) {
     for (int64_t q = 0; q < sequences; ++q)
@@ -145,6 +146,10 @@ CaseList sampling_cases() {
     MixtureSettings mixture{.sequences = 4, .experts = 3, .vocab = vocab, .mapped = true};
     mixture.integers = vocab == 1030;
     add({.mixture = mixture, .greedy = true});
+    mixture.product = true;
+    add({.mixture = mixture, .greedy = true});
+    add({.mixture = mixture, .filter = filters[6]});
+    mixture.product = false;
     for (const TokenFilter& filter : filters)
       for (const uint64_t draw : {0, 1}) add({.mixture = mixture, .filter = filter, .draw = draw});
   }

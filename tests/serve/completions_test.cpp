@@ -37,8 +37,10 @@ TEST_CASE("a completion: the fields that clients read") {
   CHECK(choice["logprobs"].is_null());
   CHECK(choice["text"].is_string());
   const Json ids = server().post("/tokenize", {{"prompt", "flour oven"}}).json()["tokens"];
-  CHECK(reply["usage"] ==
-        Json{{"prompt_tokens", ids.size()}, {"completion_tokens", 5}, {"total_tokens", ids.size() + 5}});
+  CHECK(reply["usage"] == Json{{"prompt_tokens", ids.size()},
+                               {"completion_tokens", 5},
+                               {"total_tokens", ids.size() + 5},
+                               {"prompt_tokens_details", {{"cached_tokens", 0}}}});
   CHECK(reply["x_cbtm"]["seed"] == 3);
   double sum = 0;
   for (const Json& tokens : reply["x_cbtm"]["expert_tokens"]) sum += tokens.get<double>();

@@ -22,15 +22,22 @@ struct OutputLoss {
   ConstTensorView table_scales = {};  ///< float32 [1, vocab_size] of an int8 table (forward only); else empty
 };
 
-/// log of the mixture of the experts' next-token distributions: out[s][v] = log Σ_j weights[s][j]
-/// softmax(logits_j[rows[s][j]])[v], in float32 by log-sum-exp; experts of weight 0 are not read.
+/// How the experts' next-token distributions p_j become one.
+enum class MixtureKind : uint8_t {
+  sum,      ///< log Σ_j weight_j p_j; the weights sum to 1
+  product,  ///< Σ_j weight_j log p_j, less the logarithm of the sum of its exponentials; weights of any sign
+};
+
+/// log of the mixture of the experts' next-token distributions p_j = softmax(logits_j[rows[s][j]]), in float32; experts
+/// of weight 0 are not read.
 struct MixtureLogProbabilities {
   std::span<const ConstTensorView> logits;  ///< one view per expert, [its rows, vocab_size]
-  ConstTensorView weights;                  ///< float32 [sequences, expert count]; each row sums to 1
+  ConstTensorView weights;                  ///< float32 [sequences, expert count], as `kind` wants them
   TensorView log_probabilities;             ///< float32 [sequences, vocab_size]
   /// int32 [sequences, expert count]: the row of the expert's logits that belongs to the sequence. Empty: row s belongs
   /// to sequence s.
   ConstTensorView rows;
+  MixtureKind kind = MixtureKind::sum;
 };
 
 /// Chooses a token for each of some sequences from the mixture of the experts that it uses, without the whole
@@ -45,6 +52,7 @@ struct SampleMixture {
   bool greedy = false;
   TokenFilter filter;
   TensorView tokens;  ///< int32 [1, sequences]
+  MixtureKind kind = MixtureKind::sum;
 };
 
 }  // namespace cbtm

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "cbtm/device/output_operands.h"
 #include "cbtm/device/token_filter.h"
 #include "cbtm/ensemble/expert_pool.h"
 #include "cbtm/ensemble/expert_set.h"
@@ -32,6 +33,11 @@ struct SequenceMixing {
   std::vector<uint8_t> present;  ///< by cluster: 1 if the expert may be used; not only zeros
   /// Weighs the experts instead of `mixture` and `present`, if it is set. It must not carry over from text to text.
   std::shared_ptr<const RoutingMethod> router = nullptr;
+  /// By cluster, or empty. With them nothing is routed: p(token) is in proportion to exp(Σ_j c_j log p_j(token)), over
+  /// the experts whose coefficient is not 0 (docs/method.md, 'Coefficients'). Experts must be present; not only zeros.
+  std::vector<double> coefficients = {};
+
+  MixtureKind kind() const { return coefficients.empty() ? MixtureKind::sum : MixtureKind::product; }
 };
 
 /// Scores the next token of growing sequences, with one model or an ensemble. A sequence's scores have the same bits
@@ -66,8 +72,12 @@ class NextTokenScorer {
   virtual void log_probabilities(std::span<const int64_t> sequences, std::vector<float>& out) { score(sequences, out); }
   /// Chooses next tokens as choose_token does, without a repetition penalty. If possible the scores stay on the device.
   virtual std::vector<int32_t> choose(std::span<const TokenChoice> choices);
-  /// The weights by cluster that the last score of a sequence was mixed with. Empty for one model.
+  /// The weights by cluster, or the coefficients, that the last score of a sequence was mixed with. Empty for one
+  /// model.
   virtual std::vector<double> weights(int64_t sequence) const = 0;
+  /// Tokens of the prompt that none of the models had to read when the sequence was first read, because they had read
+  /// them for others.
+  virtual int64_t known_tokens(int64_t sequence) const = 0;
 };
 
 std::unique_ptr<NextTokenScorer> model_scorer(std::unique_ptr<InferenceModel> model);
@@ -85,6 +95,8 @@ std::unique_ptr<NextTokenScorer> ensemble_scorer(Device& device, const ExpertSet
                                                  const RoutingMode& routing, int64_t memory_bytes = 0);
 /// A pool for several generations one after another. `memory_bytes` is for weights and caches; 0 means most of what is
 /// free.
+/// The bytes that weights and caches may take if nobody says how many: most of what is free.
+int64_t default_memory_bytes(const Device& device);
 std::shared_ptr<ExpertPool> generation_pool(Device& device, const ExpertSet& experts, int64_t memory_bytes = 0);
 
 }  // namespace cbtm

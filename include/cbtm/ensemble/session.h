@@ -43,6 +43,7 @@ struct Generated {
   std::string text;          ///< of the new tokens; cut before a stop string
   std::string finish;        ///< "length", "eos", "stop", "error" (see `error`), or "removed" before its end
   std::string error;
+  int64_t known_tokens = 0;                  ///< of the prompt: as NextTokenScorer::known_tokens, once it was read
   int32_t end_token = -1;                    ///< which ended it, if `finish` is "eos"
   std::vector<TokenScore> scores;            ///< one per new token, then that of the end token; see top_scores
   std::vector<std::vector<double>> weights;  ///< one list per new token, by cluster; empty for one model
@@ -56,6 +57,8 @@ struct SessionOptions {
 /// Requests that generate text together, with one model or an ensemble. They join and leave between steps. A step adds
 /// a token to every request whose text has been read, and reads some of the others' prompts. What a request generates
 /// does not depend on the others, bit for bit.
+///
+/// If a step fails, the requests do it one by one, and those that fail alone end with an error.
 ///
 /// First come, first served. If the caches of all do not fit into memory together, the request that came last gives up
 /// its own and waits until another has ended; then its text is read again. A request that does not even fit alone ends
@@ -88,7 +91,10 @@ class Session {
   struct Request;
 
   void admit();
-  std::vector<int64_t> read();
+  std::vector<int64_t> advance(std::vector<int64_t>& running);
+  std::vector<int64_t> advance_each();
+  std::vector<int64_t> read(std::vector<int64_t>& running);
+  void fail_request(Request& request, const std::string& error);
   std::vector<int32_t> choose(const std::vector<int64_t>& numbers);
   void score(const std::vector<int64_t>& numbers, const std::vector<int32_t>& ids);
   void accept(Request& request, int32_t id);
@@ -110,9 +116,10 @@ class Session {
 
 /// Continues every prompt in a session. Throws Error as Session::add does, before anything is generated. A prompt that
 /// memory does not suffice for, not even alone, has the finish "error". `on_text` receives the number of a prompt and
-/// whole characters as they come.
+/// whole characters as they come. `mixing`: of all prompts, as in GenerationRequest.
 std::vector<Generated> generate(NextTokenScorer& scorer, const Tokenizer* tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options,
-                                const std::function<void(size_t, const std::string&)>& on_text = {});
+                                const std::function<void(size_t, const std::string&)>& on_text = {},
+                                const std::optional<SequenceMixing>& mixing = std::nullopt);
 
 }  // namespace cbtm

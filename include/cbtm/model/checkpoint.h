@@ -46,6 +46,9 @@ class ModelCheckpoint {
   /// Hash of the architecture and of the weights that the model needs: names, types and values in the layout's order,
   /// whatever files and whatever names of tensors they are stored under (docs/formats.md, 'Content hashes').
   std::string weights_hash() const;
+  /// The same text as long as the weights are the same: the hash that expert.json records, which open() has compared
+  /// with them, or what identifies the files and when they were written last.
+  std::string identity() const;
   /// Compares weights_hash() with the one that the model's expert.json records. Throws Error naming the directory if it
   /// differs. False if there is none, or if verification is off (set_content_verification).
   bool verify() const;

@@ -74,6 +74,8 @@ class InferenceModel {
   virtual int64_t max_length() const = 0;  ///< tokens of the longest sequence
   /// Generation ends at any of these.
   virtual const std::vector<int64_t>& end_tokens() const = 0;
+  /// ModelCheckpoint::identity() of what was loaded.
+  virtual const std::string& identity() const = 0;
   /// Bytes of keys and values that a cached token takes.
   virtual int64_t key_value_bytes() const = 0;
   /// Bytes of memory the weights take (mapped ones included).
@@ -94,6 +96,15 @@ class InferenceModel {
   virtual int64_t open_sequence() = 0;  ///< a handle
   virtual void close_sequence(int64_t handle) = 0;
   virtual int64_t sequence_length(int64_t handle) const = 0;
+  // Sequences of this model whose prompts begin alike share the pages that hold the beginning, if the shared memory
+  // has a prompt cache. `unit`: pages are shared up to a multiple of so many tokens.
+  /// Tokens of a page; 0 if nothing is shared.
+  virtual int64_t shared_page_tokens() const = 0;
+  /// Gives a sequence that has read less of its prompt the keys and values of the longest beginning of it that is
+  /// known. These tokens count as read.
+  virtual void begin_prompt(int64_t handle, std::span<const int32_t> prompt, int64_t unit) = 0;
+  /// What the sequence has read begins with these tokens of its prompt: from now on others may begin with them.
+  virtual void share_prompt(int64_t handle, std::span<const int32_t> prompt, int64_t unit) = 0;
   /// Makes room in the cache for so many tokens of the sequence altogether. Throws CacheFull.
   virtual void reserve(int64_t handle, int64_t tokens) = 0;
   /// Reads the passes, one after another, and gives the wanted logits, in order: float32 [wanted, vocab_size] on the

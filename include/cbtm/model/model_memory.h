@@ -20,6 +20,7 @@ struct ModelMemoryStatistics {
   int64_t file_reads = 0;  ///< of those, from a file
   int64_t bytes = 0;       ///< weights and caches now
   int64_t bytes_max = 0;
+  PromptCache prompt_cache;
 };
 
 /// What models of one device, which are used in turns, share: a budget for weights and key-value caches, the weights
@@ -33,7 +34,8 @@ struct ModelMemory {
     return {.loads = weights.loads(),
             .file_reads = weights.file_reads(),
             .bytes = budget.used_bytes(),
-            .bytes_max = budget.used_bytes_max()};
+            .bytes_max = budget.used_bytes_max(),
+            .prompt_cache = caches.prompt_cache()};
   }
 
   MemoryBudget budget;

@@ -26,7 +26,8 @@ struct ServedFiles {
 struct ServerSettings {
   ServedFiles files;
   std::string device = "auto";
-  int64_t memory_bytes = 0;  ///< of the experts' weights and caches; 0: most of what is free
+  int64_t memory_bytes = 0;                   ///< of the models' weights and caches; 0: most of what is free
+  std::optional<int64_t> prompt_cache_bytes;  ///< of it, for prompts that no text uses; default: an eighth; 0: none
   std::string host = "127.0.0.1";
   int port = 8080;                      ///< 0: one that is free
   int64_t parallel = 32;                ///< texts that are generated at once
