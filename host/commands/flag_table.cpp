@@ -145,6 +145,8 @@ constexpr Flag kFlags[] = {
 
     {"Results", "matrix", "", kToggle, "", kNone, kEnsembleEvaluate, "perplexity of every expert on every cluster's documents"},
     {"Results", "token-log-probs", "", kText, "FILE", kNone, kEnsembleEvaluate | kEnsemblePrior, "write every target's log-probability and weights here, one line per document and router"},
+    {"Results", "expert-weights", "", kText, "WHAT", "uniform", kEnsembleAverage, "how much of each expert: uniform; one weight per cluster, as 0.2,0.8; or posterior:FILE[:topk=N], a prior of 'cbtm ensemble prior'"},
+    {"Results", "stored-type", "", kText, "TYPE", "float32", kEnsembleAverage, "of the averaged weights in the file: float32, bf16 or fp16"},
     {"Results", "out", "", kText, "PATH", kNone, kEnsembleAverage | kEnsemblePrior, "average: the directory that the averaged model goes to; prior: the JSON file for --router posterior:prior=FILE"},
     {"Results", "ids", "", kText, "FILE", kNone, kLogits, "JSON: [[...], ...], rows of one length"},
     {"Results", "out", "", kText, "FILE", kNone, kLogits, "safetensors file: \"logits\" [batch, tokens, vocabulary] float32"},
