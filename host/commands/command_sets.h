@@ -28,6 +28,7 @@ enum CommandBit : CommandSet {
   kDevices = 1u << 18,
   kServe = 1u << 19,
   kEnsemblePrior = 1u << 20,
+  kFewShot = 1u << 21,
 };
 
 inline constexpr CommandUse kUses[] = {
@@ -44,6 +45,7 @@ inline constexpr CommandUse kUses[] = {
     {kEnsembleAverage, "ensemble", "average"},
     {kGenerate, "generate", ""},
     {kEvaluate, "evaluate", ""},
+    {kFewShot, "fewshot", ""},
     {kLogits, "logits", ""},
     {kInspect, "inspect", ""},
     {kBenchTrain, "bench", "train"},
@@ -66,10 +68,10 @@ inline constexpr CommandSet kTrainings = kRun | kTrainSeed | kTrainExpert;
 inline constexpr CommandSet kGenerations = kGenerate | kEnsembleGenerate;
 inline constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate | kEnsemblePrior;
 inline constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
-inline constexpr CommandSet kInference = kGenerations | kEvaluations | kLogits | kBenchDecode | kServe;
+inline constexpr CommandSet kInference = kGenerations | kEvaluations | kFewShot | kLogits | kBenchDecode | kServe;
 inline constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
 inline constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;  // several at a time
-inline constexpr CommandSet kOnDevice = kCluster | kMixing | kEnsemblePrior | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
-inline constexpr CommandSet kAll = (kEnsemblePrior << 1) - 1;
+inline constexpr CommandSet kOnDevice = kCluster | kMixing | kEnsemblePrior | kFewShot | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
+inline constexpr CommandSet kAll = (kFewShot << 1) - 1;
 
 }  // namespace cbtm

@@ -13,6 +13,7 @@ std::span<const Command> commands() {
       {"serve", "serve the experts together, or one model, to clients of OpenAI's API and to browsers", run_serve},
       {"generate", "generate with one model", run_generate},
       {"evaluate", "perplexity of one model", run_evaluate},
+      {"fewshot", "few-shot classification: accuracy of a model, or of the experts together", run_fewshot},
       {"logits", "write a model's logits for given ids", run_logits},
       {"inspect", "say what a run, router, shard, tokenizer or checkpoint holds", run_inspect},
       {"bench", "measure training or decoding speed", run_bench},

@@ -4,7 +4,6 @@
 #include <cstdio>
 #include <iostream>
 
-#include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
@@ -16,6 +15,7 @@
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
 #include "commands/commands.h"
+#include "commands/ensemble_average.h"
 #include "commands/ensemble_prior.h"
 #include "commands/evaluation_flags.h"
 #include "commands/expert_flags.h"
@@ -187,29 +187,6 @@ int generate_text(const CommandLine& line) {
   return kExitSuccess;
 }
 
-int average(const CommandLine& line) {
-  if (line.given("router") && names_router_kind(line.text("router")))
-    fail_usage("--router {}: an average has no router; a directory is that of the experts' clusters",
-               line.text("router"));
-  check_replaceable(line.path("out"));
-  std::error_code error;
-  if (const std::filesystem::path out = line.path("out");
-      std::filesystem::exists(out / "expert.json", error) ||
-      (std::filesystem::exists(out, error) && !std::filesystem::is_empty(out, error) && !holds_model(out)))
-    fail("{}: holds another result of cbtm, not an averaged model; name another directory", out.string());
-  const ExpertSet experts = open_experts(line);
-  std::vector<double> weights(static_cast<size_t>(experts.router().clusters()), 0.0);
-  for (const Expert& expert : experts.experts())
-    weights[static_cast<size_t>(expert.cluster)] = 1.0 / static_cast<double>(experts.experts().size());
-  AtomicDirectory output(line.path("out"));
-  write_model_checkpoint(output.path(), read_model_spec(model_config_file(experts.experts().front().directory)),
-                         average_parameters(experts, weights));
-  experts.tokenizer().save(output.path());
-  output.commit();
-  fmt::print("{}: the mean of {} experts\n", line.text("out"), experts.experts().size());
-  return kExitSuccess;
-}
-
 }  // namespace
 
 int run_ensemble(int argc, char** argv) {
@@ -221,12 +198,13 @@ int run_ensemble(int argc, char** argv) {
        "cbtm ensemble evaluate --experts run/experts --router tfidf:topk=2,posterior,posterior:last,uniform",
        "cbtm ensemble prior --experts run/experts --corpus some-of-a-domain.jsonl --out prior.json",
        "cbtm ensemble evaluate --experts run/experts --router posterior:last:prior=prior.json --topk 1,2,all",
-       "cbtm ensemble average --experts run/experts --out averaged/      (one model of their mean weights)"});
+       "cbtm ensemble average --experts run/experts --out averaged/      (one model of their mean weights)",
+       "cbtm ensemble average --experts run/experts --expert-weights posterior:prior.json --out for-a-domain/"});
   if (!line.parse(argc, argv)) return kExitSuccess;
   const std::string what = line.action();
   if (what == "evaluate") return evaluate(line);
   if (what == "generate") return generate_text(line);
-  if (what == "average") return average(line);
+  if (what == "average") return average_experts(line);
   if (what == "prior") return fit_prior(line);
   fail_usage("ensemble: '{}' is unknown; use generate, evaluate, prior or average", what);
 }

@@ -1,7 +1,5 @@
 #include "commands/flag_table.h"
 
-#include <fmt/format.h>
-
 #include "commands/command_sets.h"
 
 namespace cbtm {
@@ -28,26 +26,33 @@ constexpr Flag kFlags[] = {
     {"Run", "redo", "", kToggle, "", kNone, kTrainings | kCluster, "make again what was made with other settings"},
 
     {"Model", "model", "", kText, "DIR", kNone, kOneModel, "a checkpoint directory"},
-    {"Model", "model", "", kText, "DIR", kNone, kServe, "a checkpoint directory, instead of --experts"},
+    {"Model", "model", "", kText, "DIR", kNone, kServe | kFewShot, "a checkpoint directory, instead of --experts"},
     {"Model", "tokenizer", "", kText, "DIR", kNone, kGenerate | kEvaluate, "its tokenizer (default: files beside the model)"},
 
-    {"Experts", "experts", "", kText, "DIR", kNone, kEnsembles | kServe, "directory of expert directories"},
+    {"Experts", "experts", "", kText, "DIR", kNone, kEnsembles | kServe | kFewShot, "directory of expert directories"},
     {"Experts", "router", "", kText, "DIR", kNone, kServe, "default: the experts' own, else the run's"},
-    {"Experts", "router-directory", "", kText, "DIR", kNone, kEnsembles, "the router's directory (default: the experts' own, else the run's)"},
-    {"Experts", "tokenizer", "", kText, "DIR", kNone, kEnsembles | kServe, "default: the files beside the experts or the model"},
+    {"Experts", "router-directory", "", kText, "DIR", kNone, kEnsembles | kFewShot, "the router's directory (default: the experts' own, else the run's)"},
+    {"Experts", "tokenizer", "", kText, "DIR", kNone, kEnsembles | kServe | kFewShot, "default: the files beside the experts or the model"},
     {"Experts", "run", "", kText, "DIR", kNone, kEnsembles, "a run whose router and held-out documents to use (default: the one that the experts lie in)"},
 
     {"Experts", "run", "", kText, "DIR", kNone, kServe, "a run whose router, seed and baseline to use (default: the one that the experts lie in)"},
 
     {"Routing", "topk", "", kText, "N", "2", kServe, "experts that are mixed for a token, or all; requests may ask for others"},
     {"Routing", "coefficients", "", kText, "E=C,...", kNone, kEnsembleGenerate, "instead of routing: p(token) in proportion to the product of the experts' probabilities to these powers, for example 000=1,002=-0.5"},
-    {"Routing", "router-temperature", "", kNumber, "T", kNone, kServe, "T of the weights exp(-distance^power / T) (default: the router's own)"},
+    {"Routing", "router-temperature", "", kNumber, "T", kNone, kServe | kFewShot, "T of the weights exp(-distance^power / T) (default: the router's own)"},
     {"Routing", "router", "", kText, "KIND[:OPTION...],...", kNone, kMixing | kEnsembleAverage, "tfidf[:power=2|4][:temperature=T], posterior[:exact|last][:prior=uniform|updating|FILE][:first=kept|all] or uniform, the first two with topk=N too; evaluate: several in one pass (default: tfidf). A directory is taken as --router-directory, which is all that average takes"},
     {"Routing", "likelihood", "", kText, "WHAT", "last", kEnsemblePrior, "what a posterior stands on: last (the last token, as in the published program) or exact (all tokens so far)"},
-    {"Routing", "topk", "", kText, "N", "2", kMixing, "experts that are mixed for a token; evaluate: several, as 1,2,4,all, in one pass"},
+    {"Routing", "topk", "", kText, "N", "2", kMixing | kFewShot, "experts that are mixed for a token; evaluate and fewshot: several, as 1,2,4,all, in one pass"},
     {"Routing", "router-temperature", "", kText, "T", kNone, kMixing, "T of the weights exp(-distance^power / T); a number, or tune: the best on the run's tune documents (default: the router's own)"},
-    {"Routing", "distance-power", "", kInteger, "2|4", kNone, kMixing | kServe, "2, or 4 as the published code had it (default: the router's own)"},
+    {"Routing", "distance-power", "", kInteger, "2|4", kNone, kMixing | kServe | kFewShot, "2, or 4 as the published code had it (default: the router's own)"},
     {"Routing", "routing", "", kText, "WHAT", "token", kMixing | kServe, "weights for each token, every:N tokens, fraction:R (of the text, then frozen), lagged (one token late) or prompt"},
+
+    {"Task", "task", "", kText, "FILE", kNone, kFewShot, "task.json of a directory with the task's files (docs/few-shot.md); scripts/tasks/convert makes some"},
+    {"Task", "shots", "", kInteger, "N", kNone, kFewShot, "demonstrations in a prompt (default: as the task says)"},
+    {"Task", "seeds", "", kInteger, "N", kNone, kFewShot, "the first N of the task's seeds (default: all)"},
+    {"Task", "test-lines", "", kInteger, "N", kNone, kFewShot, "the first N lines to score (default: all)"},
+    {"Task", "mix", "", kText, "WHAT", "label", kFewShot, "of experts: probabilities of whole labels, weighed by the prompt (label), or of each token by the text before it (token)"},
+    {"Task", "details", "", kText, "FILE", kNone, kFewShot, "write prompts, weights and scores here, one line per seed and test line"},
 
     {"Documents", "run", "", kText, "DIR", kNone, kEvaluate, "a run whose held-out documents to use; no </s> is put in front of a document, its first token is context only"},
     {"Documents", "split", "", kText, "NAME", kNone, kEvaluations, "which of them: valid (what results are reported on; default), tune (default of prior) or train"},
@@ -147,13 +152,15 @@ constexpr Flag kFlags[] = {
 
     {"Results", "matrix", "", kToggle, "", kNone, kEnsembleEvaluate, "perplexity of every expert on every cluster's documents"},
     {"Results", "token-log-probs", "", kText, "FILE", kNone, kEnsembleEvaluate | kEnsemblePrior, "write every target's log-probability and weights here, one line per document and router"},
+    {"Results", "expert-weights", "", kText, "WHAT", "uniform", kEnsembleAverage, "how much of each expert: uniform; one weight per cluster, as 0.2,0.8; or posterior:FILE[:topk=N], a prior of 'cbtm ensemble prior'"},
+    {"Results", "stored-type", "", kText, "TYPE", "float32", kEnsembleAverage, "of the averaged weights in the file: float32, bf16 or fp16"},
     {"Results", "out", "", kText, "PATH", kNone, kEnsembleAverage | kEnsemblePrior, "average: the directory that the averaged model goes to; prior: the JSON file for --router posterior:prior=FILE"},
     {"Results", "ids", "", kText, "FILE", kNone, kLogits, "JSON: [[...], ...], rows of one length"},
     {"Results", "out", "", kText, "FILE", kNone, kLogits, "safetensors file: \"logits\" [batch, tokens, vocabulary] float32"},
 
     {"Types and memory", "precision", "", kText, "TYPE", "auto", kTrainings | kBenchTrain, "of activations and working weights: float32, bf16, fp16 or auto (bf16 on a GPU that has it)"},
     {"Types and memory", "weights", "", kText, "TYPE", "float32", kInference, "of the matrices in memory: float32; bf16 for half of it; int8 for a quarter and int4 for less yet, made from the checkpoint while it is read, at some loss of quality"},
-    {"Types and memory", "memory", "", kText, "SIZE", kNone, kTrainings | kBenchTrain | kMixing | kEnsemblePrior | kServe, "of the device, for all that the command keeps there, for example 8G; where it does not suffice, trainings recompute and experts take turns (default: most of what is free)"},
+    {"Types and memory", "memory", "", kText, "SIZE", kNone, kTrainings | kBenchTrain | kMixing | kEnsemblePrior | kFewShot | kServe, "of the device, for all that the command keeps there, for example 8G; where it does not suffice, trainings recompute and experts take turns (default: most of what is free)"},
     {"Types and memory", "no-cuda-graph", "", kToggle, "", kNone, kTrainings | kBenchTrain, "launch a step's kernels one by one (same results; on a GPU only, for debugging and profiling)"},
 
     {"General", "threads", "", kInteger, "N", kNone, kAll & ~(kCodings | kDevices), "threads to use (default: the cores this process may use)"},
@@ -172,36 +179,5 @@ constexpr Flag kFlags[] = {
 
 std::span<const CommandUse> command_uses() { return kUses; }
 std::span<const Flag> flag_table() { return kFlags; }
-
-CommandSet uses_of(std::string_view command) {
-  CommandSet set = 0;
-  for (const CommandUse& use : kUses)
-    if (use.command == command) set |= use.bit;
-  return set;
-}
-
-std::vector<Flag> flags_of(std::string_view command) {
-  std::vector<Flag> flags;
-  for (const Flag& flag : kFlags)
-    if ((flag.commands & uses_of(command)) != 0) flags.push_back(flag);
-  return flags;
-}
-
-std::string use_name(const CommandUse& use) {
-  return use.action.empty() ? std::string(use.command) : fmt::format("{} {}", use.command, use.action);
-}
-
-std::string set_name(CommandSet set) {
-  std::vector<std::string> names;
-  for (const CommandUse& use : kUses) {
-    if ((use.bit & set) == 0) continue;
-    const bool whole = (uses_of(use.command) & ~set) == 0;
-    if (std::string name = whole ? std::string(use.command) : use_name(use); names.empty() || names.back() != name)
-      names.push_back(std::move(name));
-  }
-  std::string text = "cbtm ";
-  for (size_t i = 0; i < names.size(); ++i) text += (i == 0 ? "" : i + 1 == names.size() ? " and " : ", ") + names[i];
-  return text;
-}
 
 }  // namespace cbtm

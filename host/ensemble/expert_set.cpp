@@ -178,6 +178,8 @@ std::vector<float> average_parameters(const ExpertSet& experts, const std::vecto
   std::vector<double> sum;
   ModelSpec shape;
   for (const Expert& expert : experts.experts()) {
+    const double weight = weights[static_cast<size_t>(expert.cluster)];
+    if (weight == 0) continue;
     const ModelCheckpoint checkpoint = ModelCheckpoint::open(expert.directory);
     if (sum.empty()) {
       shape = checkpoint.spec();
@@ -189,8 +191,9 @@ std::vector<float> average_parameters(const ExpertSet& experts, const std::vecto
     std::vector<float> flat(sum.size());
     checkpoint.read_parameters(DType::f32, flat.data());
     for (size_t i = 0; i < sum.size(); ++i)
-      sum[i] += weights[static_cast<size_t>(expert.cluster)] * static_cast<double>(flat[i]);
+      sum[i] += weight * static_cast<double>(flat[i]);
   }
+  CBTM_ASSERT(!sum.empty(), "some expert has a weight");
   return {sum.begin(), sum.end()};
 }
 

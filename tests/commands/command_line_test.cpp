@@ -10,9 +10,9 @@
 namespace cbtm {
 namespace {
 
-const std::vector<std::string> kCommands = {"run",          "tokenizer", "cluster",  "train_seed",
-                                            "train_expert", "ensemble",  "generate", "evaluate",
-                                            "logits",       "inspect",   "bench",    "devices"};
+const std::vector<std::string> kCommands = {"run",      "tokenizer", "cluster",  "train_seed", "train_expert",
+                                            "ensemble", "generate",  "evaluate", "fewshot",    "logits",
+                                            "inspect",  "bench",     "devices"};
 
 TEST_CASE("without a command the overview goes to stderr, with --help to stdout") {
   const Outcome bare = run_cbtm({});
