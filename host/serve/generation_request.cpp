@@ -18,6 +18,8 @@ constexpr int64_t kCopiesMax = 128;
 constexpr int64_t kTopScoresMax = 100;
 constexpr size_t kStopsMax = 64;
 constexpr size_t kTextsMax = 4096;
+/// Log-probabilities in a reply, which holds all of them until its end.
+constexpr int64_t kScoresMax = int64_t{1} << 21;
 constexpr double kTemperatureMin = 1e-4;
 constexpr int64_t kCompletionTokens = 16;  ///< where a completion does not say how many
 
@@ -179,6 +181,23 @@ void set_lengths(const JsonReader& body, bool chat, const RequestRules& rules, J
   }
 }
 
+/// A reply must fit into memory, which is not that of --memory.
+void check_scores(const GenerationRequestBody& request) {
+  if (!request.log_probabilities) return;
+  const Job& job = *request.job;
+  int64_t tokens = 0;
+  for (const std::vector<int32_t>& prompt : job.prompts) {
+    const auto length = static_cast<int64_t>(prompt.size());
+    tokens += job.copies * std::min(job.options.new_tokens_max, job.catalog->max_length() - length);
+    if (job.score_prompts) tokens += length;
+  }
+  const int64_t scores = tokens * (job.options.top_scores + 1);
+  if (scores > kScoresMax)
+    refuse(400,
+           "the reply would hold up to {} log-probabilities, more than {}; ask for fewer texts, tokens or 'logprobs'",
+           scores, kScoresMax);
+}
+
 void read_log_probabilities(const JsonReader& body, GenerationRequestBody& request) {
   GenerationOptions& options = request.job->options;
   if (request.chat) {
@@ -240,6 +259,7 @@ GenerationRequestBody read_checked(const JsonReader& body, bool chat, const std:
   }
   if (job.texts() > kTextsMax) refuse(400, "{} texts in one request are more than {}", job.texts(), kTextsMax);
   set_lengths(body, chat, rules, job);
+  check_scores(request);
   return request;
 }
 

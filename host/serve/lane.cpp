@@ -46,7 +46,9 @@ Lane::Lane(Device& device, std::shared_ptr<const Catalog> catalog, const ServedM
     pool_->for_each(clusters, [](int64_t, InferenceModel&) {});
     scorer_->set_reclaim([this] { return prompt_scorer_->drop_caches(); });
   }
-  session_ = std::make_unique<Session>(*scorer_, &catalog_->tokenizer());
+  // Pieces that a device reads at full speed, and no more: texts that run wait for them.
+  session_ = std::make_unique<Session>(*scorer_, &catalog_->tokenizer(),
+                                       SessionOptions{.prompt_rows = device.micro_batch_rows() / 8});
 }
 
 bool Lane::serves(const Job& job) const {

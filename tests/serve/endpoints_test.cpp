@@ -28,7 +28,8 @@ TEST_CASE("a chat is its template's text, continued until the user's next messag
                                         {"temperature", 0},
                                         {"stop", "\nuser:"}});
   CHECK(chat["choices"][0]["message"]["content"] == plain["choices"][0]["text"]);
-  CHECK(chat["usage"] == plain["usage"]);
+  for (const char* tokens : {"prompt_tokens", "completion_tokens", "total_tokens"})
+    CHECK(chat["usage"][tokens] == plain["usage"][tokens]);
   const Json scored = server()
                           .post("/v1/chat/completions", {{"messages", messages},
                                                          {"max_completion_tokens", 4},

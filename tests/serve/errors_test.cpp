@@ -89,6 +89,10 @@ TEST_CASE("requests that are wrong: each with its status, the field and a messag
   const Json scored =
       server().complete({{"prompt", std::vector<int>(64, 7)}, {"max_tokens", 0}, {"echo", true}, {"logprobs", 1}});
   CHECK(scored["choices"][0]["logprobs"]["tokens"].size() == 64);
+  // All log-probabilities of a reply are kept until it ends: 1024 * 1 * 40 tokens of 101.
+  Json many = {{"prompt", std::vector<std::vector<int>>(1024, std::vector<int>(24, 7))}, {"max_tokens", 100}};
+  many["logprobs"] = 100;
+  check_refused(server().post("/v1/completions", many), 400, "4136960 log-probabilities");
 }
 
 TEST_CASE("chats that are wrong") {

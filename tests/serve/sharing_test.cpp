@@ -119,7 +119,7 @@ TEST_CASE("one model obeys --memory, too") {
   const ServedRun served({"--memory", "64M"}, trained_run(), {"--model", "run/baseline"});
   served.complete({{"prompt", "comet"}, {"max_tokens", 2}});
   CHECK(served.metric("cbtm_memory_bytes") > 0);
-  check_error(run_cbtm({"serve", "--port", "0", "--model", "run/baseline", "--memory", "4K"}, trained_run()),
+  check_error(run_cbtm({"serve", "--port", "0", "--model", "run/baseline", "--memory", "4K", "--quiet"}, trained_run()),
               kExitFailure, "--memory");
 }
 
