@@ -25,7 +25,7 @@ Fit fit_on(Device& device) {
   CorpusReader reader(options.corpus);
   for (Document document; reader.next(document);) {
   }
-  return fit_router(device, options, {.valid_fraction = 0.05, .tune_fraction = 0.05}, reader.digest());
+  return fit_router(device, options, {.valid_fraction = 0.05, .tune_fraction = 0.05}, reader.digest(), nullptr);
 }
 
 /// Length of what the columns of a [rows, dimensions] have outside the space that those of b span: at least the sine of
