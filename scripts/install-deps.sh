@@ -3,7 +3,7 @@
 # when nothing is missing, and says what to do when it may not. With --fuzz: what `make fuzz` needs, too.
 set -eu
 
-packages="g++ make cmake git ca-certificates python3 file
+packages="g++ make cmake ccache git ca-certificates python3 file
   libfmt-dev nlohmann-json3-dev libcxxopts-dev doctest-dev
   libxxhash-dev zlib1g-dev libzstd-dev libhwy-dev libevent-dev libpcre2-dev"
 case "${1:-}" in
