@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "cbtm/base/error.h"
+#include "cbtm/device/device_error.h"
 #include "ensemble/request_text.h"
 
 namespace cbtm {
@@ -76,6 +77,8 @@ std::vector<int64_t> Session::step() {
   std::vector<int64_t> numbers;
   try {
     numbers = advance(running_);
+  } catch (const DeviceError&) {  // no text is to blame
+    throw;
   } catch (const std::exception&) {
     numbers = advance_each();
   }

@@ -1,6 +1,7 @@
 #include "serve/lane.h"
 
 #include "cbtm/base/error.h"
+#include "cbtm/device/device_error.h"
 #include "cbtm/ensemble/coefficients.h"
 #include "cbtm/model/sampling.h"
 
@@ -153,6 +154,8 @@ void Lane::score_prompts() {
     for (const int64_t number : prompt_scorer_->step(kScoredRows)) prompt_scored(number);
   } catch (const CacheFull& full) {
     if (session_->idle()) first_prompt_failed(full.what());  // else their caches will be free later
+  } catch (const DeviceError&) {                             // no prompt is to blame
+    throw;
   } catch (const std::exception&) {
     score_first_prompt();
   }
