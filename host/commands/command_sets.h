@@ -71,7 +71,8 @@ inline constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBench
 inline constexpr CommandSet kInference = kGenerations | kEvaluations | kFewShot | kLogits | kBenchDecode | kServe;
 inline constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
 inline constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;  // several at a time
-inline constexpr CommandSet kOnDevice = kCluster | kMixing | kEnsemblePrior | kFewShot | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
+inline constexpr CommandSet kOnDevice =
+    kCluster | kMixing | kEnsemblePrior | kFewShot | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
 inline constexpr CommandSet kAll = (kFewShot << 1) - 1;
 
 }  // namespace cbtm

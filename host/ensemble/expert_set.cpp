@@ -190,8 +190,7 @@ std::vector<float> average_parameters(const ExpertSet& experts, const std::vecto
     }
     std::vector<float> flat(sum.size());
     checkpoint.read_parameters(DType::f32, flat.data());
-    for (size_t i = 0; i < sum.size(); ++i)
-      sum[i] += weight * static_cast<double>(flat[i]);
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += weight * static_cast<double>(flat[i]);
   }
   CBTM_ASSERT(!sum.empty(), "some expert has a weight");
   return {sum.begin(), sum.end()};
