@@ -15,6 +15,11 @@ import urllib.request
 
 import made_run
 
+def tokens_of(usage):
+    """Without how much of the prompt was known, which depends on what was asked before."""
+    return usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
+
+
 def check_openai(address):
     import openai
     client = openai.OpenAI(base_url=address + "/v1", api_key="none", max_retries=0)
@@ -30,7 +35,7 @@ def check_openai(address):
     events = list(client.chat.completions.create(messages=messages, stream=True, stream_options={"include_usage": True},
                                                  **settings))
     assert "".join(event.choices[0].delta.content for event in events[:-1]) == answer.choices[0].message.content
-    assert events[-1].usage == answer.usage
+    assert tokens_of(events[-1].usage) == tokens_of(answer.usage)
     assert len(client.embeddings.create(model="router", input=["flour", "comet"]).data[1].embedding) == 8
     for error, body in ((openai.NotFoundError, {"model": "none", "prompt": "a"}),
                         (openai.BadRequestError, {"model": "ensemble", "prompt": "a", "temperature": -1}),
