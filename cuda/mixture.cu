@@ -43,6 +43,25 @@ __device__ Statistics merged(Statistics a, Statistics b) {
   return {largest, a.sum * expf(a.largest - largest) + b.sum * expf(b.largest - largest)};
 }
 
+/// The statistics of all threads of a block, by a fixed tree, into `place`. At the end of a kernel.
+__device__ void write_merged(Statistics own, Statistics* place) {
+  __shared__ Statistics warp_results[kThreads / 32];
+  for (int offset = 16; offset > 0; offset /= 2)
+    own = merged(own, {__shfl_down_sync(~0u, own.largest, offset), __shfl_down_sync(~0u, own.sum, offset)});
+  if (threadIdx.x % 32 == 0) warp_results[threadIdx.x / 32] = own;
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  for (int warp = 1; warp < kThreads / 32; ++warp) own = merged(own, warp_results[warp]);
+  *place = own;
+}
+
+/// Of a row, from those of its splits (as many as the grid has), in order.
+__device__ Statistics of_row(const Statistics* splits) {
+  Statistics all = {-INFINITY, 0};
+  for (unsigned split = 0; split < gridDim.x; ++split) all = merged(all, splits[split]);
+  return all;
+}
+
 // partials[sequence][expert][split]: statistics of a split of the expert's logits.
 //
 // mapping   grid (splits, experts, sequences); a block goes through its split in 16-byte vectors, every thread with
@@ -52,7 +71,6 @@ template <bool kAligned, typename Element>
 __global__ void __launch_bounds__(kThreads)
     expert_statistics(Inputs in, int split_size, Statistics* __restrict__ partials) {
   constexpr int kLength = 16 / sizeof(Element);
-  __shared__ Statistics warp_results[kThreads / 32];
   const int expert = blockIdx.y, sequence = blockIdx.z;
   if (in.weights[sequence * in.weights_stride + expert] == 0) return;
   const Element* row = logits_row<Element>(in, sequence, expert);
@@ -72,13 +90,7 @@ __global__ void __launch_bounds__(kThreads)
       if (place + i < end) own.sum += expf(values[i] - largest);
     own.largest = largest;
   }
-  for (int offset = 16; offset > 0; offset /= 2)
-    own = merged(own, {__shfl_down_sync(~0u, own.largest, offset), __shfl_down_sync(~0u, own.sum, offset)});
-  if (threadIdx.x % 32 == 0) warp_results[threadIdx.x / 32] = own;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int warp = 1; warp < kThreads / 32; ++warp) own = merged(own, warp_results[warp]);
-  partials[(static_cast<int64_t>(sequence) * in.experts + expert) * gridDim.x + blockIdx.x] = own;
+  write_merged(own, partials + (static_cast<int64_t>(sequence) * in.experts + expert) * gridDim.x + blockIdx.x);
 }
 
 // out[s][v] = log Σ_j exp(logits_j[v] + shift_j),  shift_j = log weight_j - log Σ exp(logits_j): log-sum-exp over the
@@ -99,9 +111,7 @@ __global__ void __launch_bounds__(kThreads)
   const int sequence = blockIdx.y;
   for (int expert = threadIdx.x; expert < in.experts; expert += kThreads) {
     if (in.weights[sequence * in.weights_stride + expert] == 0) continue;
-    Statistics all = {-INFINITY, 0};
-    for (unsigned split = 0; split < gridDim.x; ++split)
-      all = merged(all, partials[(static_cast<int64_t>(sequence) * in.experts + expert) * gridDim.x + split]);
+    const Statistics all = of_row(partials + (static_cast<int64_t>(sequence) * in.experts + expert) * gridDim.x);
     int place = 0;  // experts in use, in order
     for (int other = 0; other < expert; ++other) place += in.weights[sequence * in.weights_stride + other] != 0 ? 1 : 0;
     used_rows[place] = logits_row<Element>(in, sequence, expert);
@@ -160,9 +170,7 @@ __global__ void __launch_bounds__(kThreads)
   const float* const weights = in.weights + sequence * in.weights_stride;
   for (int expert = threadIdx.x; expert < in.experts; expert += kThreads) {
     if (weights[expert] == 0) continue;
-    Statistics all = {-INFINITY, 0};
-    for (unsigned split = 0; split < gridDim.x; ++split)
-      all = merged(all, partials[(static_cast<int64_t>(sequence) * in.experts + expert) * gridDim.x + split]);
+    const Statistics all = of_row(partials + (static_cast<int64_t>(sequence) * in.experts + expert) * gridDim.x);
     used_rows[expert] = logits_row<Element>(in, sequence, expert);
     shifts[expert] = all.largest + logf(all.sum);
   }
@@ -198,9 +206,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads) normalise_rows(float* __restrict__ values, int64_t stride, int vocab_size,
                                                            int split_size, const Statistics* __restrict__ partials) {
   const int sequence = blockIdx.y;
-  Statistics all = {-INFINITY, 0};
-  for (unsigned split = 0; split < gridDim.x; ++split)
-    all = merged(all, partials[static_cast<int64_t>(sequence) * gridDim.x + split]);
+  const Statistics all = of_row(partials + static_cast<int64_t>(sequence) * gridDim.x);
   const float shift = all.largest + logf(all.sum);
   const int end = min((static_cast<int>(blockIdx.x) + 1) * split_size, vocab_size);
   for (int v = blockIdx.x * split_size + static_cast<int>(threadIdx.x); v < end; v += kThreads)
@@ -214,19 +220,12 @@ __global__ void __launch_bounds__(kThreads) normalise_rows(float* __restrict__ v
 __global__ void __launch_bounds__(kThreads)
     row_statistics(const float* __restrict__ values, int64_t stride, int vocab_size, int split_size,
                    Statistics* __restrict__ partials) {
-  __shared__ Statistics warp_results[kThreads / 32];
   const int sequence = blockIdx.y;
   const int end = min((static_cast<int>(blockIdx.x) + 1) * split_size, vocab_size);
   Statistics own = {-INFINITY, 0};
   for (int v = blockIdx.x * split_size + static_cast<int>(threadIdx.x); v < end; v += kThreads)
     own = merged(own, {values[sequence * stride + v], 1});
-  for (int offset = 16; offset > 0; offset /= 2)
-    own = merged(own, {__shfl_down_sync(~0u, own.largest, offset), __shfl_down_sync(~0u, own.sum, offset)});
-  if (threadIdx.x % 32 == 0) warp_results[threadIdx.x / 32] = own;
-  __syncthreads();
-  if (threadIdx.x != 0) return;
-  for (int warp = 1; warp < kThreads / 32; ++warp) own = merged(own, warp_results[warp]);
-  partials[static_cast<int64_t>(sequence) * gridDim.x + blockIdx.x] = own;
+  write_merged(own, partials + static_cast<int64_t>(sequence) * gridDim.x + blockIdx.x);
 }
 
 /// Splits of the vocabulary, so that few sequences fill the device too; each is a multiple of what keeps vectors whole.

@@ -24,11 +24,10 @@ struct ReadState {
   std::function<int64_t(int64_t model)> shared_unit;                ///< as cbtm::shared_unit
 };
 
-/// A sequence of which only
-/// the newest token is left is read in any case. Of the others each model reads about `prompt_rows` tokens, first come,
-/// first served. The last unit of a sequence is read by all of its models in the same step, so that all logits are
-/// there at once. A sequence whose prompt begins like that of another which is read in this step waits for it where
-/// that saves its reading.
+/// A sequence of which only the newest token is left is read in any case. Of the others each model reads about
+/// `prompt_rows` tokens, first come, first served. The last unit of a sequence is read by all of its models in the same
+/// step, so that all logits are there at once. A sequence whose prompt begins like that of another which is read in
+/// this step waits for it where that saves its reading.
 ReadPlan plan_reads(std::span<const int64_t> sequences, const std::map<int64_t, GrowingSequence>& texts,
                     const ReadState& state, int64_t prompt_rows);
 

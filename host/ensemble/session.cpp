@@ -118,6 +118,8 @@ std::vector<int64_t> Session::advance_each() {
     try {
       const std::vector<int64_t> numbers = advance(alone);
       advanced.insert(advanced.end(), numbers.begin(), numbers.end());
+    } catch (const DeviceError&) {
+      throw;
     } catch (const std::exception& error) {
       fail_request(*requests_.at(number), error.what());
       ended_.push_back(number);

@@ -13,8 +13,8 @@ namespace cbtm {
 /// A request for completions or for the answer in a chat, read and checked.
 struct GenerationRequestBody {
   std::shared_ptr<Job> job;  ///< without on_update
-  int64_t choices =
-      1;  ///< of each prompt in the reply: if there are more texts, those of the best mean log-probability
+  /// Texts of each prompt in the reply: if more are generated, those of the best mean log-probability.
+  int64_t choices = 1;
   bool chat = false;
   bool echo = false;
   bool log_probabilities = false;    ///< in the reply

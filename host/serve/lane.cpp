@@ -167,6 +167,8 @@ void Lane::score_first_prompt() {
   prompt_scorer_->drop_caches();
   try {
     for (const int64_t number : prompt_scorer_->step(1)) prompt_scored(number);
+  } catch (const DeviceError&) {
+    throw;
   } catch (const std::exception& error) {
     prompt_scorer_->drop_caches();
     first_prompt_failed(error.what());

@@ -74,7 +74,8 @@ class Session {
   /// Returns the request's number, from 0. Throws Error if the prompt is empty, holds an id outside the vocabulary, or
   /// leaves no room for a token.
   int64_t add(GenerationRequest request);
-  /// Does one step, and returns the requests that have ended in it.
+  /// Does one step, and returns the requests that have ended in it. If it fails, the requests try it one by one, and
+  /// those that fail alone end with an error; throws DeviceError if the device itself has failed.
   std::vector<int64_t> step();
   /// Whether no request is left that has not ended.
   bool idle() const { return waiting_.empty() && running_.empty(); }
