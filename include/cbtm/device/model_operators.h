@@ -6,6 +6,7 @@
 #include "cbtm/device/embedding_operands.h"
 #include "cbtm/device/layernorm_operands.h"
 #include "cbtm/device/linear_operands.h"
+#include "cbtm/device/moe_operands.h"
 #include "cbtm/device/output_operands.h"
 #include "cbtm/device/tensor.h"
 
@@ -31,6 +32,18 @@ class ModelOperators {
   virtual void output_loss(const OutputLoss& arguments) = 0;
   virtual void mixture_log_probabilities(const MixtureLogProbabilities& arguments) = 0;
   virtual void sample_mixture(const SampleMixture& arguments) = 0;
+
+  // Mixtures of experts (cbtm/device/moe_operands.h). A device without them throws Error.
+  /// Whether this device has the operators below.
+  virtual bool has_expert_operators() const { return false; }
+  virtual void route_tokens(const RouteTokens& arguments);
+  virtual void route_tokens_backward(const RouteTokensBackward& arguments);
+  virtual void gather_expert_rows(const GatherExpertRows& arguments);
+  virtual void scatter_expert_rows(const ScatterExpertRows& arguments);
+  virtual void expert_linear_forward(const ExpertLinearForward& arguments);
+  virtual void expert_linear_backward(const ExpertLinearBackward& arguments);
+  virtual void combine_expert_rows(const CombineExpertRows& arguments);
+  virtual void combine_expert_rows_backward(const CombineExpertRowsBackward& arguments);
 
   /// Tells the sequences of the next pass, for the device to lay them out once for the attention of all layers. Returns
   /// the number of the layout. If a pass has run and another one of as many rows gets the same number, then its
@@ -67,6 +80,10 @@ class ModelOperators {
   virtual int64_t scratch_bytes(const AttentionForward& arguments) const = 0;
   virtual int64_t scratch_bytes(const AttentionBackward& arguments) const = 0;
   virtual int64_t scratch_bytes(const OutputLoss& arguments) const = 0;
+  virtual int64_t scratch_bytes(const RouteTokens& arguments) const;
+  virtual int64_t scratch_bytes(const RouteTokensBackward& arguments) const;
+  virtual int64_t scratch_bytes(const ExpertLinearForward& arguments) const;
+  virtual int64_t scratch_bytes(const ExpertLinearBackward& arguments) const;
   /// Memory that linear_backward takes until finish_backward, beside the scratch memory: a pass takes the sum.
   virtual int64_t held_bytes(const LinearBackward& arguments) const {
     static_cast<void>(arguments);
