@@ -27,6 +27,15 @@ class CpuModelOperators : public ModelOperators {
   void output_loss(const OutputLoss& arguments) override;
   void mixture_log_probabilities(const MixtureLogProbabilities& arguments) override;
   void sample_mixture(const SampleMixture& arguments) override;
+  bool has_expert_operators() const override { return true; }
+  void route_tokens(const RouteTokens& arguments) override;
+  void route_tokens_backward(const RouteTokensBackward& arguments) override;
+  void gather_expert_rows(const GatherExpertRows& arguments) override;
+  void scatter_expert_rows(const ScatterExpertRows& arguments) override;
+  void expert_linear_forward(const ExpertLinearForward& arguments) override;
+  void expert_linear_backward(const ExpertLinearBackward& arguments) override;
+  void combine_expert_rows(const CombineExpertRows& arguments) override;
+  void combine_expert_rows_backward(const CombineExpertRowsBackward& arguments) override;
   bool prompt_rows_independent() const override { return true; }
   int64_t saved_activation_columns(Activation activation, DType dtype, int64_t columns) const override;
   int64_t scratch_bytes(const EmbeddingBackward& arguments) const override;
@@ -36,6 +45,10 @@ class CpuModelOperators : public ModelOperators {
   int64_t scratch_bytes(const AttentionForward& arguments) const override;
   int64_t scratch_bytes(const AttentionBackward& arguments) const override;
   int64_t scratch_bytes(const OutputLoss& arguments) const override;
+  int64_t scratch_bytes(const RouteTokens& arguments) const override;
+  int64_t scratch_bytes(const RouteTokensBackward& arguments) const override;
+  int64_t scratch_bytes(const ExpertLinearForward& arguments) const override;
+  int64_t scratch_bytes(const ExpertLinearBackward& arguments) const override;
 
  private:
   /// Bytes of scratch for `count` floats, and for the products of all threads: those keep it while other operators run.
