@@ -39,6 +39,8 @@ class LoadedModel : public InferenceModel, private WeightSource {
                                   : own_pages_),
         prompts_of_(pages_.add_model()),
         scratch_(memory_ != nullptr ? memory_->scratch : own_scratch_) {
+    if (spec_.has_mixtures() && !device.model_operators().has_expert_operators())
+      fail("{}: {} has no operators for mixtures of experts; use --device cpu", name_, device.description());
     const int64_t vector_count = layout_.flat_size() - layout_.matrix_flat_size();
     vectors_ = device_.allocate(vector_count * 4, "biases and norms");
     std::vector<float> vectors(static_cast<size_t>(vector_count));

@@ -1,20 +1,13 @@
 #include "model/model_weights.h"
 
 namespace cbtm {
-namespace {
-
-/// Rows of a matrix and columns of a bias: queries, keys and values are one.
-int64_t joined(const Parameter& parameter) { return parameter.role == ParameterRole::query ? 3 : 1; }
-
-}  // namespace
-
 ModelTensors::ModelTensors(const ModelSpec& spec, const ParameterLayout& layout, void* matrices, DType dtype,
                            void* vectors, void* biases)
     : ModelTensors(
           spec, layout, vectors,
           [&](const Parameter& parameter) -> MatrixTensors {
             return {{static_cast<char*>(matrices) + parameter.offset * dtype_bytes(dtype), dtype,
-                     parameter.rows * joined(parameter), parameter.columns},
+                     parameter.rows * parameter.joined, parameter.columns},
                     {}};
           },
           biases, dtype) {}
@@ -25,7 +18,7 @@ ModelTensors::ModelTensors(const ModelSpec& spec, const ParameterLayout& layout,
     const Parameter* parameter = layout.find(role, part, layer);
     if (parameter == nullptr) return {};
     return {static_cast<float*>(vectors) + (parameter->offset - layout.matrix_flat_size()), DType::f32, 1,
-            parameter->columns * joined(*parameter)};
+            parameter->columns * parameter->joined};
   };
   const auto bias = [&](ParameterRole role, int64_t layer) -> TensorView {
     TensorView view = vector(role, ParameterPart::bias, layer);
@@ -56,6 +49,7 @@ ModelTensors::ModelTensors(const ModelSpec& spec, const ParameterLayout& layout,
     const BlockSpec& block = spec.block(layer);
     layers.push_back({.qkv = linear(ParameterRole::query, layer),
                       .attention_output = linear(ParameterRole::attention_output, layer),
+                      .router = linear(ParameterRole::router, layer),
                       .feed_forward_in = linear(ParameterRole::feed_forward_in, layer),
                       .feed_forward_out = linear(ParameterRole::feed_forward_out, layer),
                       .attention_norm = norm(ParameterRole::attention_norm, layer, block.attention_norm),

@@ -25,6 +25,8 @@ struct NormTensors {
 struct LayerTensors {
   LinearTensors qkv;  ///< [3 * width, hidden_size]: queries, keys, values one after another
   LinearTensors attention_output;
+  LinearTensors router;  ///< of a mixture [experts, hidden_size]; it has no bias
+  /// Of a mixture all experts' one after another: [experts * width, hidden_size] and [experts * hidden_size, width].
   LinearTensors feed_forward_in, feed_forward_out;
   NormTensors attention_norm, feed_forward_norm;
 };
@@ -42,7 +44,7 @@ struct ModelTensors {
   /// given: the linear layers' biases lie there instead of in `vectors`, at the same places but of `dtype`.
   ModelTensors(const ModelSpec& spec, const ParameterLayout& layout, void* matrices, DType dtype, void* vectors,
                void* biases = nullptr);
-  /// `matrix` says where one lies; that of the queries stands for queries, keys and values together.
+  /// `matrix` says where one lies, with those that join it (Parameter::joined).
   using MatrixPlace = std::function<MatrixTensors(const Parameter& parameter)>;
   ModelTensors(const ModelSpec& spec, const ParameterLayout& layout, void* vectors, const MatrixPlace& matrix,
                void* biases = nullptr, DType bias_dtype = DType::f32);

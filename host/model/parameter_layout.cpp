@@ -2,12 +2,31 @@
 
 #include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
+#include "cbtm/device/moe_operands.h"
 
 namespace cbtm {
 namespace {
 
 constexpr int64_t kAlignmentElements = 16;
 constexpr int64_t kNoLayer = -1;
+
+/// A parameter for queries, keys and values each.
+std::vector<Parameter> attention_inputs(Parameter parameter) {
+  std::vector<Parameter> all;
+  for (const ParameterRole role : {ParameterRole::query, ParameterRole::key, ParameterRole::value}) {
+    parameter.role = role;
+    all.push_back(parameter);
+  }
+  return all;
+}
+
+/// A parameter of a feed-forward; of a mixture one for each expert.
+std::vector<Parameter> experts(Parameter parameter, const FeedForwardSpec& feed_forward) {
+  if (!feed_forward.is_mixture()) return {parameter};
+  std::vector<Parameter> all;
+  for (parameter.expert = 0; parameter.expert < feed_forward.experts; ++parameter.expert) all.push_back(parameter);
+  return all;
+}
 
 }  // namespace
 
@@ -32,11 +51,23 @@ void ParameterLayout::add_matrices(const ModelSpec& spec, int64_t bucket_multipl
   end_bucket(ParameterBucket::kEmbeddings, bucket_multiple);
   for (int64_t layer = 0; layer < spec.layers(); ++layer) {
     const BlockSpec& block = spec.block(layer);
-    for (const ParameterRole role : {ParameterRole::query, ParameterRole::key, ParameterRole::value})
-      add_matrix(role, layer, block.attention.width(), hidden);
+    add_joined(
+        attention_inputs({.layer = layer, .rows = block.attention.width(), .columns = hidden, .is_matrix = true}));
     add_matrix(ParameterRole::attention_output, layer, hidden, block.attention.width());
-    add_matrix(ParameterRole::feed_forward_in, layer, block.feed_forward.width, hidden);
-    add_matrix(ParameterRole::feed_forward_out, layer, hidden, block.feed_forward.width);
+    const FeedForwardSpec& feed_forward = block.feed_forward;
+    if (feed_forward.is_mixture()) add_matrix(ParameterRole::router, layer, feed_forward.experts, hidden);
+    add_joined(experts({.role = ParameterRole::feed_forward_in,
+                        .layer = layer,
+                        .rows = feed_forward.width,
+                        .columns = hidden,
+                        .is_matrix = true},
+                       feed_forward));
+    add_joined(experts({.role = ParameterRole::feed_forward_out,
+                        .layer = layer,
+                        .rows = hidden,
+                        .columns = feed_forward.width,
+                        .is_matrix = true},
+                       feed_forward));
     end_bucket(layer, bucket_multiple);
   }
 }
@@ -50,17 +81,17 @@ void ParameterLayout::add_vectors(const ModelSpec& spec) {
   };
   for (int64_t layer = 0; layer < spec.layers(); ++layer) {
     const BlockSpec& block = spec.block(layer);
-    const auto add_bias = [&](ParameterRole role, int64_t columns) {
-      add_vector(role, ParameterPart::bias, layer, columns);
+    const auto bias = [&](ParameterRole role, int64_t columns) -> Parameter {
+      return {.role = role, .part = ParameterPart::bias, .layer = layer, .columns = columns};
     };
     if (block.attention.biases) {
-      for (const ParameterRole role : {ParameterRole::query, ParameterRole::key, ParameterRole::value})
-        add_bias(role, block.attention.width());
-      add_bias(ParameterRole::attention_output, hidden);
+      add_joined(attention_inputs(bias(ParameterRole::query, block.attention.width())));
+      add(bias(ParameterRole::attention_output, hidden));
     }
-    if (block.feed_forward.biases) {
-      add_bias(ParameterRole::feed_forward_in, block.feed_forward.width);
-      add_bias(ParameterRole::feed_forward_out, hidden);
+    const FeedForwardSpec& feed_forward = block.feed_forward;
+    if (feed_forward.biases) {
+      add_joined(experts(bias(ParameterRole::feed_forward_in, feed_forward.width), feed_forward));
+      add_joined(experts(bias(ParameterRole::feed_forward_out, hidden), feed_forward));
     }
     add_norm(ParameterRole::attention_norm, layer, block.attention_norm);
     add_norm(ParameterRole::feed_forward_norm, layer, block.feed_forward_norm);
@@ -76,15 +107,26 @@ void ParameterLayout::add_vector(ParameterRole role, ParameterPart part, int64_t
   add({.role = role, .part = part, .layer = layer, .columns = columns});
 }
 
-void ParameterLayout::add(Parameter parameter) {
-  parameter.offset = flat_size_;
-  parameters_.push_back(parameter);
-  parameter_count_ += parameter.size();
-  flat_size_ += parameter.size();
-  // Queries, keys and values stay adjacent without a gap: their rows are then one matrix. Their sizes are equal, so
-  // only widths that are not multiples of 16 leave keys and values unaligned, and those are read unaligned.
-  const bool joined_with_next = parameter.role == ParameterRole::query || parameter.role == ParameterRole::key;
-  if (!joined_with_next) flat_size_ = round_up(flat_size_, kAlignmentElements);
+// Their sizes are equal, so only sizes that are not multiples of 16 leave those after the first unaligned, and they are
+// read unaligned.
+void ParameterLayout::add_joined(std::vector<Parameter> parameters) {
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    parameters[i].joined = i == 0 ? static_cast<int64_t>(parameters.size()) : 0;
+    parameters[i].offset = flat_size_ + static_cast<int64_t>(i) * parameters[0].size();
+    parameters_.push_back(parameters[i]);
+  }
+  const int64_t size = static_cast<int64_t>(parameters.size()) * parameters[0].size();
+  parameter_count_ += size;
+  flat_size_ = round_up(flat_size_ + size, kAlignmentElements);
+}
+
+void ParameterLayout::add(Parameter parameter) { add_joined({parameter}); }
+
+int64_t ParameterLayout::active_parameter_count() const {
+  int64_t count = 0;
+  for (const Parameter& parameter : parameters_)
+    if (parameter.expert < kExpertsPerToken) count += parameter.size();
+  return count;
 }
 
 void ParameterLayout::end_bucket(int64_t layer, int64_t multiple) {

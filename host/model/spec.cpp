@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cbtm/device/moe_operands.h"
+
 namespace cbtm {
 
 int64_t ModelSpec::key_value_width() const {
@@ -16,11 +18,29 @@ int64_t ModelSpec::feed_forward_width() const {
   return width;
 }
 
+bool ModelSpec::has_mixtures() const { return experts() > 0; }
+
+std::vector<int64_t> ModelSpec::mixture_layers() const {
+  std::vector<int64_t> mixtures;
+  for (int64_t layer = 0; layer < layers(); ++layer)
+    if (block(layer).feed_forward.is_mixture()) mixtures.push_back(layer);
+  return mixtures;
+}
+
+int64_t ModelSpec::experts() const {
+  int64_t experts = 0;
+  for (const BlockSpec& block : blocks) experts = std::max(experts, block.feed_forward.experts);
+  return experts;
+}
+
 int64_t ModelSpec::matrix_parameter_count() const {
   int64_t count = embedding.vocab_size * embedding.width;
   if (has_projections()) count += 2 * embedding.width * hidden_size;
-  for (const BlockSpec& block : blocks)
-    count += 4 * hidden_size * block.attention.width() + 2 * hidden_size * block.feed_forward.width;
+  for (const BlockSpec& block : blocks) {
+    const FeedForwardSpec& feed_forward = block.feed_forward;
+    const int64_t active = feed_forward.is_mixture() ? kExpertsPerToken : 1;
+    count += hidden_size * (4 * block.attention.width() + active * 2 * feed_forward.width + feed_forward.experts);
+  }
   return count;
 }
 

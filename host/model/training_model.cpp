@@ -105,6 +105,7 @@ void TrainingModel::State::tune(const PackedTokens& tokens, std::span<const int3
   }
   operators.tune(false);
   device.fill_zero(parameters.gradients());
+  if (pass.routing_statistics()) device.fill_zero(pass.routing_statistics());
 }
 
 void TrainingModel::State::gradient_pass(TensorView loss) {
@@ -195,6 +196,11 @@ StepResult TrainingModel::finish_step(const OptimizerOptions& options) {
   StepResult result{.gradient_norm = std::sqrt(values[0]) / options.loss_scale};
   for (size_t micro_batch = 1; micro_batch < values.size(); ++micro_batch) result.loss_sum += values[micro_batch];
   s.micro_batches = 0;
+  if (const TensorView statistics = s.pass.routing_statistics()) {
+    result.routing_statistics.resize(static_cast<size_t>(statistics.size()));
+    s.device.copy_to_host(result.routing_statistics.data(), statistics.data, statistics.size() * 8);
+    s.device.fill_zero(statistics);
+  }
   return result;
 }
 

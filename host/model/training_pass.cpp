@@ -26,7 +26,9 @@ TrainingPass::TrainingPass(Device& device, const ModelSpec& spec, int64_t rows, 
       activations_(place_activations(activation_buffer_.data(), device.model_operators(), spec, rows, keep, dtype)),
       weights_(parameters.weight_tensors()),
       gradients_(parameters.gradient_tensors()),
-      pass_{.device = device_, .spec = spec_, .weights = weights_, .activations = activations_, .batch = {}} {}
+      pass_{.device = device_, .spec = spec_, .weights = weights_, .activations = activations_, .batch = {}} {
+  if (activations_.statistics) device.fill_zero(activations_.statistics);
+}
 
 int64_t TrainingPass::token_bytes(int64_t rows) { return token_words(rows) * 4; }
 
@@ -67,6 +69,7 @@ void TrainingPass::load(const PackedTokens& tokens, std::span<const int32_t> tar
                          .first_row = options_.first_row,
                          .attention_columns = options_.dropout_columns,
                          .place = {}};
+  pass_.batch.gradient_scale = options_.gradient_scale;
   if (dropout_place) pass_.batch.dropout.place = token_buffer_.view(DType::i64, 1, 2, place_word(rows) * 4);
 }
 

@@ -31,6 +31,9 @@ class TrainingPass {
   void forward();
   /// total (float64 [1, 1]) = Σ loss over the targets.
   void loss(TensorView total);
+  /// What the mixtures' routers did in the micro-batches with gradients, added up (Activations::statistics); empty
+  /// without mixtures. Zero at first.
+  TensorView routing_statistics() const { return activations_.statistics; }
   /// Adds the gradients to those of the parameters; with options.completes_step their exchange begins layer by layer.
   void backward();
 

@@ -24,6 +24,31 @@ class ScratchCount {
     take(backward);
     result_.held_bytes += operators_.held_bytes(backward);
   }
+  /// A mixture of experts.
+  void mixture(int64_t hidden, const FeedForwardSpec& spec) {
+    const int64_t experts = spec.experts;
+    const ExpertRouting routing{.logits = matrix(DType::f32, shape_.rows, experts),
+                                .choices = matrix(DType::i32, shape_.rows, kExpertsPerToken),
+                                .weights = matrix(DType::f32, shape_.rows, kExpertsPerToken),
+                                .sorted_row = matrix(DType::i32, shape_.rows, kExpertsPerToken),
+                                .offsets = vector(DType::i32, experts + 1),
+                                .sources = vector(DType::i32, kExpertsPerToken * shape_.rows),
+                                .first_counts = vector(DType::i32, experts)};
+    const TensorView router = matrix(shape_.dtype, experts, hidden);
+    take(RouteTokens{.input = activations(hidden),
+                     .router = router,
+                     .routing = routing,
+                     .statistics = vector(DType::f64, RoutingStatistics::columns(experts))});
+    take(RouteTokensBackward{.input = activations(hidden),
+                             .router = router,
+                             .routing = routing,
+                             .weight_gradients = routing.weights,
+                             .logit_gradients = routing.logits,
+                             .input_gradient = activations(hidden),
+                             .router_gradient = matrix(DType::f32, experts, hidden)});
+    expert_linear(hidden, spec.width, routing, spec.biases);
+    expert_linear(spec.width, hidden, routing, spec.biases);
+  }
   void norm(int64_t width) {
     take(ResidualLayerNormBackward{.normalized_gradient = activations(width),
                                    .sum_gradient_in = activations(width),
@@ -76,6 +101,24 @@ class ScratchCount {
   TrainingScratch result() const { return result_; }
 
  private:
+  void expert_linear(int64_t in, int64_t out, const ExpertRouting& routing, bool bias) {
+    const int64_t experts = routing.experts();
+    const TensorView weight = matrix(shape_.dtype, experts * out, in);
+    const TensorView input = matrix(shape_.dtype, kExpertsPerToken * shape_.rows, in);
+    const TensorView output = matrix(shape_.dtype, kExpertsPerToken * shape_.rows, out);
+    take(ExpertLinearForward{.input = input,
+                             .offsets = routing.offsets,
+                             .weight = weight,
+                             .bias = bias ? vector(shape_.dtype, experts * out) : TensorView(),
+                             .output = output});
+    take(ExpertLinearBackward{.input = input,
+                              .offsets = routing.offsets,
+                              .weight = weight,
+                              .output_gradient = output,
+                              .input_gradient = input,
+                              .weight_gradient = matrix(DType::f32, experts * out, in),
+                              .bias_gradient = bias ? vector(DType::f32, experts * out) : TensorView()});
+  }
   /// Views without data.
   static TensorView matrix(DType dtype, int64_t rows, int64_t columns) { return {nullptr, dtype, rows, columns}; }
   static TensorView vector(DType dtype, int64_t columns) { return matrix(dtype, 1, columns); }
@@ -102,8 +145,12 @@ TrainingScratch training_scratch(const ModelOperators& operators, const ModelSpe
     const FeedForwardSpec& feed_forward = block.feed_forward;
     count.linear(hidden, 3 * attention.width(), attention.biases);
     count.linear(attention.width(), hidden, attention.biases);
-    count.linear(hidden, feed_forward.width, feed_forward.biases);
-    count.linear(feed_forward.width, hidden, feed_forward.biases);
+    if (feed_forward.is_mixture()) {
+      count.mixture(hidden, feed_forward);
+    } else {
+      count.linear(hidden, feed_forward.width, feed_forward.biases);
+      count.linear(feed_forward.width, hidden, feed_forward.biases);
+    }
     count.attention(attention.heads, attention.head_dim);
   }
   if (spec.has_projections()) {

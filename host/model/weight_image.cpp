@@ -45,15 +45,17 @@ WeightImage::WeightImage(const ModelSpec& spec, const ParameterLayout& layout, W
 void WeightImage::lay_out() {
   for (const Parameter& parameter : layout_.parameters()) {
     if (!parameter.is_matrix) continue;
-    if (parameter.role == ParameterRole::key || parameter.role == ParameterRole::value) {
-      matrices_.back().parameters.push_back(&parameter);  // they follow the queries
+    if (parameter.joined == 0) {
+      matrices_.back().parameters.push_back(&parameter);
       matrices_.back().rows += parameter.rows;
       continue;
     }
     WeightFormat format = format_;
     if (parameter.role == ParameterRole::token_embedding || parameter.role == ParameterRole::output_matrix)
       format = WeightFormat::int8;
-    if (parameter.role == ParameterRole::position_embedding) format = WeightFormat::f32;
+    // A router is small, and the choice of experts hangs on its last bits.
+    if (parameter.role == ParameterRole::position_embedding || parameter.role == ParameterRole::router)
+      format = WeightFormat::f32;
     matrices_.push_back({.parameters = {&parameter},
                          .format = format,
                          .rows = parameter.rows,
@@ -123,7 +125,7 @@ ModelTensors WeightImage::tensors(void* image, void* vectors) const {
             const auto found = std::find_if(matrices_.begin(), matrices_.end(), [&](const Matrix& matrix) {
               return matrix.parameters.front()->offset == parameter.offset;
             });
-            CBTM_ASSERT(found != matrices_.end(), "every matrix but keys and values begins one of the image");
+            CBTM_ASSERT(found != matrices_.end(), "every matrix that joins no other begins one of the image");
             char* values = static_cast<char*>(image) + found->values;
             char* scales = static_cast<char*>(image) + found->scales;
             switch (found->format) {

@@ -30,7 +30,7 @@ class WeightImage {
 
  private:
   struct Matrix {
-    std::vector<const Parameter*> parameters;  ///< one, or q, k and v of a layer
+    std::vector<const Parameter*> parameters;  ///< one, and those that join it
     WeightFormat format;                       ///< f32, int8 or int4
     int64_t rows, columns;                     ///< of values, all parameters together
     int64_t values, scales;                    ///< where they begin, in bytes

@@ -1,5 +1,7 @@
 #include "cbtm/train/data_parallel_model.h"
 
+#include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "cbtm/base/error.h"
@@ -86,7 +88,11 @@ StepResult DataParallelModel::finish_step(const OptimizerOptions& options) {
   post_to_all([&](size_t number) { results[number] = models_[number]->finish_step(options); });
   wait();
   StepResult step = results.front();
-  for (size_t number = 1; number < results.size(); ++number) step.loss_sum += results[number].loss_sum;
+  for (size_t number = 1; number < results.size(); ++number) {
+    step.loss_sum += results[number].loss_sum;
+    std::ranges::transform(step.routing_statistics, results[number].routing_statistics, step.routing_statistics.begin(),
+                           std::plus<>());
+  }
   return step;
 }
 

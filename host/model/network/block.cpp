@@ -41,7 +41,7 @@ void first_norm(const Pass& pass, int64_t layer) {
                  .rstd = pass.cut_values(first ? pass.activations.embedding_rstd : pass.block(layer - 1).output_rstd)});
 }
 
-/// From the input (pre-norm: the normalised one) to the feed-forward's activations.
+/// From the input (pre-norm: the normalised one) to what the feed-forward reads.
 void to_feed_forward(const Pass& pass, int64_t layer) {
   const BlockActivations& a = pass.block(layer);
   const TensorView input = block_input(pass, layer);
@@ -54,17 +54,16 @@ void to_feed_forward(const Pass& pass, int64_t layer) {
                  .normalized = pass.cut(a.feed_forward_input),
                  .mean = pass.cut_values(a.middle_mean),
                  .rstd = pass.cut_values(a.middle_rstd)});
-  feed_forward_in(pass, layer, pass.cut(a.feed_forward_input));
 }
 
 /// From there to the block's output and the norm of it.
-void from_feed_forward(const Pass& pass, int64_t layer) {
+void from_feed_forward(const Pass& pass, int64_t layer, bool again) {
   const BlockActivations& a = pass.block(layer);
-  feed_forward_out(pass, layer);
+  feed_forward(pass, layer, pass.cut(a.feed_forward_input), again);
   residual_norm(pass, closing_norm(pass, pass.weights, layer),
                 {.residual = pass.cut(pass.spec.pre_norm() ? a.middle : a.feed_forward_input),
                  .branch = pass.cut(pass.activations.branch),
-                 .dropout = dropout_of(pass, layer, DropoutSite::feed_forward_output),
+                 .dropout = branch_dropout(pass, layer),
                  .sum = pass.cut(a.output),
                  .normalized = closing_normalized(pass, layer),
                  .mean = pass.cut_values(a.output_mean),
@@ -84,21 +83,29 @@ Dropout dropout_of(const Pass& pass, int64_t layer, DropoutSite site) {
           .place = dropout.place};
 }
 
+Dropout branch_dropout(const Pass& pass, int64_t layer) {
+  if (pass.spec.block(layer).feed_forward.is_mixture()) return {};
+  return dropout_of(pass, layer, DropoutSite::feed_forward_output);
+}
+
 void block_forward(const Pass& pass, int64_t layer) {
   const Device::Phase phase(pass.device, "layer");
   if (pass.spec.pre_norm() && layer == 0) first_norm(pass, layer);
   to_feed_forward(pass, layer);
-  from_feed_forward(pass, layer);
+  from_feed_forward(pass, layer, /*again=*/false);
 }
 
 void block_again(const Pass& pass, int64_t layer) {
   const Device::Phase phase(pass.device, "layer");
-  if (pass.activations.keep == Keep::all_but_feed_forward)
-    return feed_forward_in(pass, layer, pass.cut(pass.block(layer).feed_forward_input));
+  const TensorView input = pass.cut(pass.block(layer).feed_forward_input);
+  if (pass.activations.keep == Keep::all_but_feed_forward) return feed_forward_again(pass, layer, input);
   if (pass.activations.keep != Keep::block_inputs) return;
   if (pass.spec.pre_norm()) first_norm(pass, layer);
   to_feed_forward(pass, layer);
-  if (!pass.spec.pre_norm()) from_feed_forward(pass, layer);  // its output is not kept either
+  if (pass.spec.pre_norm())
+    feed_forward_again(pass, layer, input);
+  else
+    from_feed_forward(pass, layer, /*again=*/true);  // its output is not kept either
 }
 
 void block_backward(const Pass& pass, int64_t layer) {
@@ -124,7 +131,7 @@ void block_backward(const Pass& pass, int64_t layer) {
                           .sum = pass.cut(a.output),
                           .mean = pass.cut_values(a.output_mean),
                           .rstd = pass.cut_values(a.output_rstd),
-                          .dropout = dropout_of(pass, layer, DropoutSite::feed_forward_output),
+                          .dropout = branch_dropout(pass, layer),
                           .sum_gradient = sum_gradient,
                           .branch_gradient = branch_gradient});
   // Post-norm: the residual path and the branch meet at the branch's input, which is the norm's output.

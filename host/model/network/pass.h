@@ -36,6 +36,8 @@ struct Batch {
   std::span<const int32_t> cached_lengths{};  ///< tokens that each sequence then holds; host memory
   RowSums row_sums = RowSums::any;            ///< of linear layers and attention
 
+  float gradient_scale = 1;  ///< of each token's loss, in a backward pass
+
   int64_t padding = 0;  ///< rows behind those of the sequences that go through all but attention; nobody reads them
 
   int64_t rows() const { return offsets.back() + padding; }
@@ -54,6 +56,10 @@ struct Pass {
   ModelOperators& operators() const { return device.model_operators(); }
   /// The rows of the batch, of activations planned for more.
   TensorView cut(TensorView whole) const { return whole ? whole.row_range(0, batch.rows()) : whole; }
+  /// The same of a mixture's sorted rows.
+  TensorView cut_sorted(TensorView whole) const {
+    return whole ? whole.row_range(0, kExpertsPerToken * batch.rows()) : whole;
+  }
   /// The same of a value for each row: [1, rows].
   TensorView cut_values(TensorView whole) const { return whole ? whole.column_range(0, batch.rows()) : whole; }
   const BlockActivations& block(int64_t layer) const { return activations.blocks[static_cast<size_t>(layer)]; }
@@ -61,9 +67,12 @@ struct Pass {
   const LayerTensors& gradients_of(int64_t layer) const { return gradients->layers[static_cast<size_t>(layer)]; }
 };
 
-/// Dropout sites of a block, in the order of the forward pass.
+/// Dropout sites of a block, in the order of the forward pass. A mixture has its dropout inside the experts: the second
+/// choice's site is the one after feed_forward_output.
 enum class DropoutSite : uint32_t { attention_probabilities = 0, attention_output = 1, feed_forward_output = 2 };
 Dropout dropout_of(const Pass& pass, int64_t layer, DropoutSite site);
+/// Of the sum with the residual: none behind a mixture.
+Dropout branch_dropout(const Pass& pass, int64_t layer);
 
 // embedding.cpp
 /// Activations::embedding = the tokens' embeddings (by the input projection, if there is one) + the positions'.
@@ -85,12 +94,20 @@ void attend(const Pass& pass, int64_t layer, ConstTensorView input);
 void attend_backward(const Pass& pass, int64_t layer, ConstTensorView input, TensorView input_gradient,
                      bool accumulate);
 
-// feed_forward.cpp
-/// The activations between the two matrices; then Activations::branch from them.
-void feed_forward_in(const Pass& pass, int64_t layer, ConstTensorView input);
-void feed_forward_out(const Pass& pass, int64_t layer);
+// feed_forward.cpp, which calls mixture.cpp where the layer is a mixture of experts
+/// Activations::branch = feed-forward of `input`. `again`: for the backward pass; a mixture's choices are counted
+/// already.
+void feed_forward(const Pass& pass, int64_t layer, ConstTensorView input, bool again);
+/// Computes again what the backward pass reads and Keep has not kept.
+void feed_forward_again(const Pass& pass, int64_t layer, ConstTensorView input);
 void feed_forward_backward(const Pass& pass, int64_t layer, ConstTensorView input, TensorView input_gradient,
                            bool accumulate);
+
+// mixture.cpp: the same of a mixture
+void mixture(const Pass& pass, int64_t layer, ConstTensorView input, bool again);
+void mixture_again(const Pass& pass, int64_t layer, ConstTensorView input);
+void mixture_backward(const Pass& pass, int64_t layer, ConstTensorView input, TensorView input_gradient,
+                      bool accumulate);
 
 // block.cpp
 void block_forward(const Pass& pass, int64_t layer);

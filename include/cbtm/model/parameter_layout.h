@@ -18,6 +18,7 @@ enum class ParameterRole : uint8_t {
   key,
   value,
   attention_output,
+  router,  ///< of a mixture of experts
   feed_forward_in,
   feed_forward_out,
   attention_norm,
@@ -30,12 +31,15 @@ enum class ParameterPart : uint8_t { weight, bias };
 struct Parameter {
   ParameterRole role = ParameterRole::token_embedding;
   ParameterPart part = ParameterPart::weight;
-  int64_t layer = -1;  ///< -1 outside of the blocks
-  int64_t rows = 1;    ///< 1 for vectors
+  int64_t layer = -1;   ///< -1 outside of the blocks
+  int64_t expert = -1;  ///< of a mixture's feed-forwards; else -1
+  int64_t rows = 1;     ///< 1 for vectors
   int64_t columns = 0;
   bool is_matrix = false;
-  int64_t offset = 0;  ///< in elements; a multiple of 16 (64 bytes of float32), but for keys and values, which follow
-                       ///< the queries at once
+  int64_t offset = 0;  ///< in elements; a multiple of 16 (64 bytes of float32), unless it joins another
+  /// Parameters that lie one after another without a gap from this one on, so that they are one matrix or vector: of
+  /// queries (with keys and values) 3, of expert 0 all experts; 0 for those that join one before.
+  int64_t joined = 1;
 
   int64_t size() const { return rows * columns; }
   /// The weight of a norm: 1 at first.
@@ -60,7 +64,8 @@ struct ParameterBucket {
 
 /// The parameters that follow from a spec, and where each lies in one flat buffer (weights, gradients and moments share
 /// it). Matrices first (they are decayed), then biases and norms; the query, key and value weights of a layer lie one
-/// after another, and so do their biases, so that one product makes all three. Gaps left by alignment hold zeros.
+/// after another, and so do their biases, so that one product makes all three. The same holds for the experts of a
+/// mixture: all their first matrices, then all their second ones. Gaps left by alignment hold zeros.
 class ParameterLayout {
  public:
   /// Buckets begin and end at multiples of `bucket_multiple`, itself a multiple of 16.
@@ -75,7 +80,9 @@ class ParameterLayout {
   int64_t matrix_flat_size() const { return matrix_flat_size_; }
   /// True parameters, without gaps.
   int64_t parameter_count() const { return parameter_count_; }
-  /// Null if the model has no such parameter.
+  /// Those that take part in a token's pass: of a mixture the router and two experts.
+  int64_t active_parameter_count() const;
+  /// Null if the model has no such parameter; of experts the first.
   const Parameter* find(ParameterRole role, ParameterPart part = ParameterPart::weight, int64_t layer = -1) const;
 
  private:
@@ -83,6 +90,7 @@ class ParameterLayout {
   void add_vectors(const ModelSpec& spec);
   void add_matrix(ParameterRole role, int64_t layer, int64_t rows, int64_t columns);
   void add_vector(ParameterRole role, ParameterPart part, int64_t layer, int64_t columns);
+  void add_joined(std::vector<Parameter> parameters);
   void add(Parameter parameter);
   void end_bucket(int64_t layer, int64_t multiple);
 

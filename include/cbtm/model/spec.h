@@ -34,11 +34,17 @@ struct AttentionSpec {
   friend bool operator==(const AttentionSpec&, const AttentionSpec&) = default;
 };
 
-/// out(activation(in(x))): two matrices.
+/// out(activation(in(x))): two matrices. With `experts`, a mixture of so many of these: a router, a matrix without
+/// bias, chooses two for each token and weighs their outputs (cbtm/device/moe_operands.h). A training adds
+/// `balance_weight` times the router's balance loss to its loss.
 struct FeedForwardSpec {
   int64_t width = 0;  ///< between the two
   Activation activation = Activation::relu;
   bool biases = true;
+  int64_t experts = 0;  ///< 0: no mixture; else from kExpertsPerToken to kMaxExperts
+  double balance_weight = 0;
+
+  bool is_mixture() const { return experts > 0; }
 
   friend bool operator==(const FeedForwardSpec&, const FeedForwardSpec&) = default;
 };
@@ -90,7 +96,15 @@ struct ModelSpec {
   /// Columns between a feed-forward's two matrices: the widest layer's.
   int64_t feed_forward_width() const;
 
-  /// Parameters that are multiplied for every token: blocks, projections and the output matrix.
+  /// Whether a feed-forward is a mixture of experts.
+  bool has_mixtures() const;
+  /// The layers whose feed-forward is one, ascending.
+  std::vector<int64_t> mixture_layers() const;
+  /// Experts of a mixture: of the layer that has most; 0 without any.
+  int64_t experts() const;
+
+  /// Parameters that are multiplied for every token: blocks, projections and the output matrix; of a mixture its router
+  /// and two experts.
   int64_t matrix_parameter_count() const;
   /// Forward FLOPs of one token at mean context `sequence_length` / 2; training takes 3 times that (docs/numerics.md,
   /// 'FLOPs per token').

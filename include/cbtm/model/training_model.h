@@ -65,7 +65,9 @@ std::vector<float> initial_parameters(const ModelSpec& spec, uint64_t seed);
 ParameterSource initial_weights(const ModelSpec& spec, uint64_t seed);
 
 struct BackwardOptions {
-  float gradient_scale = 1;     ///< gradients of gradient_scale * Σ loss are added: 1 / targets of the global batch
+  /// Gradients of gradient_scale * Σ loss are added: 1 / targets of the global batch. With mixtures of experts also
+  /// those of gradient_scale * tokens * Σ over mixtures of balance_weight * balance loss.
+  float gradient_scale = 1;
   float dropout = 0;            ///< of attention probabilities and both residual branches
   uint64_t seed = 0;            ///< of the dropout
   uint32_t step = 0;            ///< of the dropout
@@ -80,6 +82,8 @@ struct BackwardOptions {
 struct StepResult {
   double loss_sum = 0;       ///< nats, over all targets of the step
   double gradient_norm = 0;  ///< before clipping; NaN if a micro-batch's loss was not finite
+  /// What the routers of the mixtures did (cbtm/model/layer_routing.h); none without mixtures.
+  std::vector<double> routing_statistics;
 };
 
 struct OptimizerOptions {
@@ -115,13 +119,14 @@ class TrainingModel {
   /// row r of its sequence; -100 is not scored. Ids are checked by the caller.
   double accumulate_gradients(const PackedTokens& tokens, std::span<const int32_t> targets,
                               const BackwardOptions& options);
-  /// The same without waiting for the device: the loss is in the step's result.
+  /// The same without waiting for the device: the loss is in the step's result. The experts of a mixture take as many
+  /// choices of a micro-batch's tokens as they would get if these were spread evenly, and drop the others.
   void add_gradients(const PackedTokens& tokens, std::span<const int32_t> targets, const BackwardOptions& options);
   /// AdamW with the gradients added since the last step (on all devices), which become zero, and what came of it:
   /// loss_sum is of this device's micro-batches. If a loss or the norm is not finite the weights stay as they are, on
   /// all devices. Waits for the device.
   StepResult finish_step(const OptimizerOptions& options);
-  /// Σ loss without dropout or gradients.
+  /// Σ loss without dropout or gradients; a mixture drops nothing.
   double loss_sum(const PackedTokens& tokens, std::span<const int32_t> targets);
   /// finish_step for those who have the losses: returns the norm.
   double optimizer_step(const OptimizerOptions& options);
