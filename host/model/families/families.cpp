@@ -24,7 +24,7 @@ std::string found_model(const JsonReader& read) {
 }  // namespace
 
 const ModelFamily* find_family(std::string_view model_type) {
-  for (const ModelFamily* family : {&opt_family(), &gpt2_family()})
+  for (const ModelFamily* family : {&opt_family(), &opt_moe_family(), &gpt2_family()})
     if (family->model_type() == model_type) return family;
   return nullptr;
 }
@@ -46,7 +46,8 @@ ModelSpec parse_model_spec(const Json& config, const std::string& where) {
   const JsonReader read(config, where);
   const ModelFamily* family = find_family(read.text_or("model_type", ""));
   if (family == nullptr)
-    fail("{}: model_type is {}, but only 'opt' and 'gpt2' models are understood", where, found_model(read));
+    fail("{}: model_type is {}, but only 'opt', 'opt_moe' and 'gpt2' models are understood", where, found_model(read));
+  family = &family->of_config(read);
   ModelSpec spec = family->parse(read, where);
   spec.family = family->model_type();
   return spec;
@@ -73,6 +74,11 @@ std::string architecture_text(const ModelSpec& spec) { return family_of(spec).ar
 
 std::string tensor_name(const ModelSpec& spec, const Parameter& parameter) {
   return family_of(spec).place(spec, parameter).tensor;
+}
+
+std::string family_with_mixtures(const ModelSpec& spec) {
+  const ModelFamily* family = family_of(spec).with_mixtures();
+  return family == nullptr ? "" : std::string(family->model_type());
 }
 
 std::string family_title(const ModelSpec& spec) { return std::string(family_of(spec).title()); }

@@ -38,6 +38,13 @@ class ModelFamily {
   virtual std::string_view model_type() const = 0;
   virtual std::string_view title() const = 0;  ///< for people
 
+  /// The family that such a config.json is of, where one model_type stands for several.
+  virtual const ModelFamily& of_config(const JsonReader& config) const {
+    static_cast<void>(config);
+    return *this;
+  }
+  /// The family of the same models with mixtures of experts; null if there is none.
+  virtual const ModelFamily* with_mixtures() const { return nullptr; }
   virtual ModelSpec parse(const JsonReader& config, const std::string& where) const = 0;
   virtual Json config_json(const ModelSpec& spec) const = 0;  ///< without torch_dtype
   virtual std::string architecture_text(const ModelSpec& spec) const = 0;
@@ -76,6 +83,7 @@ class ModelFamily {
 };
 
 const ModelFamily& opt_family();
+const ModelFamily& opt_moe_family();
 const ModelFamily& gpt2_family();
 
 /// Null if there is none.

@@ -146,10 +146,11 @@ class Gpt2Family final : public ModelFamily {
       case ParameterRole::attention_norm: return of_layer("ln_1");
       case ParameterRole::feed_forward_norm: return of_layer("ln_2");
       case ParameterRole::final_norm: return named("ln_f");
+      case ParameterRole::router:
       case ParameterRole::input_projection:
       case ParameterRole::output_projection: break;
     }
-    CBTM_ASSERT(false, "GPT-2 has no embedding projections");
+    CBTM_ASSERT(false, "GPT-2 has neither embedding projections nor mixtures");
   }
 
   std::string_view output_matrix() const override { return "lm_head.weight"; }

@@ -31,6 +31,9 @@ std::string architecture_text(const ModelSpec& spec);
 /// The checkpoint's tensor that holds a parameter, without prefix: "layers.3.fc1.weight". It may hold others too.
 std::string tensor_name(const ModelSpec& spec, const Parameter& parameter);
 
+/// The family of the same model with mixtures of experts in some layers (ModelSpec::family), or "" if there is none.
+std::string family_with_mixtures(const ModelSpec& spec);
+
 /// The family's name for people: "OPT".
 std::string family_title(const ModelSpec& spec);
 

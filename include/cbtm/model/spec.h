@@ -72,7 +72,7 @@ struct EmbeddingSpec {
 /// A language model as a description: what it computes and what it has parameters for (cbtm/model/parameter_layout.h).
 /// model/families says how config.json and the tensors of a checkpoint map to it.
 struct ModelSpec {
-  std::string family;  ///< "opt", "gpt2": model_type in config.json
+  std::string family;  ///< "opt", "opt_moe", "gpt2": model_type in config.json
   int64_t hidden_size = 0;
   EmbeddingSpec embedding;
   std::vector<BlockSpec> blocks;  ///< at least one; norm_place is the same in all
