@@ -33,6 +33,9 @@ TEST_CASE("gathered rows") { check_cases(gather_cases()); }
 TEST_CASE("residual, dropout and layer norm, forward and backward") { check_cases(layernorm_cases()); }
 TEST_CASE("output layer and cross-entropy") { check_cases(output_loss_cases()); }
 TEST_CASE("mixtures of distributions") { check_cases(mixture_cases()); }
+TEST_CASE("mixtures of experts: routing, forward and backward") { check_cases(moe_routing_cases()); }
+TEST_CASE("mixtures of experts: sorted rows, forward and backward") { check_cases(moe_rows_cases()); }
+TEST_CASE("mixtures of experts: linear layers, forward and backward") { check_cases(moe_linear_cases()); }
 TEST_CASE("tokens drawn from mixtures") { check_cases(sampling_cases()); }
 TEST_CASE("gradient norm, AdamW, and what is not finite") { check_cases(optimizer_cases()); }
 TEST_CASE("sparse matrices: tf-idf, transposed copy, product") { check_cases(sparse_cases()); }

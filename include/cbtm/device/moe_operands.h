@@ -30,7 +30,7 @@ struct ExpertRouting {
   TensorView weights;     ///< float32 [rows, 2]: of each choice, after dropping; 0 for a dropped one
   TensorView sorted_row;  ///< int32 [rows, 2]: of each choice; -1 for a dropped one
   TensorView offsets;     ///< int32 [1, experts + 1]; the last one is the number of kept choices, at most 2 * rows
-  /// int32 [1, 2 * rows]: the choice of each sorted row, as 2 * token + j; not defined from offsets[experts] on.
+  /// int32 [1, 2 * rows]: the choice of each sorted row, as 2 * token + j; not written from offsets[experts] on.
   TensorView sources;
   TensorView first_counts;  ///< int32 [1, experts]: tokens whose first choice it is, dropped or not
 
