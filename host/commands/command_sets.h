@@ -29,6 +29,7 @@ enum CommandBit : CommandSet {
   kServe = 1u << 19,
   kEnsemblePrior = 1u << 20,
   kFewShot = 1u << 21,
+  kUpcycle = 1u << 23,
 };
 
 inline constexpr CommandUse kUses[] = {
@@ -39,6 +40,7 @@ inline constexpr CommandUse kUses[] = {
     {kCluster, "cluster", ""},
     {kTrainSeed, "train_seed", ""},
     {kTrainExpert, "train_expert", ""},
+    {kUpcycle, "upcycle", ""},
     {kEnsembleGenerate, "ensemble", "generate"},
     {kEnsembleEvaluate, "ensemble", "evaluate"},
     {kEnsemblePrior, "ensemble", "prior"},
@@ -65,6 +67,7 @@ inline constexpr CommandSet kClusterings = kRun | kCluster;
 inline constexpr CommandSet kSeeds = kRun | kTrainSeed;
 inline constexpr CommandSet kBranches = kRun | kTrainExpert;
 inline constexpr CommandSet kTrainings = kRun | kTrainSeed | kTrainExpert;
+inline constexpr CommandSet kUpcyclings = kRun | kTrainExpert | kUpcycle;
 inline constexpr CommandSet kGenerations = kGenerate | kEnsembleGenerate;
 inline constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate | kEnsemblePrior;
 inline constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
@@ -73,6 +76,6 @@ inline constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluat
 inline constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;  // several at a time
 inline constexpr CommandSet kOnDevice =
     kCluster | kMixing | kEnsemblePrior | kFewShot | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
-inline constexpr CommandSet kAll = (kFewShot << 1) - 1;
+inline constexpr CommandSet kAll = (kUpcycle << 1) - 1;
 
 }  // namespace cbtm

@@ -9,6 +9,7 @@ std::span<const Command> commands() {
       {"cluster", "find the domains of a corpus; write router and shards", run_cluster},
       {"train_seed", "train (or take over) the model that all experts branch from", run_train_seed},
       {"train_expert", "train one expert on its own shard", run_train_expert},
+      {"upcycle", "make a mixture of experts of a dense model, by sparse upcycling", run_upcycle},
       {"ensemble", "generate with, or evaluate, the experts together", run_ensemble},
       {"serve", "serve the experts together, or one model, to clients of OpenAI's API and to browsers", run_serve},
       {"generate", "generate with one model", run_generate},

@@ -20,6 +20,7 @@ int run_tokenizer(int argc, char** argv);
 int run_cluster(int argc, char** argv);
 int run_train_seed(int argc, char** argv);
 int run_train_expert(int argc, char** argv);
+int run_upcycle(int argc, char** argv);
 int run_ensemble(int argc, char** argv);
 int run_serve(int argc, char** argv);
 int run_generate(int argc, char** argv);

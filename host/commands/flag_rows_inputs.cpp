@@ -17,6 +17,7 @@ constexpr Flag kInputFlags[] = {
     {"Run", "run", "", kText, "DIR", "run", kTrainExpert, "the run directory, with seed and shards"},
     {"Run", "shard", "", kInteger, "N", kNone, kTrainExpert, "which shard, from 0"},
     {"Run", "baseline", "", kToggle, "", kNone, kTrainExpert, "the dense model on all shards"},
+    {"Run", "moe", "", kToggle, "", kNone, kTrainExpert, "a mixture of experts, made from the seed by sparse upcycling, on all shards: a baseline of the same tokens"},
     {"Run", "all", "", kToggle, "", kNone, kTrainExpert, "the baseline and every shard"},
     {"Run", "redo", "", kToggle, "", kNone, kTrainings | kCluster, "make again what was made with other settings"},
 

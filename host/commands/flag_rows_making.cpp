@@ -44,6 +44,13 @@ constexpr Flag kMakingFlags[] = {
     {"Seed", "seed-batch-tokens", "", kInteger, "N", kNone, kRun, "tokens of one of its steps (default: half --batch-tokens)"},
     {"Seed", "seed-learning-rate", "", kNumber, "R", kNone, kRun, "its peak (default: by the model's width)"},
 
+    {"Mixture of experts", "model", "", kText, "DIR", kNone, kUpcycle, "the dense OPT checkpoint that it is made from"},
+    {"Mixture of experts", "out", "", kText, "DIR", kNone, kUpcycle, "the directory that it goes to"},
+    {"Mixture of experts", "moe-experts", "", kInteger, "N", "8", kTrainExpert | kUpcycle, "experts in each mixture; two of them work on a token"},
+    {"Mixture of experts", "moe-experts", "", kInteger, "N", kNone, kRun, "train a mixture of so many experts too, as a baseline of the same tokens (stage moe)"},
+    {"Mixture of experts", "moe-layers", "", kText, "LAYERS", "odd", kUpcyclings, "layers whose feed-forwards become mixtures: odd (1, 3, ...), all, or numbers from 0 as 1,3,5"},
+    {"Mixture of experts", "router-init", "", kText, "WHAT", "uniform", kUpcyclings, "routers start uniform in [0, 1), as in the published program, or normal (soft gates)"},
+
     {"Training", "steps", "", kInteger, "N", kNone, kTrainings, "optimizer steps"},
     {"Training", "tokens", "", kInteger, "N", kNone, kTrainings, "of the dense model, instead of --steps (default: once over the corpus); experts share them"},
     {"Training", "batch-tokens", "", kInteger, "N", kNone, kTrainings, "tokens of one step of the dense model (default about 32768)"},

@@ -49,7 +49,7 @@ constexpr Flag kUsingFlags[] = {
     {"Types and memory", "no-cuda-graph", "", kToggle, "", kNone, kTrainings | kBenchTrain, "launch a step's kernels one by one (same results; on a GPU only, for debugging and profiling)"},
 
     {"General", "threads", "", kInteger, "N", kNone, kAll & ~(kCodings | kDevices), "threads to use (default: the cores this process may use)"},
-    {"General", "seed", "", kSeed, "N", "1234", kTrainings | kCluster | kGenerations | kBenches | kBenchCluster, "seed of everything random"},
+    {"General", "seed", "", kSeed, "N", "1234", kTrainings | kUpcycle | kCluster | kGenerations | kBenches | kBenchCluster, "seed of everything random"},
     {"General", "device", "", kText, "NAME", "auto", kOnDevices, "auto, cpu, cuda or cuda:N; trainings: several GPUs, cuda:0,1 or cuda:0-3 or cuda:all"},
     {"General", "device", "", kText, "NAME", "auto", kOnDevice, "auto, cpu, cuda or cuda:N"},
     {"General", "profile", "", kText, "PHASE[:FIRST[:COUNT]]", "", (kOnDevices | kOnDevice) & ~(kCluster | kServe), "a profiler captures these phases only: step, layer, checkpoint, validation, prompt, token (see scripts/profile)"},

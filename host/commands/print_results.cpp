@@ -38,6 +38,7 @@ void print_evaluation(const EvaluationSummary& evaluation) {
   };
   line("seed", evaluation.seed);
   fmt::print("  {:<18} {:>9.3f}\n", "dense baseline", evaluation.dense);
+  if (std::isfinite(evaluation.mixture)) line("mixture of experts", evaluation.mixture);
   for (const auto& [top_k, perplexity] : evaluation.top_k)
     line(top_k == evaluation.clusters ? fmt::format("ensemble, all {}", top_k) : fmt::format("ensemble, top-{}", top_k),
          perplexity);

@@ -14,6 +14,7 @@
 #include "cbtm/tokenizer/tokenizer.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
+#include "commands/mixture_flags.h"
 #include "commands/print_results.h"
 #include "commands/training_flags.h"
 
@@ -44,6 +45,14 @@ TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& 
   return seed;
 }
 
+/// The mixture of experts that is asked for as another baseline, if one is.
+std::optional<Upcycling> mixture_of(const CommandLine& line, const ModelSpec& dense) {
+  if (line.given("moe-experts")) return upcycling_flags(line, dense);
+  for (const char* flag : {"moe-layers", "router-init"})
+    if (line.given(flag)) fail_usage("--{} does nothing without --moe-experts", flag);
+  return std::nullopt;
+}
+
 /// Everything that a flag can get wrong is said before the corpus is read: what depends on the corpus is tried with
 /// stand-ins. Opens the devices.
 DeviceList check_all_flags(const CommandLine& line) {
@@ -68,9 +77,11 @@ DeviceList check_all_flags(const CommandLine& line) {
   const TrainingSettings dense = dense_settings(line, source_spec(source), kSomeTokens, clusters);
   const TrainingSettings expert = expert_settings(dense, clusters, match_batch(line));
   const TrainingSettings seed = seed_settings(line, dense, source, kSomeTokens);
+  const std::optional<Upcycling> upcycling = mixture_of(line, config);
   DeviceList devices = open_devices(line.common().device, line.common().profile);
   check_training_settings(devices.all(), config, dense);
   check_training_settings(devices.all(), config, seed);
+  if (upcycling) check_training_settings(devices.all(), upcycled_spec(config, *upcycling), dense);
   for (Device* device : devices.all()) check_training_settings({&device, 1}, config, expert);
   return devices;
 }
@@ -78,11 +89,13 @@ DeviceList check_all_flags(const CommandLine& line) {
 }  // namespace
 
 int run_run(int argc, char** argv) {
-  CommandLine line("run", "everything in order: from a corpus to an evaluated ensemble and a report",
-                   {"cbtm run --corpus data/ --k 8 --run run/",
-                    "cbtm run --corpus data/ --k 4 --preset mini --tokens 100000000 --sequence 512 --run run/",
-                    "cbtm run --corpus data/ --init opt-125m/ --tokenizer opt-125m/ --k 8 --run run/",
-                    "(the same command goes on where it was stopped; finished stages are skipped)"});
+  CommandLine line(
+      "run", "everything in order: from a corpus to an evaluated ensemble and a report",
+      {"cbtm run --corpus data/ --k 8 --run run/",
+       "cbtm run --corpus data/ --k 4 --preset mini --tokens 100000000 --sequence 512 --run run/",
+       "cbtm run --corpus data/ --k 8 --moe-experts 8 --run run/   (and a mixture of experts to compare with)",
+       "cbtm run --corpus data/ --init opt-125m/ --tokenizer opt-125m/ --k 8 --run run/",
+       "(the same command goes on where it was stopped; finished stages are skipped)"});
   if (!line.parse(argc, argv)) return kExitSuccess;
   const RunDirectory run(line.path("run"));
   prepare_run_directory(run);
@@ -109,6 +122,8 @@ int run_run(int argc, char** argv) {
   train_run_seed(devices.all(), run, source, seed_settings(line, dense, source, clusters.train_tokens()), redo,
                  line.as_typed());
   train_run_branch(devices.all(), run, kBaseline, dense, redo, line.as_typed());
+  if (const std::optional<Upcycling> upcycling = mixture_of(line, source_spec(source)))
+    train_run_mixture(devices.all(), run, *upcycling, dense, redo, line.as_typed());
   train_run_experts(devices.all(), run, expert, redo, line.as_typed());
 
   const EvaluationSummary evaluation = evaluate_run(devices.front(), run, dense.memory_bytes, redo, line.as_typed());

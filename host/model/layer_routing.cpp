@@ -45,16 +45,21 @@ std::vector<LayerRouting> layer_routing(const ModelSpec& spec, std::span<const d
   return layers;
 }
 
-Json layer_routing_json(const LayerRouting& routing) {
-  return {{"layer", routing.layer},
-          {"first_choices", routing.first_choices},
-          {"second_choices", routing.second_choices},
-          {"kept", routing.kept},
-          {"dropped_first", routing.dropped_first},
-          {"dropped_second", routing.dropped_second},
-          {"dropped_both", routing.dropped_both},
-          {"entropy", routing.entropy},
-          {"balance_loss", routing.balance_loss}};
+void add_routing(const std::vector<LayerRouting>& layers, Json& line) {
+  double balance_loss = 0;
+  for (const LayerRouting& layer : layers) {
+    balance_loss += layer.balance_loss;
+    line["routing"].push_back({{"layer", layer.layer},
+                               {"first_choices", layer.first_choices},
+                               {"second_choices", layer.second_choices},
+                               {"kept", layer.kept},
+                               {"dropped_first", layer.dropped_first},
+                               {"dropped_second", layer.dropped_second},
+                               {"dropped_both", layer.dropped_both},
+                               {"entropy", layer.entropy},
+                               {"balance_loss", layer.balance_loss}});
+  }
+  line["balance_loss"] = balance_loss;
 }
 
 }  // namespace cbtm

@@ -24,6 +24,14 @@ void draw_router(const Upcycling& upcycling, double deviation, int64_t layer, st
 
 }  // namespace
 
+Json upcycling_json(const Upcycling& upcycling) {
+  return {{"experts", upcycling.experts},
+          {"layers", upcycling.layers},
+          {"router_init", upcycling.router_init == RouterInit::uniform ? "uniform" : "normal"},
+          {"router_seed", upcycling.seed},
+          {"balance_weight", upcycling.balance_weight}};
+}
+
 std::vector<int64_t> odd_layers(const ModelSpec& dense) {
   std::vector<int64_t> layers;
   for (int64_t layer = 1; layer < dense.layers(); layer += 2) layers.push_back(layer);
@@ -50,15 +58,14 @@ ModelSpec upcycled_spec(const ModelSpec& dense, const Upcycling& upcycling) {
   return spec;
 }
 
-std::vector<float> upcycled_parameters(const ModelSpec& dense, const Upcycling& upcycling,
-                                       std::span<const float> parameters) {
+void upcycle_parameters(const ModelSpec& dense, const Upcycling& upcycling, std::span<const float> parameters,
+                        std::span<float> flat) {
   const ModelSpec spec = upcycled_spec(dense, upcycling);
   const ParameterLayout from(dense), to(spec);
   CBTM_ASSERT(static_cast<int64_t>(parameters.size()) == from.flat_size(), "parameters come in layout order");
-  std::vector<float> flat(static_cast<size_t>(to.flat_size()));
+  CBTM_ASSERT(static_cast<int64_t>(flat.size()) == to.flat_size(), "a flat buffer has the layout's size");
   for (const Parameter& parameter : to.parameters()) {
-    const auto target =
-        std::span(flat).subspan(static_cast<size_t>(parameter.offset), static_cast<size_t>(parameter.size()));
+    const auto target = flat.subspan(static_cast<size_t>(parameter.offset), static_cast<size_t>(parameter.size()));
     if (parameter.role == ParameterRole::router) {
       draw_router(upcycling, dense.initial_deviation, parameter.layer, target);
       continue;
@@ -67,7 +74,6 @@ std::vector<float> upcycled_parameters(const ModelSpec& dense, const Upcycling& 
     CBTM_ASSERT(source != nullptr && source->size() == parameter.size(), "all but routers comes from the dense model");
     std::copy_n(parameters.data() + source->offset, parameter.size(), target.begin());
   }
-  return flat;
 }
 
 }  // namespace cbtm

@@ -13,6 +13,7 @@
 #include "cbtm/ensemble/evaluate.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/expert_card.h"
+#include "cbtm/model/families.h"
 #include "cbtm/pipeline/router_temperature.h"
 #include "cbtm/pipeline/stage.h"
 #include "cbtm/run/training_summary.h"
@@ -20,6 +21,9 @@
 
 namespace cbtm {
 namespace {
+
+/// Whether there is a baseline that is a mixture of experts.
+bool has_mixture(const RunDirectory& run) { return holds_model(run.mixture()); }
 
 /// 1, 2, 4, ... and all.
 std::vector<int64_t> top_k_sweep(int64_t clusters) {
@@ -56,6 +60,7 @@ class RunEvaluation {
                               .router_temperature = temperature_,
                               .seed = evaluate_model("seed", run_.seed()),
                               .dense = evaluate_model("baseline", run_.baseline())};
+    if (has_mixture(run_)) summary.mixture = evaluate_model("moe", run_.mixture());
     EvaluationOptions options = options_;
     for (const int64_t top_k : sweep_) options.mixtures.push_back({top_k, temperature_, power_});
     options.matrix = true;
@@ -154,13 +159,17 @@ class RunEvaluation {
   std::vector<EvaluationDocument> documents_;
 };
 
-constexpr const char* kResults[] = {"seed.json", "baseline.json", "ensemble.json", "curve.json"};
+std::vector<std::string> result_files(const RunDirectory& run) {
+  std::vector<std::string> names = {"seed.json", "baseline.json", "ensemble.json", "curve.json"};
+  if (has_mixture(run)) names.push_back("moe.json");
+  return names;
+}
 
 /// Names the files of the results and the numbers in run.json; "missing" if a file is.
 Json hash_results(const RunDirectory& run, const Json& numbers) {
-  for (const char* name : kResults)
+  const std::vector<std::string> names = result_files(run);
+  for (const std::string& name : names)
     if (!std::filesystem::exists(run.evaluation() / name)) return "missing";
-  const std::vector<std::string> names(std::begin(kResults), std::end(kResults));
   return hash_hex(content_hashes(run.evaluation(), names).dump() + numbers.dump());
 }
 
@@ -191,7 +200,8 @@ EvaluationSummary evaluate_run(Device& device, const RunDirectory& run, int64_t 
               .remedy = "pass --redo to make it again, or another --run"};
   for (const Expert& expert : experts.experts())
     stage.inputs["expert/" + RunDirectory::cluster_name(expert.cluster)] = hash_of(expert.directory);
-  for (const char* name : kResults) stage.result_files.push_back(run.evaluation() / name);
+  if (has_mixture(run)) stage.inputs["moe"] = hash_of(run.mixture());
+  for (const std::string& name : result_files(run)) stage.result_files.push_back(run.evaluation() / name);
   std::optional<EvaluationSummary> made;
   stage.make = [&]() -> StageResult {
     made = RunEvaluation(device, run, experts, memory_bytes).evaluate();

@@ -98,6 +98,17 @@ ParameterSource weights_of(const std::filesystem::path& directory, const std::st
   };
 }
 
+/// The same of the mixture of experts that is made of it.
+ParameterSource upcycled_weights_of(const std::filesystem::path& directory, const std::string& hash,
+                                    const Upcycling& upcycling) {
+  return [directory, hash, upcycling](std::span<float> weights) {
+    const ModelSpec dense = ModelCheckpoint::open(directory).spec();
+    std::vector<float> parameters(static_cast<size_t>(ParameterLayout(dense).flat_size()));
+    weights_of(directory, hash)(parameters);
+    upcycle_parameters(dense, upcycling, parameters, weights);
+  };
+}
+
 /// What is trained on and what the running loss comes from.
 void verify_shards(const RunDirectory& run, const ClusterManifest& clusters, int64_t first, int64_t count) {
   for (int64_t cluster = first; cluster < first + count; ++cluster)
@@ -193,19 +204,37 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
 
 namespace {
 
-/// The training of a model that branches from the seed: an expert, or the dense baseline.
+/// What branches from the seed: an expert, or a baseline: the dense one, or, with `upcycling`, a mixture of experts.
+struct BranchKind {
+  int64_t cluster = kBaseline;
+  std::optional<Upcycling> upcycling = {};
+
+  bool is_baseline() const { return cluster == kBaseline; }
+  std::string cluster_name() const { return RunDirectory::cluster_name(cluster); }
+  std::string stage() const {
+    if (upcycling) return "moe";
+    return is_baseline() ? "baseline" : "expert/" + cluster_name();
+  }
+  std::filesystem::path directory(const RunDirectory& run) const {
+    if (upcycling) return run.mixture();
+    return is_baseline() ? run.baseline() : run.expert(cluster);
+  }
+};
+
+/// Its training.
 class Branch {
  public:
-  Branch(std::span<Device* const> devices, const RunDirectory& run, int64_t cluster, const TrainingSettings& settings,
+  Branch(std::span<Device* const> devices, const RunDirectory& run, BranchKind kind, const TrainingSettings& settings,
          bool redo, const std::string& command)
       : devices_(devices),
         run_(run),
-        cluster_(cluster),
+        kind_(std::move(kind)),
+        cluster_(kind_.cluster),
         settings_(settings),
         redo_(redo),
         clusters_(read_clusters(run)),
-        stage_(model_stage(is_baseline() ? "baseline" : "expert/" + cluster_name(),
-                           is_baseline() ? run.baseline() : run.expert(cluster), redo, command)) {
+        stage_(model_stage(kind_.stage(), kind_.directory(run), redo, command)) {
+    const int64_t cluster = cluster_;
     if (!is_baseline() && (cluster < 0 || cluster >= clusters_.clusters))
       fail_usage("--shard {}: the run has the shards 0 to {}", cluster, clusters_.clusters - 1);
     check_seed();
@@ -222,8 +251,8 @@ class Branch {
   }
 
  private:
-  bool is_baseline() const { return cluster_ == kBaseline; }
-  std::string cluster_name() const { return RunDirectory::cluster_name(cluster_); }
+  bool is_baseline() const { return kind_.is_baseline(); }
+  std::string cluster_name() const { return kind_.cluster_name(); }
 
   void check_seed() const {
     recover_directory(run_.seed());
@@ -237,10 +266,11 @@ class Branch {
     stage_.inputs = {{"tokenizer", clusters_.tokenizer_hash}};
     {  // neither the file nor its copy is kept while the training runs
       const ModelCheckpoint seed = ModelCheckpoint::open(run_.seed());
-      job_.spec = seed.spec();
+      job_.spec = kind_.upcycling ? upcycled_spec(seed.spec(), *kind_.upcycling) : seed.spec();
       seed_hash_ = hash_of(parameters_of(seed));
     }
     stage_.inputs["seed"] = seed_hash_;
+    if (kind_.upcycling) stage_.settings["mixture"] = upcycling_json(*kind_.upcycling);
     if (is_baseline()) {
       stage_.inputs["shards"] = all_shards_hash(clusters_);
     } else {
@@ -253,16 +283,20 @@ class Branch {
   int64_t shard_count() const { return is_baseline() ? clusters_.clusters : 1; }
 
   void describe_job() {
-    job_.name = is_baseline() ? "dense baseline" : "expert " + cluster_name();
+    job_.name = kind_.upcycling ? "mixture of experts" : is_baseline() ? "dense baseline" : "expert " + cluster_name();
     job_.train_prefixes = shard_prefixes(run_, first_shard(), shard_count(), "train");
     job_.held_out_prefixes = shard_prefixes(run_, first_shard(), shard_count(), "tune");
-    job_.work_directory = run_.root() / "training" / (is_baseline() ? "baseline" : "expert-" + cluster_name());
+    job_.work_directory = run_.root() / "training" / (is_baseline() ? kind_.stage() : "expert-" + cluster_name());
     job_.identity = stage_.inputs;
+    if (kind_.upcycling) {
+      job_.identity["mixture"] = stage_.settings["mixture"];
+      return;  // the curve of gain against budget is that of the ensemble and the dense baseline
+    }
     job_.snapshot = [this](int64_t number, std::span<const float> weights) { write_snapshot(number, weights); };
   }
 
   ExpertCard card() const {
-    ExpertCard card{.kind = is_baseline() ? "baseline" : "expert",
+    ExpertCard card{.kind = is_baseline() ? kind_.stage() : "expert",
                     .settings = stage_.settings,
                     .inputs = stage_.inputs,
                     .command = stage_.command,
@@ -287,7 +321,9 @@ class Branch {
   StageResult make() const {
     if (redo_) forget_other_training_state(devices_, job_, settings_);
     verify_shards(run_, clusters_, first_shard(), shard_count());
-    const TrainingResult result = train_model(devices_, job_, settings_, weights_of(run_.seed(), seed_hash_));
+    const ParameterSource start = kind_.upcycling ? upcycled_weights_of(run_.seed(), seed_hash_, *kind_.upcycling)
+                                                  : weights_of(run_.seed(), seed_hash_);
+    const TrainingResult result = train_model(devices_, job_, settings_, start);
     if (read_clusters(run_).router_hash != clusters_.router_hash)
       fail(
           "{}: the run was clustered again while {} was trained; the trained state stays in {}, and nothing was put in "
@@ -301,6 +337,7 @@ class Branch {
 
   std::span<Device* const> devices_;
   const RunDirectory& run_;
+  BranchKind kind_;
   int64_t cluster_;
   const TrainingSettings& settings_;
   bool redo_;
@@ -314,7 +351,12 @@ class Branch {
 
 void train_run_branch(std::span<Device* const> devices, const RunDirectory& run, int64_t cluster,
                       const TrainingSettings& settings, bool redo, const std::string& command) {
-  Branch(devices, run, cluster, settings, redo, command).run();
+  Branch(devices, run, {.cluster = cluster}, settings, redo, command).run();
+}
+
+void train_run_mixture(std::span<Device* const> devices, const RunDirectory& run, const Upcycling& upcycling,
+                       const TrainingSettings& settings, bool redo, const std::string& command) {
+  Branch(devices, run, {.upcycling = upcycling}, settings, redo, command).run();
 }
 
 }  // namespace cbtm

@@ -153,6 +153,7 @@ Json evaluation_summary_json(const EvaluationSummary& summary) {
   Json json = {{"documents", summary.documents}, {"tokens", summary.tokens},
                {"clusters", summary.clusters},   {"router_temperature", summary.router_temperature},
                {"seed", summary.seed},           {"dense", summary.dense}};
+  if (std::isfinite(summary.mixture)) json["moe"] = summary.mixture;
   for (const auto& [top_k, perplexity] : summary.top_k) json["top_k"].push_back({top_k, perplexity});
   return json;
 }
@@ -165,6 +166,7 @@ EvaluationSummary parse_evaluation_summary(const Json& json, const std::string& 
   summary.clusters = read.integer("clusters", 0);
   summary.router_temperature = read.number("router_temperature");
   summary.seed = read.number("seed");
+  summary.mixture = number_of(read, "moe");
   summary.dense = read.number("dense");
   const JsonReader sweep = read.list("top_k");
   for (size_t i = 0; i < sweep.size(); ++i) {

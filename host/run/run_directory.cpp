@@ -25,8 +25,8 @@ void prepare_run_directory(const RunDirectory& run) {
       remove_abandoned_outputs(entry->path() / "experts");
     }
   // What cbtm made is looked at again when it is to be replaced; a model that somebody put there may be used as it is.
-  std::vector<fs::path> places = {run.tokenizer(), run.router(),   run.shards(),
-                                  run.seed(),      run.baseline(), run.experts_router()};
+  std::vector<fs::path> places = {run.tokenizer(), run.router(),  run.shards(),        run.seed(),
+                                  run.baseline(),  run.mixture(), run.experts_router()};
   for (auto entry = fs::directory_iterator(run.experts(), error); !error && entry != fs::directory_iterator();
        entry.increment(error)) {
     const std::string name = entry->path().filename().string();

@@ -292,7 +292,7 @@ class Training {
       ++counters_.optimizer_steps;
       line["loss"] = loss;
       line["gradient_norm"] = norm;
-      add_routing(line, done);
+      if (job_.spec.has_mixtures()) add_routing(layer_routing(job_.spec, done.routing_statistics), line);
       remember(line);
     } else {
       ++counters_.skipped_steps;
@@ -315,17 +315,6 @@ class Training {
             job_.name, failures_);
     }
     return line;
-  }
-
-  /// Of a model with mixtures of experts: what their routers did.
-  void add_routing(Json& line, const StepResult& done) const {
-    if (done.routing_statistics.empty()) return;
-    double balance_loss = 0;
-    for (const LayerRouting& layer : layer_routing(job_.spec, done.routing_statistics)) {
-      balance_loss += layer.balance_loss;
-      line["routing"].push_back(layer_routing_json(layer));
-    }
-    line["balance_loss"] = balance_loss;
   }
 
   /// What the result and the stop after failures need of a step, whether just taken or read from the metrics.

@@ -13,7 +13,7 @@ namespace cbtm {
 /// What a trained model says of itself: its expert.json (docs/formats.md). It lies in the model's directory and appears
 /// with it in one rename, so it can be believed where run.json is older, newer or gone.
 struct ExpertCard {
-  std::string kind;     ///< "seed", "baseline" or "expert"
+  std::string kind;     ///< "seed", "baseline", "moe", "expert" or "upcycled"
   Json settings;        ///< everything that changes the result; an object
   Json inputs;          ///< name -> content hash of what it was trained from; null in cards of older versions
   Json training;        ///< steps, tokens, losses, seconds; null in snapshots

@@ -31,7 +31,7 @@ struct LayerRouting {
 /// One for each mixture of the model, from StepResult::routing_statistics.
 std::vector<LayerRouting> layer_routing(const ModelSpec& spec, std::span<const double> statistics);
 
-/// For metrics.jsonl (docs/formats.md).
-Json layer_routing_json(const LayerRouting& routing);
+/// For a line of metrics.jsonl (docs/formats.md): `balance_loss`, summed over the layers, and `routing`, the rest.
+void add_routing(const std::vector<LayerRouting>& layers, Json& line);
 
 }  // namespace cbtm

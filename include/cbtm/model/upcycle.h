@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "cbtm/base/json.h"
 #include "cbtm/model/spec.h"
 
 namespace cbtm {
@@ -23,6 +24,9 @@ struct Upcycling {
   uint64_t seed = 0;             ///< of the routers
 };
 
+/// Everything of it that changes the model, for records.
+Json upcycling_json(const Upcycling& upcycling);
+
 /// Layers 1, 3, 5, ...: those that the published program makes mixtures of. Throws Error if there are none.
 std::vector<int64_t> odd_layers(const ModelSpec& dense);
 
@@ -30,10 +34,10 @@ std::vector<int64_t> odd_layers(const ModelSpec& dense);
 /// models with mixtures, if it is a mixture already, or if a layer or the number of experts is out of range.
 ModelSpec upcycled_spec(const ModelSpec& dense, const Upcycling& upcycling);
 
-/// The parameters of upcycled_spec, in its layout's order, from those of the dense model: each expert is a copy of the
-/// layer's feed-forward, routers are drawn, everything else is copied. So that without dropped tokens it computes what
-/// the dense model computes.
-std::vector<float> upcycled_parameters(const ModelSpec& dense, const Upcycling& upcycling,
-                                       std::span<const float> parameters);
+/// Fills `flat`, in the order of ParameterLayout(upcycled_spec) and zero so far, from the parameters of the dense
+/// model: each expert is a copy of the layer's feed-forward, routers are drawn, everything else is copied. So where no
+/// token is dropped the mixture computes what the dense model computes.
+void upcycle_parameters(const ModelSpec& dense, const Upcycling& upcycling, std::span<const float> parameters,
+                        std::span<float> flat);
 
 }  // namespace cbtm

@@ -10,6 +10,7 @@
 #include "cbtm/base/json.h"
 #include "cbtm/device/device.h"
 #include "cbtm/model/spec.h"
+#include "cbtm/model/upcycle.h"
 #include "cbtm/run/run_directory.h"
 #include "cbtm/train/trainer.h"
 
@@ -38,6 +39,11 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
 /// can be carried off.
 void train_run_branch(std::span<Device* const> devices, const RunDirectory& run, int64_t cluster,
                       const TrainingSettings& settings, bool redo, const std::string& command);
+
+/// Makes a mixture of experts of the seed by sparse upcycling and trains it on all shards, into run/moe: a baseline of
+/// as many tokens as the dense one. The same rules apply.
+void train_run_mixture(std::span<Device* const> devices, const RunDirectory& run, const Upcycling& upcycling,
+                       const TrainingSettings& settings, bool redo, const std::string& command);
 
 /// Calls train_run_branch for every shard. One device trains them one after another. With several devices, each trains
 /// one expert at a time, so the result is the same as on one. If an expert fails, the others are trained all the same,

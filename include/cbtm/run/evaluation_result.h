@@ -78,8 +78,9 @@ struct EvaluationSummary {
   int64_t tokens = 0;
   int64_t clusters = 0;
   double router_temperature = 0;
-  double seed = 0, dense = 0;                     ///< perplexity of the seed and of the dense baseline
-  std::vector<std::pair<int64_t, double>> top_k;  ///< number of experts, perplexity
+  double seed = 0, dense = 0;                                 ///< perplexity of the seed and of the dense baseline
+  double mixture = std::numeric_limits<double>::quiet_NaN();  ///< of the mixture of experts; NaN without one
+  std::vector<std::pair<int64_t, double>> top_k;              ///< number of experts, perplexity
 };
 Json evaluation_summary_json(const EvaluationSummary& summary);
 EvaluationSummary parse_evaluation_summary(const Json& json, const std::string& file);

@@ -17,6 +17,7 @@ class RunDirectory {
   std::filesystem::path tokenizer() const { return root_ / "tokenizer"; }
   std::filesystem::path seed() const { return root_ / "seed"; }
   std::filesystem::path baseline() const { return root_ / "baseline"; }
+  std::filesystem::path mixture() const { return root_ / "moe"; }  ///< the baseline that is a mixture of experts
   std::filesystem::path router() const { return root_ / "router"; }
   std::filesystem::path clusters_json() const { return root_ / "clusters.json"; }  ///< sizes, objective, map sample
   std::filesystem::path shards() const { return root_ / "shards"; }

@@ -12,7 +12,7 @@ namespace cbtm {
 
 /// The record of a finished stage. It is kept in run.json under "stages" (docs/formats.md, 'run.json').
 struct StageSummary {
-  std::string name;     ///< "tokenizer", "cluster", "seed", "expert/003", "baseline", "evaluate"
+  std::string name;     ///< "tokenizer", "cluster", "seed", "expert/003", "baseline", "moe", "evaluate"
   Json settings;        ///< everything that changes the result; an object
   Json inputs;          ///< name -> content hash or fingerprint of each input; an object
   std::string command;  ///< as typed
