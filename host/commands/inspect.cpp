@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -83,17 +84,24 @@ Json inspect_checkpoint(const std::filesystem::path& path) {
   }
   const ModelSpec& c = checkpoint.spec();
   fmt::print(
-      "{} model: {} parameters ({}), {} layers, hidden size {}, {} heads, feed-forward {}, vocabulary {}, {} "
+      "{} model: {} parameters{} ({}), {} layers, hidden size {}, {} heads, feed-forward {}, vocabulary {}, {} "
       "positions, {}\n",
-      family_title(c), format_count(checkpoint.layout().parameter_count()), dtype_name(checkpoint.stored_dtype()),
-      c.layers(), c.hidden_size, c.block(0).attention.heads, c.block(0).feed_forward.width, c.embedding.vocab_size,
-      c.embedding.max_length, c.pre_norm() ? "pre-norm" : "post-norm");
+      family_title(c), format_count(checkpoint.layout().parameter_count()),
+      c.has_mixtures()
+          ? fmt::format(", {} of them active for a token", format_count(checkpoint.layout().active_parameter_count()))
+          : "",
+      dtype_name(checkpoint.stored_dtype()), c.layers(), c.hidden_size, c.block(0).attention.heads,
+      c.block(0).feed_forward.width, c.embedding.vocab_size, c.embedding.max_length,
+      c.pre_norm() ? "pre-norm" : "post-norm");
+  if (c.has_mixtures())
+    fmt::print("mixtures of {} experts in the layers {}\n", c.experts(), fmt::join(c.mixture_layers(), ", "));
   const std::vector<BrokenTensor> broken = checkpoint.broken_tensors();
   Json tensors = Json::array();
   for (const BrokenTensor& tensor : broken)
     tensors.push_back({{"name", tensor.name}, {"count", tensor.count}, {"first", tensor.first}});
   Json json = {{"kind", "checkpoint"},
                {"parameters", checkpoint.layout().parameter_count()},
+               {"active_parameters", checkpoint.layout().active_parameter_count()},
                {"dtype", dtype_name(checkpoint.stored_dtype())},
                {"config", model_config_json(c, dtype_name(checkpoint.stored_dtype()))},
                {"values_not_finite", print_health(broken)},

@@ -90,6 +90,7 @@ std::string sweep_section(const RunFacts& facts) {
                       .mark = mark});
   };
   level("dense", facts.dense_perplexity(), Mark{Mark::kDense});
+  level("mixture", facts.mixture_perplexity(), Mark{1});
   series.push_back(std::move(ensemble));
   LineChart chart{.description = "Perplexity of the ensemble by the number of experts mixed for a token",
                   .x_label = "experts mixed for a token",

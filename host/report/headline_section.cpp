@@ -95,6 +95,7 @@ std::string headline_section(const RunFacts& facts) {
   };
   row("seed, before branching", facts.seed_perplexity(), false);
   row("dense model", dense, false);
+  row("mixture of experts", facts.mixture_perplexity(), false);
   for (const SweepEntry& entry : facts.sweep)
     row("ensemble, " + top_k_name(entry.top_k, facts.k), entry.perplexity, &entry == best);
   std::string html = "<section id=\"result\"><p class=\"verdict\">" + verdict(facts) + "</p>\n";

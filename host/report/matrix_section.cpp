@@ -101,6 +101,8 @@ std::string heat_table(const RunFacts& facts, const Matrix& matrix, const std::v
   }
   return html + "</tbody>\n<tbody class=\"compare\">\n" +
          comparison_row("dense", by_cluster(facts, facts.baseline_evaluation, columns)) +
+         (facts.mixture_evaluation ? comparison_row("mixture", by_cluster(facts, facts.mixture_evaluation, columns))
+                                   : "") +
          comparison_row("ensemble, " + top_k_name(facts.scored_top_k, facts.k),
                         by_cluster(facts, facts.ensemble_evaluation, columns)) +
          "</tbody></table>";

@@ -38,6 +38,7 @@ class Reader {
     facts_.seed = model(run_.seed(), "seed", -1, "seed/: there is no seed model");
     facts_.baseline = model(run_.baseline(), "dense baseline", -1,
                             "baseline/: there is no dense model of equal compute to compare with");
+    if (holds_model(run_.mixture())) read_mixture();
     read_experts();
     facts_.seed_evaluation = evaluation("seed.json", "the seed was not evaluated");
     facts_.baseline_evaluation = evaluation("baseline.json", "the dense baseline was not evaluated");
@@ -87,6 +88,8 @@ class Reader {
       const double tokens = number(entry, {"tokens"});
       if (!std::isfinite(tokens)) continue;  // half a line of a killed run
       facts.metrics.push_back({tokens, number(entry, {"loss"}), number(entry, {"validation_loss"})});
+      if (std::vector<RoutingFacts> layers = routing_facts(entry); !layers.empty())
+        facts.routing.push_back({tokens, std::move(layers)});
     }
     return facts;
   }
@@ -115,6 +118,16 @@ class Reader {
       facts_.parameters = static_cast<double>(ParameterLayout(*facts_.model).parameter_count());
     } catch (const std::exception& error) {
       facts_.missing.push_back(std::string("the model's shape cannot be read: ") + error.what());
+    }
+  }
+
+  void read_mixture() {
+    facts_.mixture = model(run_.mixture(), "mixture of experts", -1, "");
+    facts_.mixture_evaluation = evaluation("moe.json", "the mixture of experts was not evaluated");
+    try {
+      facts_.mixture_model = read_model_spec(model_config_file(run_.mixture()));
+    } catch (const std::exception& error) {
+      facts_.missing.push_back(std::string("the mixture's shape cannot be read: ") + error.what());
     }
   }
 
@@ -178,6 +191,7 @@ double known(int64_t count) { return count < 0 ? NAN : static_cast<double>(count
 
 double RunFacts::seed_perplexity() const { return seed_evaluation ? seed_evaluation->perplexity : NAN; }
 double RunFacts::dense_perplexity() const { return baseline_evaluation ? baseline_evaluation->perplexity : NAN; }
+double RunFacts::mixture_perplexity() const { return mixture_evaluation ? mixture_evaluation->perplexity : NAN; }
 
 const EvaluationSettings& RunFacts::ensemble_settings() const {
   static const EvaluationSettings kNone;

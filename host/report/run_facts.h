@@ -14,6 +14,7 @@
 #include "cbtm/run/run_directory.h"
 #include "cbtm/run/stage_summary.h"
 #include "cbtm/run/training_summary.h"
+#include "report/routing_facts.h"
 
 namespace cbtm::report {
 
@@ -31,6 +32,7 @@ struct ModelFacts {
   std::optional<ExpertCard> card;
   TrainingSummary training;  ///< what the card says of it
   std::vector<MetricPoint> metrics;
+  std::vector<RoutingPoint> routing;  ///< of a mixture of experts
 
   bool present() const { return card || !metrics.empty(); }
 };
@@ -55,6 +57,9 @@ struct RunFacts {
   double parameters = 0;  ///< of each model; NaN if that is not known
   int64_t k = 0;          ///< 0 if nothing says it
   ModelFacts seed, baseline;
+  ModelFacts mixture;                      ///< the mixture of experts, if the run has one
+  std::optional<ModelSpec> mixture_model;  ///< its shape
+  std::optional<EvaluationResult> mixture_evaluation;
   std::vector<ModelFacts> experts;          ///< those that are there, by cluster
   std::vector<SweepEntry> sweep;            ///< by rising top_k, each once
   int64_t scored_top_k = 0;                 ///< that the ensemble's results a document are of; 0 if not known
@@ -63,6 +68,7 @@ struct RunFacts {
 
   double seed_perplexity() const;
   double dense_perplexity() const;
+  double mixture_perplexity() const;
   /// The settings of the ensemble's evaluation; empty if there is none.
   const EvaluationSettings& ensemble_settings() const;
 };

@@ -16,6 +16,8 @@ std::string missing_section(const RunFacts& facts);
 std::string corpus_section(const RunFacts& facts);
 /// Held-out and training loss over tokens.
 std::string training_section(const RunFacts& facts);
+/// Cost, load, drops and gates of the mixture of experts.
+std::string mixture_section(const RunFacts& facts);
 /// Perplexity of every expert on every cluster.
 std::string matrix_section(const RunFacts& facts);
 /// Perplexity over the number of experts mixed.

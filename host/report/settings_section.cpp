@@ -34,6 +34,7 @@ std::vector<Column> columns_of(const RunFacts& facts) {
   };
   add(facts.seed, false);
   add(facts.baseline, false);
+  add(facts.mixture, false);
   for (const ModelFacts& expert : facts.experts) add(expert, true);
   for (Column& column : columns)
     if (column.models.size() > 1) {

@@ -29,13 +29,15 @@ LineChart chart_of(std::vector<Series> series, const std::string& description, c
   return chart;
 }
 
-/// The dense model and the experts. Expert curves are stretched k times: where all experts together have seen as much.
+/// The dense model, the mixture of experts and the experts. Expert curves are stretched k times: where all experts
+/// together have seen as much.
 std::vector<Series> branch_lines(const RunFacts& facts, std::vector<Point> (*curve)(const ModelFacts&),
                                  bool shows_points) {
   std::vector<Series> series;
   for (const ModelFacts& expert : facts.experts)
     add_line(series, expert, curve(expert), static_cast<double>(facts.k), fmt::format("{:03}", expert.cluster),
              Mark{expert.cluster}, shows_points);
+  add_line(series, facts.mixture, curve(facts.mixture), 1, "mixture", Mark{Mark::kEnsemble}, shows_points);
   add_line(series, facts.baseline, curve(facts.baseline), 1, "dense", Mark{Mark::kDense}, shows_points);
   return series;
 }

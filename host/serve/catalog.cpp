@@ -51,6 +51,7 @@ void Catalog::add_experts(const ServedFiles& files) {
   const RunDirectory run(files.run.empty() ? experts.parent_path() : files.run);
   add_single("seed", run.seed());
   add_single("baseline", run.baseline());
+  add_single("moe", run.mixture());
 }
 
 /// Adds a model that lies beside the experts, if it is there and speaks their tokens.
