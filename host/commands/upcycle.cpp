@@ -13,11 +13,13 @@
 namespace cbtm {
 namespace {
 
+constexpr const char* kUpcycled = "upcycled";
+
 /// What the mixture says of itself: what the dense model's card says of its training, if it has one.
 ExpertCard card_of(const std::filesystem::path& dense, const ModelCheckpoint& checkpoint, const Upcycling& upcycling,
                    const std::string& command) {
   const std::optional<ExpertCard> source = read_expert_card(dense);
-  ExpertCard card{.kind = "upcycled", .settings = Json::object(), .command = command};
+  ExpertCard card{.kind = kUpcycled, .settings = Json::object(), .command = command};
   if (source) {
     card.settings = source->settings;
     card.tokenizer_hash = source->tokenizer_hash;
@@ -26,6 +28,16 @@ ExpertCard card_of(const std::filesystem::path& dense, const ModelCheckpoint& ch
   card.seed_hash = checkpoint.weights_hash();
   card.inputs = {{"model", card.seed_hash}};
   return card;
+}
+
+/// Throws Error if DIR holds something that is not an upcycled model.
+void check_output(const std::filesystem::path& out) {
+  check_replaceable(out);
+  std::error_code error;
+  if (!std::filesystem::exists(out, error) || std::filesystem::is_empty(out, error)) return;
+  const std::optional<ExpertCard> card = read_expert_card(out);
+  if (!card || card->kind != kUpcycled)
+    fail("{}: holds another result of cbtm, not an upcycled model; name another directory", out.string());
 }
 
 }  // namespace
@@ -39,7 +51,7 @@ int run_upcycle(int argc, char** argv) {
   for (const char* flag : {"model", "out"})
     if (!line.given(flag)) fail_usage("upcycle: give --{} DIR", flag);
   const std::filesystem::path model = line.path("model"), out = line.path("out");
-  check_replaceable(out);
+  check_output(out);
   const ModelCheckpoint checkpoint = ModelCheckpoint::open(model);
   const ModelSpec& dense = checkpoint.spec();
   const Upcycling upcycling = upcycling_flags(line, dense);

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <fstream>
 #include <sstream>
 
@@ -247,6 +248,49 @@ TEST_CASE("a run that is not finished is shown as far as it goes") {
     CHECK(markup_fault(page) == "");
     CHECK(has(page, "clusters.json: the corpus has not been clustered"));
   }
+}
+
+TEST_CASE("a mixture of experts stands beside the dense model, with its cost, its load and what it dropped") {
+  const ExampleRun example;
+  CHECK(!has(example.page(), "id=\"moe\""));
+  const std::filesystem::path mixture = example.run.mixture();
+  Json config = read_json_file(example.run.seed() / "config.json");
+  config.update({{"model_type", "opt_moe"}, {"num_experts", 4}, {"experts_per_token", 2}, {"moe_layers", {1}}});
+  write_json_file(mixture / "config.json", config);
+  write_json_file(mixture / "expert.json",
+                  {{"kind", "moe"},
+                   {"settings", {{"steps", 2}, {"sequence_length", 64}, {"batch_sequences", 32}}},
+                   {"training", {{"tokens", 8192}, {"skipped_steps", 0}, {"training_seconds", 4.0}}}});
+  std::string metrics;
+  for (int step = 1; step <= 2; ++step)
+    metrics += Json{{"step", step},
+                    {"tokens", 4096 * step},
+                    {"loss", 2.0},
+                    {"routing",
+                     {{{"layer", 1},
+                       {"first_choices", {10, 20, 30, 40}},
+                       {"second_choices", {70, 10, 10, 10}},
+                       {"kept", {50, 30, 40, 50}},
+                       {"dropped_first", 5},
+                       {"dropped_second", 25},
+                       {"dropped_both", 3},
+                       {"entropy", std::log(4.0) / 2},
+                       {"balance_loss", 1.25}}}}}
+                   .dump() +
+               "\n";
+  write_file_atomically(mixture / "metrics.jsonl",
+                        metrics + "{\"tokens\":9,\"routing\":[{\"first_choices\":[1,\"x\"]}]}\n");
+  Json evaluation = read_json_file(example.run.evaluation() / "baseline.json");
+  evaluation["perplexity"] = 48.75;
+  write_json_file(example.run.evaluation() / "moe.json", evaluation);
+  const std::string page = example.page();
+  CHECK(markup_fault(page) == "");
+  CHECK(!has(page, "What is missing"));
+  CHECK(has(page, "<th scope=\"row\">mixture of experts</th><td>48.75</td>"));
+  // The busiest expert has 80 of 200 choices, four experts: 1.60 of an even share; 30 of 200 were dropped, 3 of 100
+  // tokens have none; the entropy is half of that of even gates.
+  CHECK(has(page, "<td>1.60</td><td>0.60</td><td>15.0 %</td><td>3.0 %</td><td>50.0 %</td><td>1.250</td>"));
+  CHECK(has(page, "FLOPs a token in training"));
 }
 
 TEST_CASE("what cannot be compared is said") {
