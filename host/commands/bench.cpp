@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 
 #include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
@@ -9,6 +10,7 @@
 #include "cbtm/base/philox.h"
 #include "cbtm/device/open_device.h"
 #include "cbtm/model/checkpoint.h"
+#include "cbtm/model/families.h"
 #include "cbtm/model/inference.h"
 #include "cbtm/model/training_model.h"
 #include "cbtm/train/data_parallel_model.h"
@@ -98,6 +100,24 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
   return result;
 }
 
+/// The share of the weights that a step of so many tokens reads: of a mixture those of the experts that are chosen, if
+/// tokens choose evenly.
+double share_read(const ModelSpec& spec, int64_t tokens) {
+  double read = 0, all = 0;
+  const ParameterLayout layout(spec);
+  for (const Parameter& parameter : layout.parameters()) {
+    const auto size = static_cast<double>(parameter.size());
+    all += size;
+    if (parameter.expert < 0) {
+      read += size;
+      continue;
+    }
+    const auto experts = static_cast<double>(spec.block(parameter.layer).feed_forward.experts);
+    read += size * (1 - std::pow(1 - 2 / experts, static_cast<double>(tokens)));
+  }
+  return read / all;
+}
+
 Json bench_decode(Device& device, const CommandLine& line, const std::filesystem::path& model_path) {
   const auto model = InferenceModel::load(device, model_path, weights_flag(line));
   const int64_t sequence = line.integer("sequence", 1, model->max_length() - 1);
@@ -135,11 +155,12 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
     const auto first = tokens.begin() + step * batch;
     rates.push_back(static_cast<double>(batch) / read({first, first + batch}, token_offsets, RowSums::decode));
   }
-  // What a step cannot but read: the weights once, and the caches of all sequences as they are half way.
+  // What a step cannot but read: its weights once, and the caches of all sequences as they are half way.
+  const double weight_bytes =
+      static_cast<double>(model->weight_bytes()) * share_read(read_model_spec(model_config_file(model_path)), batch);
   const double cached_tokens =
       static_cast<double>(batch) * (static_cast<double>(sequence) + static_cast<double>(steps) / 2);
-  const double bytes =
-      static_cast<double>(model->weight_bytes()) + cached_tokens * static_cast<double>(model->key_value_bytes());
+  const double bytes = weight_bytes + cached_tokens * static_cast<double>(model->key_value_bytes());
   const double bytes_per_second = bytes * median(rates) / static_cast<double>(batch);
   Json result = {{"tokens_per_second", median(rates)},
                  {"bytes_per_second", bytes_per_second},
