@@ -65,6 +65,23 @@ def check(binary, model_kind, work, data):
         assert tokenizer(text)["input_ids"] == mine, (text, tokenizer(text)["input_ids"], mine)
 
 
+def check_mixture(binary, model, work, data):
+    """A mixture of experts, which transformers loads by the code in scripts/transformers."""
+    exported = work / "exported"
+    run(sys.executable, data.parent.parent / "scripts/transformers/export", model, exported)
+    vocab = json.loads((model / "config.json").read_text())["vocab_size"]
+    ids = torch.tensor([[2] + [(i * 37 + row * 11) % vocab for i in range(30)] for row in range(3)])
+    (work / "ids.json").write_text(json.dumps(ids.tolist()))
+    run(binary, "logits", "--model", exported, "--ids", work / "ids.json", "--out", work / "logits.safetensors",
+        "--threads", 1)
+    ours = load_file(work / "logits.safetensors")["logits"]
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(exported, trust_remote_code=True).float().eval()
+    with torch.no_grad():
+        largest = (ours - theirs(ids).logits).abs().max().item()
+    print(f"mixture of experts: largest difference of logits {largest:.2e}")
+    assert largest <= TOLERANCE, largest
+
+
 def main():
     binary, data = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     with tempfile.TemporaryDirectory() as directory:
@@ -80,6 +97,7 @@ def main():
             (work / "gpt2.json").write_text(json.dumps(gpt2 | {"vocab_size": 304, "tie_word_embeddings": tied}))
             check(binary, ["--config", work / "gpt2.json", "--steps", 3, "--sequence", 32, "--batch-tokens", 128],
                   work, data)
+        check_mixture(binary, data / "moe/e4-odd/moe-f16", work, data)
     print("transformers", transformers.__version__, "reads what cbtm writes")
 
 
