@@ -183,7 +183,9 @@ OperatorCase make_routing_backward(const RoutingSettings& s) {
       const std::vector<Bounded> gates = gates_of(logits.data() + r * s.experts, s.experts);
       Sum mean;
       for (int64_t x = 0; x < s.experts; ++x) mean.add_product(fraction(x), gates[static_cast<size_t>(x)]);
-      const Bounded difference = Bounded(e[routing.weights].at(r, 0)) * Bounded(e[routing.weights].at(r, 1)) *
+      // The weights are read as float32 numbers.
+      const Bounded difference = stored(routed.weight(r, 0).value, DType::f32) *
+                                 stored(routed.weight(r, 1).value, DType::f32) *
                                  (Bounded(e[gradients].at(r, 0)) - Bounded(e[gradients].at(r, 1)));
       for (int64_t x = 0; x < s.experts; ++x) {
         Bounded gradient = Bounded(kBalanceScale * static_cast<double>(s.experts)) * gates[static_cast<size_t>(x)] *
