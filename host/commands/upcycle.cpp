@@ -54,6 +54,8 @@ int run_upcycle(int argc, char** argv) {
   check_output(out);
   const ModelCheckpoint checkpoint = ModelCheckpoint::open(model);
   const ModelSpec& dense = checkpoint.spec();
+  if (dense.has_mixtures())
+    fail("{}: is a mixture of experts already; give the dense model that it was made from", model.string());
   const Upcycling upcycling = upcycling_flags(line, dense);
   const ModelSpec spec = upcycled_spec(dense, upcycling);
   const ParameterLayout layout(spec);
