@@ -4,10 +4,8 @@
 #include <chrono>
 #include <cmath>
 
-#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
-#include "cbtm/base/philox.h"
 #include "cbtm/device/open_device.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
@@ -15,6 +13,7 @@
 #include "cbtm/model/training_model.h"
 #include "cbtm/train/data_parallel_model.h"
 #include "cbtm/train/trainer.h"
+#include "cbtm/train/training_probe.h"
 #include "commands/bench_cluster.h"
 #include "commands/bench_device.h"
 #include "commands/command_line.h"
@@ -35,13 +34,6 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
-std::vector<int32_t> random_ids(int64_t count, int64_t vocab_size, uint64_t seed) {
-  PhiloxStream random(seed, 0);
-  std::vector<int32_t> ids(static_cast<size_t>(count));
-  for (int32_t& id : ids) id = static_cast<int32_t>(random.next_below(static_cast<uint64_t>(vocab_size)));
-  return ids;
-}
-
 /// On several devices each takes one micro-batch of a step.
 Json bench_train(std::span<Device* const> devices, const CommandLine& line, const std::filesystem::path& model_path) {
   const ModelCheckpoint checkpoint = ModelCheckpoint::open(model_path);
@@ -55,38 +47,23 @@ Json bench_train(std::span<Device* const> devices, const CommandLine& line, cons
   const int64_t rows = sequence * micro_batch;
   Device& device = *devices.front();
   const auto device_count = static_cast<int64_t>(devices.size());
-  const int64_t batch_rows = device_count * rows;
   const DType dtype = resolve_precision(precision_flag(line), devices);
   const TrainingMemory memory = plan_training_memory(
       devices, config, {.rows = rows, .sequence_length = sequence, .dtype = dtype}, memory_flag(line));
   DataParallelModel model(devices, config, flat, rows, memory.keep, dtype, !line.get<bool>("no-cuda-graph"));
   flat = {};
 
-  std::vector<int32_t> offsets;
-  for (int64_t s = 0; s <= micro_batch; ++s) offsets.push_back(static_cast<int32_t>(s * sequence));
+  const ProbeShape shape{.vocab_size = config.embedding.vocab_size,
+                         .sequence_length = sequence,
+                         .micro_batch_sequences = micro_batch,
+                         .micro_batches = device_count,
+                         .dropout = dropout,
+                         .seed = line.common().seed};
   std::vector<double> rates;
   const int64_t warm_up = device.records() ? 3 : 1;  // the second one is recorded
   for (int64_t step = 0; step < warm_up + steps; ++step) {
-    const DataParallelModel::Phase phase(model, "step");
-    std::vector<MicroBatch> batches;
-    for (int64_t m = 0; m < device_count; ++m) {
-      const std::vector<int32_t> ids = random_ids(rows + 1, config.embedding.vocab_size,
-                                                  line.common().seed + static_cast<uint64_t>(step * device_count + m));
-      batches.push_back(
-          {.ids = {ids.begin(), ids.end() - 1}, .targets = {ids.begin() + 1, ids.end()}, .offsets = offsets});
-    }
-    const auto start = Clock::now();
-    for (int64_t m = 0; m < device_count; ++m)
-      model.add_gradients(std::move(batches[static_cast<size_t>(m)]),
-                          {.gradient_scale = 1 / static_cast<float>(batch_rows),
-                           .dropout = static_cast<float>(dropout),
-                           .seed = line.common().seed,
-                           .step = static_cast<uint32_t>(step),
-                           .first_row = m * rows,
-                           .dropout_columns = round_up(sequence, 16)},
-                          m, device_count);
-    model.finish_step({.step = step + 1, .learning_rate = 1e-5f, .clip_norm = 1});
-    if (step >= warm_up) rates.push_back(static_cast<double>(batch_rows) / seconds_since(start));
+    const StepSeconds seconds = time_training_step(devices, model, shape, step, /*wait_for_gradients=*/false);
+    if (step >= warm_up) rates.push_back(static_cast<double>(shape.step_tokens()) / seconds.whole);
   }
   const double rate = median(rates);
   const double flops = 3 * rate * config.forward_flops_per_token(sequence);
@@ -130,7 +107,7 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
     prompt_offsets.push_back(static_cast<int32_t>((s + 1) * sequence));
     token_offsets.push_back(static_cast<int32_t>(s + 1));
   }
-  const std::vector<int32_t> prompt = random_ids(batch * sequence, model->vocab_size(), line.common().seed);
+  const std::vector<int32_t> prompt = random_tokens(batch * sequence, model->vocab_size(), line.common().seed);
   // As generation does it: the logits stay on the device, where tokens are chosen.
   const auto read = [&](std::vector<int32_t> ids, const std::vector<int32_t>& offsets, RowSums row_sums) {
     const ReadPass pass{.handles = handles,
@@ -149,7 +126,7 @@ Json bench_decode(Device& device, const CommandLine& line, const std::filesystem
     handle = model->open_sequence();
   }
   const double prompt_seconds = read(prompt, prompt_offsets, RowSums::prompt);
-  const std::vector<int32_t> tokens = random_ids(batch * steps, model->vocab_size(), line.common().seed + 1);
+  const std::vector<int32_t> tokens = random_tokens(batch * steps, model->vocab_size(), line.common().seed + 1);
   std::vector<double> rates;
   for (int64_t step = 0; step < steps; ++step) {
     const auto first = tokens.begin() + step * batch;

@@ -8,6 +8,7 @@
 #include "cbtm/base/progress.h"
 #include "cbtm/corpus/spool.h"
 #include "cbtm/pipeline/stage.h"
+#include "cbtm/run/device_use.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "pipeline/own_outputs.h"
 
@@ -104,8 +105,9 @@ void make_run_tokenizer(const RunDirectory& run, const TokenizerSource& source, 
   stage.inputs["corpus"] = corpus_fingerprint(corpus, run.root() / kCorpusHashes);
   stage.make = [&]() -> StageResult {
     CorpusStatistics read;  // clustering reads the same again and says what is bad
-    const Json learnt =
+    Json learnt =
         train_corpus_tokenizer(corpus, source.vocab_size, source.min_frequency, kTextBytesMax, run.tokenizer(), read);
+    add_device_use(learnt, {.devices = 1, .device = "host"});
     return {.hash = learnt["content_hash"], .numbers = learnt};
   };
   run_stage(run, stage, redo);
@@ -125,7 +127,9 @@ ClusterManifest make_run_clusters(Device& device, const RunDirectory& run, const
   describe_change(run, stage);
   stage.make = [&]() -> StageResult {
     cluster_corpus(device, tokenizer, options, run, {stage.settings, stage.inputs, command});
-    return {.hash = hash_file_hex(run.shards_clusters_json())};
+    Json numbers;
+    add_device_use(numbers, {.devices = 1, .device = device.description()});
+    return {.hash = hash_file_hex(run.shards_clusters_json()), .numbers = numbers};
   };
   run_stage(run, stage, redo);
   return read_clusters(run);

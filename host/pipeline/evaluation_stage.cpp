@@ -16,6 +16,7 @@
 #include "cbtm/model/families.h"
 #include "cbtm/pipeline/router_temperature.h"
 #include "cbtm/pipeline/stage.h"
+#include "cbtm/run/device_use.h"
 #include "cbtm/run/training_summary.h"
 #include "pipeline/snapshots.h"
 
@@ -205,7 +206,8 @@ EvaluationSummary evaluate_run(Device& device, const RunDirectory& run, int64_t 
   std::optional<EvaluationSummary> made;
   stage.make = [&]() -> StageResult {
     made = RunEvaluation(device, run, experts, memory_bytes).evaluate();
-    const Json numbers = evaluation_summary_json(*made);
+    Json numbers = evaluation_summary_json(*made);
+    add_device_use(numbers, {.devices = 1, .device = device.description()});
     return {.hash = hash_results(run, numbers), .numbers = numbers};
   };
   run_stage(run, stage, redo);

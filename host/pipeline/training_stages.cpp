@@ -14,6 +14,7 @@
 #include "cbtm/model/training_model.h"
 #include "cbtm/pipeline/stage.h"
 #include "cbtm/run/cluster_manifest.h"
+#include "cbtm/run/device_use.h"
 #include "cbtm/run/training_summary.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "pipeline/model_output.h"
@@ -63,13 +64,17 @@ Stage model_stage(const std::string& name, const fs::path& directory, bool redo,
           .remedy = "pass --redo to train it again"};
 }
 
-Json summary_of(const TrainingResult& result) {
-  return training_summary_json({.steps = result.steps,
-                                .tokens = result.tokens,
-                                .skipped_steps = result.skipped_steps,
-                                .loss = result.loss,
-                                .held_out_loss = result.validation_loss,
-                                .training_seconds = result.seconds});
+Json summary_of(std::span<Device* const> devices, const TrainingResult& result) {
+  Json summary = training_summary_json({.steps = result.steps,
+                                        .tokens = result.tokens,
+                                        .skipped_steps = result.skipped_steps,
+                                        .loss = result.loss,
+                                        .held_out_loss = result.validation_loss,
+                                        .training_seconds = result.seconds});
+  add_device_use(summary, {.devices = static_cast<int64_t>(devices.size()),
+                           .device = devices.front()->description(),
+                           .device_seconds = result.device_seconds});
+  return summary;
 }
 
 std::vector<std::filesystem::path> shard_prefixes(const RunDirectory& run, int64_t first, int64_t count,
@@ -192,7 +197,7 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
     ExpertCard card{.kind = "seed",
                     .settings = stage.settings,
                     .inputs = stage.inputs,
-                    .training = summary_of(result),
+                    .training = summary_of(devices, result),
                     .command = command,
                     .tokenizer_hash = tokenizer.content_hash()};
     write_model(run.seed(), start.spec, result.parameters, run, job, card);
@@ -330,7 +335,7 @@ class Branch {
           "place of what is there: train it again on the new shards with --redo",
           run_.root().string(), job_.name, job_.work_directory.string());
     ExpertCard finished = card();
-    finished.training = summary_of(result);
+    finished.training = summary_of(devices_, result);
     write_model(stage_.result, job_.spec, result.parameters, run_, job_, finished);
     return {.hash = finished.weights_hash, .numbers = finished.training, .seconds = result.seconds};
   }

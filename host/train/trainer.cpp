@@ -10,14 +10,13 @@
 #include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/file_lock.h"
-#include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
-#include "cbtm/base/threads.h"
 #include "cbtm/device/device_error.h"
 #include "cbtm/model/layer_routing.h"
 #include "cbtm/train/data_parallel_model.h"
 #include "cbtm/train/token_stream.h"
+#include "cbtm/train/training_shape.h"
 #include "train/batches.h"
 #include "train/loss_scale.h"
 #include "train/metrics_log.h"
@@ -84,8 +83,6 @@ double learning_rate_at(const TrainingSettings& s, int64_t step) {
 namespace {
 
 constexpr int64_t kFailuresInARow = 5;
-/// What writing states, metrics and the model takes beside the weights: buffers, the tokenizer.
-constexpr int64_t kSavingBytes = int64_t{8} << 20;
 
 std::vector<IndexedDataset> open_datasets(const std::vector<std::filesystem::path>& prefixes, int64_t vocab_size) {
   std::vector<IndexedDataset> datasets;
@@ -159,7 +156,7 @@ class Training {
     }
     const int64_t started_at = counters_.step;
     const auto start = std::chrono::steady_clock::now();
-    const double seconds_before = counters_.seconds;
+    const double seconds_before = counters_.seconds, device_seconds_before = counters_.device_seconds;
     const double step_flops =
         3 * static_cast<double>(batch_tokens()) * job_.spec.forward_flops_per_token(settings_.sequence_length);
     while (counters_.step < settings_.steps) {
@@ -168,7 +165,9 @@ class Training {
       if (line.is_null()) stop();
       const auto now = std::chrono::steady_clock::now();
       const double taken = std::chrono::duration<double>(now - step_start).count();
-      counters_.seconds = seconds_before + std::chrono::duration<double>(now - start).count();
+      const double attempt_seconds = std::chrono::duration<double>(now - start).count();
+      counters_.seconds = seconds_before + attempt_seconds;
+      counters_.device_seconds = device_seconds_before + attempt_seconds * static_cast<double>(device_count());
       line["tokens_per_second"] = std::round(static_cast<double>(batch_tokens()) / taken);
       if (const double peak = peak_flops(); peak > 0)
         line["fraction_of_peak"] = std::round(1000 * step_flops / taken / peak) / 1000;
@@ -177,8 +176,7 @@ class Training {
         line["validation_loss"] = validation_loss_;
       }
       metrics.add(line);
-      const double mean_seconds =
-          std::chrono::duration<double>(now - start).count() / static_cast<double>(counters_.step - started_at);
+      const double mean_seconds = attempt_seconds / static_cast<double>(counters_.step - started_at);
       const std::string text =
           fmt::format("step {}/{}, loss {:.3f}, held out {:.3f}, {} tokens/s, {} left", counters_.step, settings_.steps,
                       line["loss"].is_number() ? line["loss"].get<double>() : NAN, validation_loss_,
@@ -221,31 +219,13 @@ class Training {
     return sum;
   }
 
-  /// The size of the micro-batches and the memory. As large as the device gains from, where all activations can still
-  /// be kept; what a saved state was trained with comes first.
+  /// The size of the micro-batches and the memory; what a saved state was trained with comes first.
   void choose_shape() {
-    const int64_t length = settings_.sequence_length;
-    const auto sequences_of = [&](int64_t rows) {
-      return choose_micro_batch(settings_, device_count(), std::max<int64_t>(1, rows / length));
-    };
-    TrainingShape shape{.rows = 0, .sequence_length = length, .dtype = dtype_};
-    if (devices_.front()->host_readable(this) != nullptr) {
-      parallel_ranges(thread_count(), 1e6, [](int64_t, int64_t) {});  // the threads' stacks are there from now on
-      shape.host_bytes_present = own_memory_bytes();
-      shape.host_bytes = shape.host_bytes_present + stream_.order_bytes() + kSavingBytes;
-    }
-    constexpr int64_t kRowsMin = 4096;
-    int64_t rows = devices_.front()->micro_batch_rows();
-    if (const int64_t saved = saved_micro_batch(job_.work_directory); saved > 0)
-      rows = saved * length;
-    else
-      for (; rows > kRowsMin; rows = std::max(rows / 2, kRowsMin)) {
-        shape.rows = sequences_of(rows) * length;
-        if (training_memory(devices_, job_.spec, shape, settings_.memory_bytes, Keep::everything)) break;
-      }
-    micro_ = sequences_of(rows);
-    shape.rows = micro_ * length;
-    memory_ = plan_training_memory(devices_, job_.spec, shape, settings_.memory_bytes);
+    ChosenShape chosen =
+        choose_training_shape(devices_, job_.spec, settings_, training_host_memory(devices_, stream_.order_bytes()),
+                              saved_micro_batch(job_.work_directory));
+    micro_ = chosen.micro_batch_sequences;
+    memory_ = std::move(chosen.memory);
   }
 
   void say_plan() const {
@@ -377,6 +357,7 @@ class Training {
     result.loss = recent_losses_.empty() ? 0 : sum / static_cast<double>(recent_losses_.size());
     result.validation_loss = validation_loss_;
     result.seconds = counters_.seconds;
+    result.device_seconds = counters_.device_seconds;
     return result;
   }
 

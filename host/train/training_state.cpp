@@ -67,6 +67,9 @@ StateText parse_state_text(const std::filesystem::path& path, const std::string&
               .optimizer_steps = count("optimizer_steps"),
               .skipped_steps = count("skipped_steps"),
               .seconds = real("seconds", 0),
+              .device_seconds = json.contains("device_seconds") && !json["device_seconds"].is_null()
+                                    ? real("device_seconds", 0)
+                                    : std::numeric_limits<double>::quiet_NaN(),
               .loss_scale = {real("loss_scale", 1), count("loss_scale_steps")},
               .micro_batch_sequences = json.contains("micro_batch_sequences") ? count("micro_batch_sequences") : 0}};
 }
@@ -103,16 +106,16 @@ void remove_partial_files(const std::filesystem::path& directory) {
 
 void write_training_state(const std::filesystem::path& work_directory, const std::array<const float*, 3>& data,
                           int64_t count, const TrainingCounters& counters, const Json& identity, int64_t keep) {
-  const std::string text = Json{
-      {"identity", identity},
-      {"step", counters.step},
-      {"optimizer_steps", counters.optimizer_steps},
-      {"skipped_steps", counters.skipped_steps},
-      {"loss_scale", counters.loss_scale.value},
-      {"loss_scale_steps", counters.loss_scale.steps_since_change},
-      {"micro_batch_sequences", counters.micro_batch_sequences},
-      {"seconds",
-       counters.seconds}}.dump();
+  const std::string text = Json{{"identity", identity},
+                                {"step", counters.step},
+                                {"optimizer_steps", counters.optimizer_steps},
+                                {"skipped_steps", counters.skipped_steps},
+                                {"loss_scale", counters.loss_scale.value},
+                                {"loss_scale_steps", counters.loss_scale.steps_since_change},
+                                {"micro_batch_sequences", counters.micro_batch_sequences},
+                                {"seconds", counters.seconds},
+                                {"device_seconds", counters.device_seconds}}
+                               .dump();
   const std::array<const void*, 3> parts = {data[0], data[1], data[2]};
   std::vector<OutputTensor> tensors;
   for (size_t i = 0; i < data.size(); ++i) tensors.push_back({kTensorNames[i], StoredType::f32, {count}, data[i]});

@@ -17,6 +17,7 @@ struct TrainingCounters {
   int64_t optimizer_steps = 0;  ///< without the skipped ones
   int64_t skipped_steps = 0;
   double seconds = 0;
+  double device_seconds = 0;  ///< NaN: an older cbtm did not count them
   LossScale loss_scale;
   int64_t micro_batch_sequences = 0;  ///< of the run that saved it; 0: an older cbtm did not say
 };

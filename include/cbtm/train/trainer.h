@@ -102,7 +102,8 @@ struct TrainingResult {
   int64_t skipped_steps = 0;  ///< loss or gradient was not finite
   double loss = 0;            ///< mean of the last tenth of the steps
   double validation_loss = 0;
-  double seconds = 0;  ///< of the steps, resumed ones included
+  double seconds = 0;         ///< wall-clock of the steps, resumed ones included
+  double device_seconds = 0;  ///< the same times the devices of each attempt; NaN if an older state did not say
 };
 
 /// Trains to the end, from `start` or from the last good state in the work directory, and returns the result. The
