@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cbtm/accounting/run_cost.h"
 #include "cbtm/base/content_hash.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/foreign_file.h"
@@ -21,6 +22,7 @@
 #include "commands/command_line.h"
 #include "commands/commands.h"
 #include "commands/print_results.h"
+#include "commands/run_cost_text.h"
 
 namespace cbtm {
 namespace {
@@ -178,9 +180,14 @@ Json inspect_run(const std::filesystem::path& path) {
   std::optional<ClusterManifest> clusters;
   if (is_there(run.clusters_json()))
     clusters = parse_cluster_manifest(read_json_file(run.clusters_json()), run.clusters_json().string());
+  std::optional<ModelSpec> model;
+  if (holds_model(run.seed())) model = read_model_spec(model_config_file(run.seed()));
+  const RunCost cost = run_cost(summary, model);
+  const std::vector<int64_t> devices = doubling_devices(clusters ? std::max<int64_t>(1, clusters->clusters) : 1);
+  text += run_cost_text(cost, devices);
   fmt::print("{}", text);
   if (clusters) print_clusters(*clusters);
-  return {{"kind", "run"}, {"run", json}};
+  return {{"kind", "run"}, {"run", json}, {"cost", run_cost_json(cost, devices)}};
 }
 
 Json inspect_experts(const std::filesystem::path& path) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "cbtm/accounting/run_cost.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
@@ -11,6 +12,7 @@
 #include "cbtm/pipeline/evaluation_stage.h"
 #include "cbtm/report/report.h"
 #include "cbtm/run/run_directory.h"
+#include "cbtm/run/stage_summary.h"
 #include "cbtm/tokenizer/tokenizer.h"
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
@@ -26,23 +28,6 @@ constexpr const char* kDefaultPreset = "micro";
 SeedSource source_of(const CommandLine& line, int64_t vocab_size) {
   if (line.given("preset") || line.given("config") || line.given("init")) return seed_source(line, vocab_size);
   return preset_source(kDefaultPreset, vocab_size);
-}
-
-/// The seed's settings: those of the dense model, but for its own flags and a warm-up, which a new model needs.
-TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& dense, const SeedSource& source,
-                               int64_t corpus_tokens) {
-  TrainingSettings seed = dense;
-  seed.snapshots = 0;
-  const int64_t batch = line.given("seed-batch-tokens") ? line.integer("seed-batch-tokens", dense.sequence_length)
-                                                        : dense.batch_sequences * dense.sequence_length / 2;
-  seed.batch_sequences = std::max<int64_t>(1, batch / dense.sequence_length);
-  const int64_t tokens =
-      line.given("seed-tokens") ? line.integer("seed-tokens", 0) : (source.init.empty() ? corpus_tokens / 2 : 0);
-  seed.steps = tokens / (seed.batch_sequences * seed.sequence_length);
-  seed.learning_rate = line.given("seed-learning-rate") ? line.number("seed-learning-rate", 0, 10)
-                                                        : default_learning_rate(source_spec(source).hidden_size);
-  seed.warmup_steps = std::max(dense.warmup_steps, seed.steps / 20);
-  return seed;
 }
 
 /// The mixture of experts that is asked for as another baseline, if one is.
@@ -84,6 +69,11 @@ DeviceList check_all_flags(const CommandLine& line) {
   if (upcycling) check_training_settings(devices.all(), upcycled_spec(config, *upcycling), dense);
   for (Device* device : devices.all()) check_training_settings({&device, 1}, config, expert);
   return devices;
+}
+
+Json cost_of(const RunDirectory& run, const ModelSpec& model, int64_t clusters) {
+  const RunSummary records = parse_run_summary(read_json_file(run.run_json()), run.run_json().string());
+  return run_cost_json(run_cost(records, model), doubling_devices(clusters));
 }
 
 }  // namespace
@@ -134,6 +124,7 @@ int run_run(int argc, char** argv) {
   warn_of_lost_files(clusters.corpus);
   line.write_json({{"clusters", cluster_manifest_json(clusters)},
                    {"evaluation", evaluation_summary_json(evaluation)},
+                   {"cost", cost_of(run, source_spec(source), clusters.clusters)},
                    {"report", run.report().string()}});
   return kExitSuccess;
 }

@@ -21,7 +21,7 @@ bool match_batch(const CommandLine& line) {
   return match == "batch";
 }
 
-TrainingSettings dense_settings(const CommandLine& line, const ModelSpec& config, int64_t corpus_tokens,
+TrainingSettings sized_settings(const CommandLine& line, const ModelSpec& config, int64_t corpus_tokens,
                                 int64_t batch_multiple) {
   constexpr int64_t kDefaultBatchTokens = 32'768;
   TrainingSettings s;
@@ -42,24 +42,46 @@ TrainingSettings dense_settings(const CommandLine& line, const ModelSpec& config
     const int64_t tokens = line.given("tokens") ? line.integer("tokens", 1) : corpus_tokens;
     s.steps = std::max<int64_t>(1, tokens / batch_tokens);
   }
+  s.dropout = dropout_flag(line);
+  s.precision = precision_flag(line);
+  s.seed = line.common().seed;
+  if (line.given("micro-batch")) s.micro_batch_sequences = line.integer("micro-batch", 1);
+  s.keep = line.integer("keep", 1, 1000);
+  if (line.takes("snapshots")) s.snapshots = line.integer("snapshots", 0, 1000);
+  s.memory_bytes = memory_flag(line);
+  return s;
+}
+
+TrainingSettings dense_settings(const CommandLine& line, const ModelSpec& config, int64_t corpus_tokens,
+                                int64_t batch_multiple) {
+  TrainingSettings s = sized_settings(line, config, corpus_tokens, batch_multiple);
   s.learning_rate =
       line.given("learning-rate") ? line.number("learning-rate", 0, 10) : default_learning_rate(config.hidden_size);
   s.warmup_steps = line.integer("warmup", 0);
   s.final_learning_rate = line.number("final-learning-rate", 0, 1);
-  s.dropout = dropout_flag(line);
   s.weight_decay = line.number("weight-decay", 0, 10);
   s.clip_norm = line.number("clip", 0, 1e9);
   s.attention_within_document = line.get<bool>("attention-within-document");
-  s.precision = precision_flag(line);
-  s.seed = line.common().seed;
-  if (line.given("micro-batch")) s.micro_batch_sequences = line.integer("micro-batch", 1);
   s.save_every = line.integer("save-every", 1);
   s.record_passes = !line.get<bool>("no-cuda-graph");
-  s.keep = line.integer("keep", 1, 1000);
   if (line.given("validate-every")) s.validate_every = line.integer("validate-every", 1);
-  if (line.takes("snapshots")) s.snapshots = line.integer("snapshots", 0, 1000);
-  s.memory_bytes = memory_flag(line);
   return s;
+}
+
+TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& dense, const SeedSource& source,
+                               int64_t corpus_tokens) {
+  TrainingSettings seed = dense;
+  seed.snapshots = 0;
+  const int64_t batch = line.given("seed-batch-tokens") ? line.integer("seed-batch-tokens", dense.sequence_length)
+                                                        : dense.batch_sequences * dense.sequence_length / 2;
+  seed.batch_sequences = std::max<int64_t>(1, batch / dense.sequence_length);
+  const int64_t tokens =
+      line.given("seed-tokens") ? line.integer("seed-tokens", 0) : (source.init.empty() ? corpus_tokens / 2 : 0);
+  seed.steps = tokens / (seed.batch_sequences * seed.sequence_length);
+  seed.learning_rate = line.given("seed-learning-rate") ? line.number("seed-learning-rate", 0, 10)
+                                                        : default_learning_rate(source_spec(source).hidden_size);
+  seed.warmup_steps = std::max(dense.warmup_steps, seed.steps / 20);
+  return seed;
 }
 
 SeedSource seed_source(const CommandLine& line, int64_t vocab_size) {

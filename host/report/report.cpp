@@ -6,6 +6,7 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "report/cost_section.h"
 #include "report/markup.h"
 #include "report/page_style.h"
 #include "report/run_facts.h"
@@ -40,9 +41,9 @@ std::string guarded(const char* name, std::string (*section)(const RunFacts&), R
 
 std::string page(RunFacts facts) {
   const std::pair<const char*, std::string (*)(const RunFacts&)> parts[] = {
-      {"Corpus", corpus_section},     {"Training", training_section}, {"Mixture of experts", mixture_section},
-      {"Matrix", matrix_section},     {"Top-k", sweep_section},       {"Budget", budget_section},
-      {"Settings", settings_section}, {"Stages", stages_section}};
+      {"Corpus", corpus_section}, {"Training", training_section}, {"Mixture of experts", mixture_section},
+      {"Matrix", matrix_section}, {"Top-k", sweep_section},       {"Budget", budget_section},
+      {"Cost", cost_section},     {"Settings", settings_section}, {"Stages", stages_section}};
   std::vector<std::pair<const char*, std::string>> sections;
   for (const auto& [name, section] : parts) sections.emplace_back(name, guarded(name, section, facts));
   const std::string headline = guarded("Headline", headline_section, facts);
