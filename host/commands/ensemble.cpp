@@ -5,15 +5,14 @@
 #include <iostream>
 
 #include "cbtm/base/error.h"
-#include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/device/open_device.h"
-#include "cbtm/ensemble/coefficients.h"
 #include "cbtm/ensemble/routing_methods.h"
 #include "cbtm/ensemble/session.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
+#include "commands/coefficient_evaluation.h"
 #include "commands/commands.h"
 #include "commands/ensemble_average.h"
 #include "commands/ensemble_prior.h"
@@ -35,6 +34,7 @@ bool needs_temperature(const std::vector<RouterSpec>& specs) {
 int evaluate(const CommandLine& line) {
   check_token_details(line);
   check_document_flags(line);
+  if (line.given("coefficients")) return evaluate_with_coefficients(line);
   const std::vector<RouterSpec> specs = router_specs(line);
   install_stop_signals();
   const ExpertSet experts = open_experts(line);
@@ -112,32 +112,6 @@ void print_routing(const Generated& result, const Tokenizer& tokenizer) {
   }
 }
 
-/// "000=1,002=-0.5"; empty without the flag.
-std::vector<double> coefficients_flag(const CommandLine& line, const ExpertSet& experts) {
-  const std::string text = line.text("coefficients");
-  std::vector<std::pair<std::string, double>> named;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string part = text.substr(begin, end - begin);
-    begin = end + 1;
-    const size_t equals = std::min(part.find('='), part.size());
-    const std::optional<double> value = parse_number(equals < part.size() ? part.substr(equals + 1) : std::string());
-    if (equals == 0 || !value) fail_usage("--coefficients {}: write experts and numbers, such as 000=1,002=-0.5", text);
-    named.emplace_back(part.substr(0, equals), *value);
-  }
-  try {
-    return coefficients_of(experts, named);
-  } catch (const Error& error) {
-    fail_usage("--coefficients {}: {}", text, error.what());
-  }
-}
-
-void check_coefficients_alone(const CommandLine& line) {
-  if (!line.given("coefficients")) return;
-  for (const char* flag : {"topk", "router", "router-temperature", "distance-power", "routing"})
-    if (line.given(flag)) fail_usage("--{} is how experts are routed, and --coefficients routes nothing", flag);
-}
-
 int generate_text(const CommandLine& line) {
   check_coefficients_alone(line);
   GenerationOptions options = generation_options(line);
@@ -195,6 +169,7 @@ int run_ensemble(int argc, char** argv) {
       {"cbtm ensemble --experts run/experts --topk 2 --prompt \"The state is\"",
        "cbtm ensemble evaluate --experts run/experts --topk 1,2,4,all --router-temperature tune --json result.json",
        "cbtm ensemble evaluate --experts run/experts --corpus held-out.jsonl --matrix",
+       "cbtm ensemble evaluate --experts run/experts --coefficients 000=1,002=-0.5",
        "cbtm ensemble evaluate --experts run/experts --router tfidf:topk=2,posterior,posterior:last,uniform",
        "cbtm ensemble prior --experts run/experts --corpus some-of-a-domain.jsonl --out prior.json",
        "cbtm ensemble evaluate --experts run/experts --router posterior:last:prior=prior.json --topk 1,2,all",

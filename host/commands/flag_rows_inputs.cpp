@@ -34,7 +34,7 @@ constexpr Flag kInputFlags[] = {
     {"Experts", "run", "", kText, "DIR", kNone, kServe, "a run whose router, seed and baseline to use (default: the one that the experts lie in)"},
 
     {"Routing", "topk", "", kText, "N", "2", kServe, "experts that are mixed for a token, or all; requests may ask for others"},
-    {"Routing", "coefficients", "", kText, "E=C,...", kNone, kEnsembleGenerate, "instead of routing: p(token) in proportion to the product of the experts' probabilities to these powers, for example 000=1,002=-0.5"},
+    {"Routing", "coefficients", "", kText, "E=C,...", kNone, kMixing, "instead of routing: p(token) in proportion to the product of the experts' probabilities to these powers, for example 000=1,002=-0.5"},
     {"Routing", "router-temperature", "", kNumber, "T", kNone, kServe | kFewShot, "T of the weights exp(-distance^power / T) (default: the router's own)"},
     {"Routing", "router", "", kText, "KIND[:OPTION...],...", kNone, kMixing | kEnsembleAverage, "tfidf[:power=2|4][:temperature=T], posterior[:exact|last][:prior=uniform|updating|FILE][:first=kept|all] or uniform, the first two with topk=N too; evaluate: several in one pass (default: tfidf). A directory is taken as --router-directory, which is all that average takes"},
     {"Routing", "likelihood", "", kText, "WHAT", "last", kEnsemblePrior, "what a posterior stands on: last (the last token, as in the published program) or exact (all tokens so far)"},
@@ -48,6 +48,7 @@ constexpr Flag kInputFlags[] = {
     {"Task", "seeds", "", kInteger, "N", kNone, kFewShot, "the first N of the task's seeds (default: all)"},
     {"Task", "test-lines", "", kInteger, "N", kNone, kFewShot, "the first N lines to score (default: all)"},
     {"Task", "mix", "", kText, "WHAT", "label", kFewShot, "of experts: probabilities of whole labels, weighed by the prompt (label), or of each token by the text before it (token)"},
+    {"Task", "no-shared-prompts", "", kToggle, "", kNone, kFewShot, "read every prompt whole, also what others begin with (same results; for measuring)"},
     {"Task", "details", "", kText, "FILE", kNone, kFewShot, "write prompts, weights and scores here, one line per seed and test line"},
 
     {"Documents", "run", "", kText, "DIR", kNone, kEvaluate, "a run whose held-out documents to use; no </s> is put in front of a document, its first token is context only"},
