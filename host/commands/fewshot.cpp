@@ -143,6 +143,7 @@ int run_fewshot(int argc, char** argv) {
       options.mixtures.push_back(mixture);
     }
     const auto pool = generation_pool(*device, experts, memory_flag(line));
+    if (!line.get<bool>("no-shared-prompts")) share_prompts(pool->memory());
     result = few_shot(*pool, task, options);
   } else {
     const std::filesystem::path directory = line.path("model");
@@ -150,7 +151,10 @@ int run_fewshot(int argc, char** argv) {
     const Tokenizer tokenizer = Tokenizer::load(line.given("tokenizer") ? line.path("tokenizer") : directory);
     check_tokenizer(directory, read_expert_card(directory), tokenizer);
     const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
-    const auto model = InferenceModel::load(*device, directory, weights_flag(line));
+    const int64_t bytes = memory_flag(line) > 0 ? memory_flag(line) : default_memory_bytes(*device);
+    const auto memory = std::make_shared<ModelMemory>(*device, bytes, 1);
+    if (!line.get<bool>("no-shared-prompts")) share_prompts(*memory);
+    const auto model = InferenceModel::load(*device, directory, weights_flag(line), memory);
     result = few_shot(*model, tokenizer, task, options);
   }
   if (file) file->commit();

@@ -180,6 +180,11 @@ class FewShotRun {
 
 }  // namespace
 
+void share_prompts(ModelMemory& memory) {
+  constexpr int64_t kOnlyWhileInUse = 1;  // bytes: less than a page, so that nothing is kept for later
+  memory.caches.set_prompt_cache(kOnlyWhileInUse);
+}
+
 FewShotResult few_shot(InferenceModel& model, const Tokenizer& tokenizer, const FewShotTask& task,
                        const FewShotOptions& options) {
   CBTM_ASSERT(options.mixtures.empty(), "one model mixes nothing");

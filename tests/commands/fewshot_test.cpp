@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "cbtm/base/json.h"
@@ -153,6 +154,51 @@ TEST_CASE("scripts/tasks/convert makes task files of the public distributions, a
     CHECK(!std::filesystem::exists(directory / "bad.partial"));
   }
   CHECK(convert("sst2", "sst2").errors.find("is there already") != std::string::npos);
+}
+
+TEST_CASE("scripts/tasks/from-corpus makes six tasks, the same every time, and refuses what is no such corpus") {
+  const TemporaryDirectory directory;
+  const char* const words[] = {"oven", "flour", "comet", "orbit", "ledger", "tariff", "basil", "galaxy"};
+  std::ofstream corpus(directory / "corpus.jsonl");
+  for (const char* source : {"manual-german", "manual-french", "cpp-source"})
+    for (int document = 0; document < 40; ++document) {
+      std::string text;
+      for (int word = 0; word < 90; ++word)
+        text += std::string(words[(document * 7 + word * word) % 8]) + std::to_string(document) + " ";
+      corpus << Json{{"id", std::string(source) + "/" + std::to_string(document)}, {"text", text}, {"source", source}}
+                    .dump()
+             << "\n";
+    }
+  corpus.close();
+  const auto make = [&](const std::string& out, const std::vector<std::string>& more = {}) {
+    std::vector<std::string> command = {CBTM_SOURCE "/scripts/tasks/from-corpus", "--corpus", "corpus.jsonl", "--out",
+                                        out};
+    command.insert(command.end(), more.begin(), more.end());
+    return run_program(command, directory.path());
+  };
+  succeed(make("tasks", {"--test-lines", "12"}));
+  succeed(make("again", {"--test-lines", "12"}));
+  for (const char* name : {"source", "language", "kind", "continuation", "pair", "order"}) {
+    CAPTURE(name);
+    const std::filesystem::path task = directory.path() / "tasks" / name;
+    for (const char* file : {"task.json", "train.jsonl", "test.jsonl"})
+      CHECK(file_contents(task / file) == file_contents(directory.path() / "again" / name / file));
+    const Json json = read_json_file(task / "task.json");
+    CHECK(json["seeds"] == Json({13, 100, 21, 42, 87}));
+    std::map<std::string, int> lines;
+    std::ifstream test(task / "test.jsonl");
+    for (std::string line; std::getline(test, line);) ++lines[Json::parse(line)["label"]];
+    CHECK(lines.size() == json["labels"].size());
+    for (const auto& [label, count] : lines) CHECK(count == lines.begin()->second);  // as many of each
+  }
+  const Outcome again = make("tasks");
+  CHECK(again.exit_code == 1);
+  CHECK(again.errors.find("is there already") != std::string::npos);
+  std::ofstream(directory / "corpus.jsonl") << "{\"id\": \"a\", \"text\": \"b\"}\n";
+  const Outcome damaged = make("other");
+  CHECK(damaged.exit_code == 1);
+  CHECK(damaged.errors.find("corpus.jsonl: line 1 is no object with id, text and source") != std::string::npos);
+  CHECK(damaged.errors.find("Traceback") == std::string::npos);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include "cbtm/fewshot/results.h"
 #include "cbtm/fewshot/task.h"
 #include "cbtm/model/inference.h"
+#include "cbtm/model/model_memory.h"
 #include "cbtm/route/mixture.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
@@ -47,6 +48,11 @@ struct FewShotOptions {
   bool token_by_token = false;    ///< weights for each token of a label, instead of one for the prompt
   std::function<void(const FewShotDetails&)> details;
 };
+
+/// Lets the models in this memory share the caches of prompts that begin alike, while some are read: the demonstrations
+/// of a seed are then read once, and so is a prompt that several labels follow. To be called before anything is read.
+/// On a processor no bit of a score changes, on a GPU the rounding of sums.
+void share_prompts(ModelMemory& memory);
 
 /// Scores a task with one model. Throws Error if the task does not fit it.
 FewShotResult few_shot(InferenceModel& model, const Tokenizer& tokenizer, const FewShotTask& task,
