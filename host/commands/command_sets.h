@@ -29,6 +29,7 @@ enum CommandBit : CommandSet {
   kServe = 1u << 19,
   kEnsemblePrior = 1u << 20,
   kFewShot = 1u << 21,
+  kPlan = 1u << 22,
   kUpcycle = 1u << 23,
 };
 
@@ -56,6 +57,7 @@ inline constexpr CommandUse kUses[] = {
     {kBenchCluster, "bench", "cluster"},
     {kDevices, "devices", ""},
     {kServe, "serve", ""},
+    {kPlan, "plan", ""},
 };
 
 inline constexpr CommandSet kTokenizers = kTokenizerTrain | kTokenizerEncode | kTokenizerDecode;
@@ -68,11 +70,12 @@ inline constexpr CommandSet kSeeds = kRun | kTrainSeed;
 inline constexpr CommandSet kBranches = kRun | kTrainExpert;
 inline constexpr CommandSet kTrainings = kRun | kTrainSeed | kTrainExpert;
 inline constexpr CommandSet kUpcyclings = kRun | kTrainExpert | kUpcycle;
+inline constexpr CommandSet kSized = kTrainings | kPlan;  // by steps, batch and sequence
 inline constexpr CommandSet kGenerations = kGenerate | kEnsembleGenerate;
 inline constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate | kEnsemblePrior;
 inline constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
 inline constexpr CommandSet kInference = kGenerations | kEvaluations | kFewShot | kLogits | kBenchDecode | kServe;
-inline constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations;
+inline constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations | kPlan;
 inline constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;  // several at a time
 inline constexpr CommandSet kOnDevice =
     kCluster | kMixing | kEnsemblePrior | kFewShot | kGenerate | kEvaluate | kLogits | kServe;  // one at a time

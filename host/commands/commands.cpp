@@ -17,6 +17,7 @@ std::span<const Command> commands() {
       {"fewshot", "few-shot classification: accuracy of a model, or of the experts together", run_fewshot},
       {"logits", "write a model's logits for given ids", run_logits},
       {"inspect", "say what a run, router, shard, tokenizer or checkpoint holds", run_inspect},
+      {"plan", "memory, time and cost of a run for several numbers of experts, before it is made", run_plan},
       {"bench", "measure training or decoding speed", run_bench},
       {"devices", "list the devices of this machine", run_devices},
   };

@@ -29,6 +29,7 @@ int run_bench(int argc, char** argv);
 int run_fewshot(int argc, char** argv);
 int run_logits(int argc, char** argv);
 int run_inspect(int argc, char** argv);
+int run_plan(int argc, char** argv);
 int run_devices(int argc, char** argv);
 
 }  // namespace cbtm

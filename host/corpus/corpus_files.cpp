@@ -18,6 +18,7 @@
 #include "cbtm/base/json.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
+#include "cbtm/corpus/corpus_file_sizes.h"
 #include "cbtm/corpus/file_name.h"
 #include "corpus/input_file.h"
 
@@ -202,6 +203,12 @@ CorpusFiles list_corpus_files(const CorpusOptions& options) {
   if (options.on_bad_document == OnBadDocument::fail && !found.problems.empty())
     fail("{}; correct it, or pass --on-bad-document skip", found.problems.front());
   return found;
+}
+
+std::vector<CorpusFileSize> corpus_file_sizes(const CorpusOptions& options) {
+  std::vector<CorpusFileSize> sizes;
+  for (const CorpusFile& file : list_corpus_files(options).files) sizes.push_back({file.path.string(), file.bytes});
+  return sizes;
 }
 
 }  // namespace cbtm

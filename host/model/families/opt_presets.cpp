@@ -1,5 +1,6 @@
 #include "cbtm/base/error.h"
 #include "cbtm/model/families.h"
+#include "cbtm/model/preset_names.h"
 
 namespace cbtm {
 namespace {
@@ -24,6 +25,12 @@ constexpr Preset kPresets[] = {
 };
 
 }  // namespace
+
+std::vector<std::string> model_preset_names() {
+  std::vector<std::string> names;
+  for (const Preset& preset : kPresets) names.emplace_back(preset.name);
+  return names;
+}
 
 ModelSpec model_preset(const std::string& name) {
   for (const Preset& preset : kPresets) {

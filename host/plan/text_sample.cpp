@@ -1,0 +1,33 @@
+#include "plan/text_sample.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "cbtm/base/hash.h"
+
+namespace cbtm {
+
+void TextSample::add(const std::string& text) {
+  const double place = static_cast<double>(hash64(text, seed_)) * 0x1p-64;
+  if (place >= share_) return;
+  bytes_ += static_cast<int64_t>(text.size());
+  drawn_.push_back({place, text});
+  while (bytes_ > bytes_max_ && drawn_.size() > 1) halve();
+}
+
+void TextSample::halve() {
+  share_ /= 2;
+  std::erase_if(drawn_, [&](const Drawn& drawn) { return drawn.place >= share_; });
+  bytes_ = 0;
+  for (const Drawn& drawn : drawn_) bytes_ += static_cast<int64_t>(drawn.text.size());
+}
+
+std::vector<std::string> TextSample::take() {
+  std::vector<std::string> texts;
+  for (Drawn& drawn : drawn_) texts.push_back(std::move(drawn.text));
+  drawn_.clear();
+  bytes_ = 0;
+  return texts;
+}
+
+}  // namespace cbtm
