@@ -75,7 +75,12 @@ def decoding(sizes, shape=SHAPE):
     floors = {name: experts * floor for name, floor in floors.items()}
     if "experts" in sizes:  # logits are float32
         floors["expert_statistics"] = experts * 4 * V * M
-        floors["mix_experts"] = (experts + 1) * 4 * V * M
+        if sizes.get("product"):
+            floors["multiply_experts"] = (experts + 1) * 4 * V * M
+            floors["row_statistics"] = 4 * V * M
+            floors["normalise_rows"] = 8 * V * M
+        else:
+            floors["mix_experts"] = (experts + 1) * 4 * V * M
         floors["sample_tokens_block_per_sequence"] = 4 * V * M
     return floors
 

@@ -90,12 +90,15 @@ def workloads(folder, wanted):
               "--weights", "bf16", "--topk", EXPERTS]
     (folder / "ids.json").write_text(json.dumps([[2, *range(300, 364)]]))
 
-    def generate(tokens):
-        return ["ensemble", "generate", *places, "--prompt-ids", folder / "ids.json", "--max-new-tokens", tokens,
+    def generate(tokens, *others):
+        return ["ensemble", "generate", *places, *others, "--prompt-ids", folder / "ids.json", "--max-new-tokens", tokens,
                 "--ignore-eos", "--temperature", "0.8", "--sampling-top-p", "0.9"]
 
     yield Workload("ensemble generate", "token", generate(2), generate(3), 132,
                    {"rows": 1, "cached": 67, "weights": "bf16", "experts": EXPERTS})
+    coefficients = "--coefficients", "000=1.5,001=-0.5"
+    yield Workload("ensemble product", "token", generate(2, *coefficients), generate(3, *coefficients), 132,
+                   {"rows": 1, "cached": 67, "weights": "bf16", "experts": EXPERTS, "product": True})
     lines = (folder / "corpus.jsonl").read_text().splitlines()
     (folder / "score.jsonl").write_text("\n".join(lines[:4]) + "\n")
     yield Workload("ensemble evaluate", "run", ["ensemble", "evaluate", *places, "--corpus", folder / "score.jsonl",
