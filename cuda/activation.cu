@@ -3,6 +3,7 @@
 #include "activation.h"
 #include "dispatch.h"
 #include "elements.cuh"
+#include "gelu.cuh"
 #include "runtime/check.h"
 
 namespace cbtm::cuda {
@@ -10,20 +11,6 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kBlocksPerSm = 8;  // 2048 threads of 256: what a multiprocessor holds
-
-__device__ float gelu(float x) { return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f)); }
-__device__ float gelu_derivative(float x) {
-  const float density = 0.3989422804014327f * expf(-0.5f * x * x);
-  return 0.5f * (1.0f + erff(x * 0.70710678118654752f)) + x * density;
-}
-
-__device__ float gelu_tanh(float x) {
-  return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
-}
-__device__ float gelu_tanh_derivative(float x) {
-  const float t = tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x));
-  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608028654f * (1.0f + 0.134145f * x * x);
-}
 
 // What is done to an element: `other` is the pre-activation or the layer's output.
 struct GeluForward {
