@@ -8,6 +8,9 @@
 #include "linear.h"
 #include "matmul.h"
 #include "mixture.h"
+#include "moe/expert_linear.h"
+#include "moe/expert_rows.h"
+#include "moe/route_tokens.h"
 #include "output_loss.h"
 #include "runtime/phases.h"
 #include "runtime/sequence_tables.h"
@@ -79,6 +82,46 @@ void CudaModelOperators::sample_mixture(const SampleMixture& a) {
   cuda::sample_mixture(context_, a);
 }
 
+void CudaModelOperators::route_tokens(const RouteTokens& a) {
+  const OperatorRange range("route_tokens");
+  cuda::route_tokens(context_, a);
+}
+
+void CudaModelOperators::route_tokens_backward(const RouteTokensBackward& a) {
+  const OperatorRange range("route_tokens_backward");
+  cuda::route_tokens_backward(context_, a);
+}
+
+void CudaModelOperators::gather_expert_rows(const GatherExpertRows& a) {
+  const OperatorRange range("gather_expert_rows");
+  cuda::gather_expert_rows(context_, a);
+}
+
+void CudaModelOperators::scatter_expert_rows(const ScatterExpertRows& a) {
+  const OperatorRange range("scatter_expert_rows");
+  cuda::scatter_expert_rows(context_, a);
+}
+
+void CudaModelOperators::expert_linear_forward(const ExpertLinearForward& a) {
+  const OperatorRange range("expert_linear_forward");
+  cuda::expert_linear_forward(context_, a);
+}
+
+void CudaModelOperators::expert_linear_backward(const ExpertLinearBackward& a) {
+  const OperatorRange range("expert_linear_backward");
+  cuda::expert_linear_backward(context_, a);
+}
+
+void CudaModelOperators::combine_expert_rows(const CombineExpertRows& a) {
+  const OperatorRange range("combine_expert_rows");
+  cuda::combine_expert_rows(context_, a);
+}
+
+void CudaModelOperators::combine_expert_rows_backward(const CombineExpertRowsBackward& a) {
+  const OperatorRange range("combine_expert_rows_backward");
+  cuda::combine_expert_rows_backward(context_, a);
+}
+
 int64_t CudaModelOperators::lay_out_sequences(const PassSequences& sequences) {
   return context_.sequence_tables(sequences).layout();
 }
@@ -117,6 +160,18 @@ int64_t CudaModelOperators::scratch_bytes(const AttentionBackward& a) const {
 int64_t CudaModelOperators::scratch_bytes(const OutputLoss& a) const {
   return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
 }
+
+int64_t CudaModelOperators::scratch_bytes(const RouteTokens& a) const {
+  return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
+}
+
+int64_t CudaModelOperators::scratch_bytes(const RouteTokensBackward& a) const {
+  return MatmulPlans::kWorkspaceBytes + cuda::scratch_bytes(context_, a);
+}
+
+int64_t CudaModelOperators::scratch_bytes(const ExpertLinearForward&) const { return MatmulPlans::kWorkspaceBytes; }
+
+int64_t CudaModelOperators::scratch_bytes(const ExpertLinearBackward&) const { return MatmulPlans::kWorkspaceBytes; }
 
 int64_t CudaModelOperators::held_bytes(const LinearBackward& a) const {
   return a.bias_gradient.size() > 0 ? BiasGradients::held_bytes(a.bias_gradient.columns) : 0;

@@ -24,6 +24,15 @@ class CudaModelOperators final : public ModelOperators {
   void output_loss(const OutputLoss& a) override;
   void mixture_log_probabilities(const MixtureLogProbabilities& a) override;
   void sample_mixture(const SampleMixture& a) override;
+  bool has_expert_operators() const override { return true; }
+  void route_tokens(const RouteTokens& a) override;
+  void route_tokens_backward(const RouteTokensBackward& a) override;
+  void gather_expert_rows(const GatherExpertRows& a) override;
+  void scatter_expert_rows(const ScatterExpertRows& a) override;
+  void expert_linear_forward(const ExpertLinearForward& a) override;
+  void expert_linear_backward(const ExpertLinearBackward& a) override;
+  void combine_expert_rows(const CombineExpertRows& a) override;
+  void combine_expert_rows_backward(const CombineExpertRowsBackward& a) override;
   void finish_backward() override;
   int64_t lay_out_sequences(const PassSequences& sequences) override;
   bool prompt_rows_independent() const override { return false; }  // cuBLASLt promises nothing of the kind
@@ -35,6 +44,10 @@ class CudaModelOperators final : public ModelOperators {
   int64_t scratch_bytes(const AttentionForward& a) const override;
   int64_t scratch_bytes(const AttentionBackward& a) const override;
   int64_t scratch_bytes(const OutputLoss& a) const override;
+  int64_t scratch_bytes(const RouteTokens& a) const override;
+  int64_t scratch_bytes(const RouteTokensBackward& a) const override;
+  int64_t scratch_bytes(const ExpertLinearForward& a) const override;
+  int64_t scratch_bytes(const ExpertLinearBackward& a) const override;
   int64_t held_bytes(const LinearBackward& a) const override;
   void reserve_scratch(int64_t scratch_bytes, int64_t held_bytes) override;
 
