@@ -22,15 +22,19 @@ SHAPES = {
 }
 
 
-def configuration(shape):
-    """`shape` is a name of SHAPES, or such a tuple."""
+def configuration(shape, experts=0, moe_layers=()):
+    """`shape` is a name of SHAPES, or such a tuple; the feed-forward of `moe_layers` is a mixture of `experts`."""
     layers, hidden, heads, vocabulary, positions = SHAPES[shape] if isinstance(shape, str) else shape
-    return {
+    config = {
         "architectures": ["OPTForCausalLM"], "model_type": "opt", "vocab_size": vocabulary, "hidden_size": hidden,
         "num_hidden_layers": layers, "num_attention_heads": heads, "ffn_dim": 4 * hidden,
         "max_position_embeddings": positions, "word_embed_proj_dim": hidden, "do_layer_norm_before": True,
         "activation_function": "relu", "dropout": 0.1, "attention_dropout": 0.1, "torch_dtype": "float32",
     }
+    if experts:
+        config |= {"architectures": ["OPTMoEForCausalLM"], "num_experts": experts, "experts_per_token": 2,
+                   "moe_layers": list(moe_layers), "router_aux_loss_coef": 0.01}
+    return config
 
 
 def tensors(config):
@@ -43,9 +47,14 @@ def tensors(config):
         for projection in ("q_proj", "k_proj", "v_proj", "out_proj"):
             yield f"{prefix}self_attn.{projection}.weight", (hidden, hidden)
             yield f"{prefix}self_attn.{projection}.bias", (hidden,)
-        for name, shape in (("fc1.weight", (ffn, hidden)), ("fc1.bias", (ffn,)), ("fc2.weight", (hidden, ffn)),
-                            ("fc2.bias", (hidden,))):
-            yield prefix + name, shape
+        places = [prefix]
+        if layer in config.get("moe_layers", ()):
+            yield prefix + "moe.router.weight", (config["num_experts"], hidden)
+            places = [f"{prefix}moe.experts.{expert}." for expert in range(config["num_experts"])]
+        for place in places:
+            for name, shape in (("fc1.weight", (ffn, hidden)), ("fc1.bias", (ffn,)), ("fc2.weight", (hidden, ffn)),
+                                ("fc2.bias", (hidden,))):
+                yield place + name, shape
         for norm in ("self_attn_layer_norm", "final_layer_norm"):
             yield f"{prefix}{norm}.weight", (hidden,)
             yield f"{prefix}{norm}.bias", (hidden,)
@@ -53,11 +62,11 @@ def tensors(config):
     yield "final_layer_norm.bias", (hidden,)
 
 
-def write_checkpoint(directory, shape, seed=1):
+def write_checkpoint(directory, shape, seed=1, experts=0, moe_layers=()):
     """config.json and model.safetensors (float32) in `directory`; returns it."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    config = configuration(shape)
+    config = configuration(shape, experts, moe_layers)
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     header, begin = {"__metadata__": {"format": "pt"}}, 0
     for name, size in tensors(config):

@@ -52,6 +52,20 @@ def training(sizes, shape=SHAPE):
     }
 
 
+def mixture(sizes, shape=SHAPE):
+    """Of a training step with a mixture of E experts in one layer: kernels whose bytes do not depend on the routing."""
+    model = Model(shape)
+    H, M, E = model.H, sizes["rows"], sizes["mixture"]
+    return {
+        "router_logits_mma": 2 * M * H + 2 * E * H + 4 * M * E,
+        # Logits read, choices and ranks written.
+        "choose_experts_of_chunks": 4 * M * E + 16 * M,
+        # Logits, choices, weights and their gradients read.
+        "router_logit_gradients": 8 * M * E + 24 * M,
+        "router_input_gradient": 4 * M * H + 4 * M * E + 2 * E * H,
+    }
+
+
 def decoding(sizes, shape=SHAPE):
     """A token of each of M sequences, with T tokens in the cache of each."""
     model = Model(shape)
@@ -86,12 +100,15 @@ def decoding(sizes, shape=SHAPE):
 
 
 def floors(sizes):
+    if sizes.get("mixture"):
+        return mixture(sizes) if sizes.get("training") else {}
     return training(sizes) if sizes.get("training") else decoding(sizes) if "rows" in sizes else {}
 
 
 TENSOR_CORE = {"attention_forward_mma", "attention_backward_keys_mma", "attention_backward_queries_mma",
-               "attention_forward_hopper", "attention_backward_hopper"}
+               "attention_forward_hopper", "attention_backward_hopper", "expert_rows_product", "expert_weight_gradient"}
 # Bound by arithmetic at these sizes: their bytes are shown, and the goal for bytes is not theirs.
-COMPUTE_BOUND = TENSOR_CORE | {"gram_tiles", "squared_distances_tiles", "nearest_centres_tiles"}
+COMPUTE_BOUND = TENSOR_CORE | {"router_gradient_of_parts", "gram_tiles", "squared_distances_tiles", "nearest_centres_tiles"}
 # Attention and what multiplies matrices: the goal for bank conflicts is theirs.
-TILED = COMPUTE_BOUND | {"attention_row_terms", "attention_split_pieces", "decode_linear_mma"}
+TILED = COMPUTE_BOUND | {"attention_row_terms", "attention_split_pieces", "decode_linear_mma", "expert_rows_decode",
+                         "router_logits_mma", "router_input_gradient"}

@@ -19,6 +19,7 @@ SHAPE = (LAYERS, HIDDEN, HEADS, VOCABULARY, POSITIONS)
 SEQUENCE = 256  # tokens of a training step
 PROMPT = 500  # tokens in the cache when decoding starts
 EXPERTS = 2
+MIXTURE = 8  # experts of a feed-forward; in the second layer
 CLUSTERS, DOCUMENTS, WORDS = 8, 2000, 120
 
 
@@ -59,12 +60,18 @@ def train(model, name="train", sequence=SEQUENCE):
     return Workload(name, "step", command(1), command(2), 4, {"rows": sequence, "sequence": sequence, "training": True})
 
 
-def decode(model, weights, sequences):
+def train_moe(model):
+    workload = train(model, "train moe")
+    workload.sizes |= {"mixture": MIXTURE}
+    return workload
+
+
+def decode(model, weights, sequences, mixture=0):
     def command(steps):
         return ["bench", "decode", "--model", model, "--sequence", PROMPT, "--micro-batch", sequences, "--steps", steps,
                 "--weights", weights]
-    return Workload(f"decode {weights} x{sequences}", "token", command(1), command(2), 132,
-                    {"rows": sequences, "cached": PROMPT + 2, "weights": weights})
+    return Workload(f"decode {'moe ' if mixture else ''}{weights} x{sequences}", "token", command(1), command(2), 132,
+                    {"rows": sequences, "cached": PROMPT + 2, "weights": weights, "mixture": mixture})
 
 
 def workloads(folder, wanted):
@@ -76,6 +83,11 @@ def workloads(folder, wanted):
     if "decode" in wanted:
         for weights, sequences in (("bf16", 1), ("bf16", 8), ("int8", 1), ("int4", 1)):
             yield decode(model, weights, sequences)
+    if "moe" in wanted:
+        mixture = write_checkpoint(folder / "mixture", SHAPE, experts=MIXTURE, moe_layers=[1])
+        yield train_moe(mixture)
+        for sequences in (1, 8):
+            yield decode(mixture, "bf16", sequences, MIXTURE)
     if not wanted & {"cluster", "ensemble"}:
         return
     write_corpus(folder / "corpus.jsonl")
