@@ -1,6 +1,7 @@
 // Linear layers of a mixture's experts with int8 or int4 weights and many rows: prompts.
 
 #include <algorithm>
+#include <type_traits>
 
 #include "dispatch.h"
 #include "moe/expert_linear_decode.h"
@@ -58,12 +59,16 @@ void launch(Context& context, int64_t sorted_rows, const Params& p, const Expert
   CBTM_CUDA_LAUNCHED("expert_rows_quantised");
 }
 
-/// The large tile where most experts fill it: it reads activations and weights half as often.
+/// The large tile where most experts fill it: it reads activations and weights half as often. That of bfloat16 and int8
+/// would not fit the registers.
 template <typename Element, typename Weight>
 void launch_tile(Context& context, int64_t sorted_rows, const Params& p, const ExpertParams& experts) {
-  using Large = QuantisedTile<Weight, 2, 8>;
-  if (sorted_rows >= experts.count * int64_t{Large::kRows} && Large::kSharedBytes <= context.shared_bytes_per_block_max)
-    return launch<Element, Weight, 2, 8>(context, sorted_rows, p, experts);
+  if constexpr (!(std::is_same_v<Element, bf16> && std::is_same_v<Weight, int8_t>)) {
+    using Large = QuantisedTile<Weight, 2, 8>;
+    if (sorted_rows >= experts.count * int64_t{Large::kRows} &&
+        Large::kSharedBytes <= context.shared_bytes_per_block_max)
+      return launch<Element, Weight, 2, 8>(context, sorted_rows, p, experts);
+  }
   launch<Element, Weight, 1, 4>(context, sorted_rows, p, experts);
 }
 
