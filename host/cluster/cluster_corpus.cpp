@@ -49,9 +49,7 @@ Routed route_batch(const TfidfRouter& router, const std::vector<Document>& docum
   parallel_ranges(static_cast<int64_t>(documents.size()), 1e5, [&](int64_t begin, int64_t end) {
     std::vector<float> embedding(static_cast<size_t>(router.dimensions()));
     for (int64_t i = begin; i < end; ++i) {
-      router.embed(documents[static_cast<size_t>(i)].text, embedding);
-      routed.empty[static_cast<size_t>(i)] =
-          std::all_of(embedding.begin(), embedding.end(), [](float value) { return value == 0; });
+      routed.empty[static_cast<size_t>(i)] = !router.embed(documents[static_cast<size_t>(i)].text, embedding);
       router.squared_distances(
           embedding,
           std::span(routed.distances).subspan(static_cast<size_t>(i * clusters), static_cast<size_t>(clusters)));
@@ -83,7 +81,7 @@ struct Labelled {
 Labelled write_shards(Device& device, const TfidfRouter& router, const Tokenizer& tokenizer,
                       const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted,
                       std::vector<int32_t> given, const std::filesystem::path& directory) {
-  if (options.balance_shards) given = balanced_labels(device, router, options.corpus, counted);
+  if (options.balance_shards && given.empty()) given = balanced_labels(device, router, options.corpus, counted);
   ShardWriter shards(directory, router.clusters(), tokenizer);
   std::vector<std::unique_ptr<Encoder>> encoders;
   for (int thread = 0; thread < thread_count(); ++thread) encoders.push_back(std::make_unique<Encoder>(tokenizer));
@@ -172,7 +170,9 @@ Json cluster_settings(const ClusterOptions& options) {
     settings["restarts"] = options.restarts;
   } else {
     settings["clustering"] = clustering_name(options.clustering);
+    if (options.balance_shards) settings["balance_shards"] = true;
   }
+  if (options.scaling != EmbeddingScaling::l2) settings["embedding_scaling"] = embedding_scaling_name(options.scaling);
   if (options.clustering == Clustering::domains) {
     settings["domain_field"] = options.domain_field.empty() ? Json() : Json(options.domain_field);
     if (options.clusters == 0) settings["k"] = nullptr;
@@ -181,8 +181,10 @@ Json cluster_settings(const ClusterOptions& options) {
 }
 
 ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const ClusterOptions& wanted,
-                               const RunDirectory& run, const ClusterOrigin& origin) {
-  CBTM_ASSERT(is_kmeans(wanted.clustering) || !wanted.balance_shards, "the command line refuses it");
+                               const RunDirectory& run, const ClusterOrigin& origin, const DivideCorpus& divide) {
+  CBTM_ASSERT(is_kmeans(wanted.clustering) || wanted.clustering == Clustering::prefix || !wanted.balance_shards,
+              "the command line refuses it");
+  CBTM_ASSERT((wanted.clustering == Clustering::prefix) == (divide != nullptr), "prefixes need their models");
   ClusterOptions options = wanted;
   if (options.clustering == Clustering::domains) {
     options.corpus.domain_source = options.domain_field.empty() ? DomainSource::directory : DomainSource::field;
@@ -207,6 +209,11 @@ ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const
                     100 * split.valid_fraction, options.valid_fraction));
   if (options.clustering == Clustering::random)
     given = random_labels(options.corpus, split, counted, options.clusters, options.seed);
+  RouterDivision division;
+  if (divide) {
+    division = divide(split, counted);
+    given = {.labels = std::move(division.labels), .clusters = options.clusters, .domains = {}};
+  }
   const Fit fit = fit_router(device, options, split, counted, is_kmeans(options.clustering) ? nullptr : &given);
   AtomicDirectory output(run.shards());
   const Labelled labelled =
@@ -217,7 +224,15 @@ ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const
   clusters.domains = given.domains;
   clusters.clusters = options.clusters;
   clusters.vocab_size = tokenizer.vocab_size();
-  clusters.router_hash = fit.router->content_hash();
+  const Router& router = divide ? *division.router : *fit.router;
+  if (divide) {
+    clusters.fit_documents = division.documents;
+    clusters.objectives = std::move(division.objectives);
+    clusters.objective = clusters.objectives.empty() ? NAN : clusters.objectives.back();
+    clusters.duality_gap = division.duality_gap;
+  }
+  clusters.router = router.kind();
+  clusters.router_hash = router.content_hash();
   clusters.tokenizer_hash = tokenizer.content_hash();
   clusters.sizes = labelled.sizes;
   clusters.top_terms = fit.router->parts().top_terms;
@@ -233,7 +248,9 @@ ClusterManifest cluster_corpus(Device& device, const Tokenizer& tokenizer, const
   clusters.inputs = origin.inputs;
   clusters.command = origin.command;
   // Shards, router and clusters.json are one set, and appear in one rename; then their copies are brought up to date.
-  fit.router->save(output.path() / run.shards_router().filename());
+  const std::filesystem::path router_directory = output.path() / run.shards_router().filename();
+  router.save(router_directory);
+  if (divide) fit.router->save(router_directory / fit.router->kind());
   clusters.files = shard_hashes(output.path(), options.clusters);
   write_json_file(output.path() / run.shards_clusters_json().filename(), cluster_manifest_json(clusters));
   output.commit();

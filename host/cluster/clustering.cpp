@@ -16,6 +16,7 @@ const char* clustering_name(Clustering clustering) {
     case Clustering::unbalanced: return "unbalanced";
     case Clustering::random: return "random";
     case Clustering::domains: return "domains";
+    case Clustering::prefix: return "prefix";
   }
   return "";
 }
@@ -23,6 +24,8 @@ const char* clustering_name(Clustering clustering) {
 Clustering parse_clustering(const std::string& name) {
   for (const Clustering clustering : kClusterings)
     if (name == clustering_name(clustering)) return clustering;
+  if (name == clustering_name(Clustering::prefix))
+    fail_usage("--clustering prefix: that is --router prefix, which divides the corpus by its own models");
   fail_usage("--clustering {}: use balanced, unbalanced, random or domains", name);
 }
 

@@ -75,9 +75,10 @@ Fitted read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, cons
   return {std::move(tfidf), std::move(labels)};
 }
 
-/// Unit rows of A V. Rows that are rounding noise are left out; `kept` marks the others.
+/// The rows of A V, of length 1 if they are to be l2. Rows that are rounding noise are left out; `kept` marks the
+/// others.
 std::vector<float> embed_rows(Device& device, const SparseMatrix& tfidf, const std::vector<float>& components,
-                              int64_t dimensions, std::vector<uint8_t>& kept_rows) {
+                              int64_t dimensions, EmbeddingScaling scaling, std::vector<uint8_t>& kept_rows) {
   std::vector<float> projected;
   {
     const char* purpose = "embeddings of the documents (--fit-documents)";
@@ -96,11 +97,31 @@ std::vector<float> embed_rows(Device& device, const SparseMatrix& tfidf, const s
     if (std::sqrt(square) < kNoise) continue;
     kept_rows[static_cast<size_t>(row)] = 1;
     float* to = projected.data() + kept++ * dimensions;
-    for (int64_t d = 0; d < dimensions; ++d)
-      to[d] = static_cast<float>(static_cast<double>(from[d]) / std::sqrt(square));
+    const double length = scaling == EmbeddingScaling::l2 ? std::sqrt(square) : 1;
+    for (int64_t d = 0; d < dimensions; ++d) to[d] = static_cast<float>(static_cast<double>(from[d]) / length);
   }
   projected.resize(static_cast<size_t>(kept * dimensions));
   return projected;
+}
+
+/// Subtracts the mean of each dimension, divides by its standard deviation (over n rows, not n - 1), and keeps both in
+/// `parts`. A dimension that does not vary is divided by 1.
+void standardise(std::vector<float>& rows, int64_t dimensions, TfidfRouter::Parts& parts) {
+  const auto columns = static_cast<size_t>(dimensions);
+  const auto count = static_cast<double>(std::max<size_t>(1, rows.size() / columns));
+  for (size_t d = 0; d < columns; ++d) {
+    double sum = 0, squares = 0;
+    for (size_t at = d; at < rows.size(); at += columns) sum += static_cast<double>(rows[at]);
+    const double mean = sum / count;
+    for (size_t at = d; at < rows.size(); at += columns)
+      squares += (static_cast<double>(rows[at]) - mean) * (static_cast<double>(rows[at]) - mean);
+    const auto deviation = static_cast<float>(std::sqrt(squares / count));
+    parts.mean.push_back(static_cast<float>(mean));
+    parts.deviation.push_back(deviation > 0 ? deviation : 1);
+    for (size_t at = d; at < rows.size(); at += columns)
+      rows[at] = static_cast<float>((static_cast<double>(rows[at]) - static_cast<double>(parts.mean[d])) /
+                                    static_cast<double>(parts.deviation[d]));
+  }
 }
 
 /// The terms that describe a centre best: the largest entries of c Vᵀ (docs/method.md, 'Top terms').
@@ -115,7 +136,8 @@ std::vector<std::vector<std::string>> top_terms(const TfidfRouter::Parts& parts)
         for (int64_t d = 0; d < parts.dimensions; ++d)
           score += static_cast<double>(
                        parts.components[term * static_cast<size_t>(parts.dimensions) + static_cast<size_t>(d)]) *
-                   static_cast<double>(parts.centroids[static_cast<size_t>(cluster * parts.dimensions + d)]);
+                   static_cast<double>(parts.centroids[static_cast<size_t>(cluster * parts.dimensions + d)]) *
+                   (parts.deviation.empty() ? 1 : static_cast<double>(parts.deviation[static_cast<size_t>(d)]));
         scores[term] = {-score, term};
       }
       const auto count = static_cast<int64_t>(std::min(kTerms, scores.size()));
@@ -213,7 +235,9 @@ Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit
 
   Fit fit;
   std::vector<uint8_t> kept;
-  fit.embeddings = embed_rows(device, rows->matrix(), svd.components, svd.dimensions, kept);
+  parts.scaling = options.scaling;
+  fit.embeddings = embed_rows(device, rows->matrix(), svd.components, svd.dimensions, parts.scaling, kept);
+  if (parts.scaling == EmbeddingScaling::standardised) standardise(fit.embeddings, svd.dimensions, parts);
   const int64_t left_out = std::count(kept.begin(), kept.end(), uint8_t{0});
   rows.reset();  // k-means needs the memory, not the words
   const KMeansResult result = given != nullptr ? given_centres(fit.embeddings, svd.dimensions,
@@ -232,7 +256,9 @@ Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit
   fit.summary.objective = result.objectives.back();
   fit.summary.objectives = result.objectives;
   if (given == nullptr) fit.summary.duality_gap = result.relative_gap;
-  fit.router = std::make_unique<TfidfRouter>(std::move(parts));
+  Mixture defaults;
+  if (parts.scaling == EmbeddingScaling::standardised) defaults.temperature *= static_cast<double>(parts.dimensions);
+  fit.router = std::make_unique<TfidfRouter>(std::move(parts), defaults);
   return fit;
 }
 

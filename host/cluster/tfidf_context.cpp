@@ -101,7 +101,7 @@ void TfidfContext::squared_distances(std::span<double> out) const {
       with_tail.add_term(data_, found->second);
     });
   }
-  (unfinished ? with_tail : settled_).embedding(embedding);
+  (unfinished ? with_tail : settled_).embedding(data_.parts, embedding);
   squared_distances_of(data_.parts, embedding, out);
 }
 

@@ -36,12 +36,24 @@ std::string hash_of(const TfidfRouter::Parts& parts) {
   add_floats(parts.idf);
   add_floats(parts.components);
   add_floats(parts.centroids);
+  add_floats(parts.mean);
+  add_floats(parts.deviation);
   hash.update(&parts.dimensions, sizeof parts.dimensions);
   hash.update(&parts.clusters, sizeof parts.clusters);
   return hash.hex();
 }
 
 }  // namespace
+
+const char* embedding_scaling_name(EmbeddingScaling scaling) {
+  return scaling == EmbeddingScaling::l2 ? "l2" : "standardised";
+}
+
+EmbeddingScaling parse_embedding_scaling(const std::string& name) {
+  for (const EmbeddingScaling scaling : {EmbeddingScaling::l2, EmbeddingScaling::standardised})
+    if (name == embedding_scaling_name(scaling)) return scaling;
+  fail_usage("--embedding-scaling {}: use l2 or standardised", name);
+}
 
 TfidfRouter::TfidfRouter(Parts parts, const Mixture& defaults) {
   auto data = std::make_unique<Data>();
@@ -61,6 +73,9 @@ const TfidfRouter::Parts& TfidfRouter::parts() const { return data_->parts; }
 int64_t TfidfRouter::clusters() const { return data_->parts.clusters; }
 const std::string& TfidfRouter::content_hash() const { return data_->content_hash; }
 const Mixture& TfidfRouter::defaults() const { return data_->defaults; }
+double TfidfRouter::temperature_scale() const {
+  return data_->parts.scaling == EmbeddingScaling::l2 ? 1 : static_cast<double>(data_->parts.dimensions);
+}
 
 void TermSum::add(const TfidfRouter::Data& data, std::string_view lowered) {
   for_each_token(lowered, [&](std::string_view token) {
@@ -79,22 +94,29 @@ void TermSum::add_term(const TfidfRouter::Data& data, int32_t column) {
   square += static_cast<double>(2 * count + 1) * idf * idf;
 }
 
-void TermSum::embedding(std::span<double> out) const {
+bool TermSum::embedding(const TfidfRouter::Parts& parts, std::span<double> out) const {
   std::fill(out.begin(), out.end(), 0.0);
   double length_square = 0;
   for (const double value : sum) length_square += value * value;
-  if (length_square == 0 || std::sqrt(length_square) < kNoise * std::sqrt(square)) return;
-  const double length = std::sqrt(length_square);
-  for (size_t d = 0; d < sum.size(); ++d) out[d] = sum[d] / length;
+  const bool has_words = length_square != 0 && !(std::sqrt(length_square) < kNoise * std::sqrt(square));
+  if (has_words) {
+    const double length = parts.scaling == EmbeddingScaling::l2 ? std::sqrt(length_square) : std::sqrt(square);
+    for (size_t d = 0; d < sum.size(); ++d) out[d] = sum[d] / length;
+  }
+  if (parts.scaling == EmbeddingScaling::standardised)
+    for (size_t d = 0; d < out.size(); ++d)
+      out[d] = (out[d] - static_cast<double>(parts.mean[d])) / static_cast<double>(parts.deviation[d]);
+  return has_words;
 }
 
-void TfidfRouter::embed(std::string_view text, std::span<float> embedding) const {
+bool TfidfRouter::embed(std::string_view text, std::span<float> embedding) const {
   CBTM_ASSERT(static_cast<int64_t>(embedding.size()) == dimensions(), "an embedding has the router's dimensions");
   TermSum terms;
   terms.add(*data_, lower_case(text));
   std::vector<double> unit(embedding.size());
-  terms.embedding(unit);
+  const bool has_words = terms.embedding(data_->parts, unit);
   for (size_t d = 0; d < unit.size(); ++d) embedding[d] = static_cast<float>(unit[d]);
+  return has_words;
 }
 
 namespace {
@@ -162,6 +184,11 @@ TfidfRouter TfidfRouter::load(const std::filesystem::path& directory) {
     if (json["distance_power"] != 2 && json["distance_power"] != 4) fail("{}: distance_power must be 2 or 4", shown);
     defaults.distance_power = json["distance_power"];
   }
+  if (json.contains("embedding_scaling")) {
+    const Json& scaling = json["embedding_scaling"];
+    if (scaling != "l2" && scaling != "standardised") fail("{}: embedding_scaling must be l2 or standardised", shown);
+    parts.scaling = scaling == "l2" ? EmbeddingScaling::l2 : EmbeddingScaling::standardised;
+  }
   // The words themselves, or the name of the list.
   if (json.contains("stop_words") && json["stop_words"].is_string()) {
     if (!json["stop_words"].get<std::string>().starts_with("english"))
@@ -175,7 +202,8 @@ TfidfRouter TfidfRouter::load(const std::filesystem::path& directory) {
     for (const Json& terms : json["top_terms"]) parts.top_terms.push_back(words_of(terms, "top_terms"));
   for (const auto& [key, value] : json.items())
     if (key != "vocabulary" && key != "stop_words" && key != "top_terms" && key != "dimensions" && key != "clusters" &&
-        key != "temperature" && key != "distance_power" && key != "kind" && key != "content_hash")
+        key != "temperature" && key != "distance_power" && key != "kind" && key != "content_hash" &&
+        key != "embedding_scaling")
       parts.extra[key] = value;
 
   const TensorFile file = TensorFile::open(directory / "router.safetensors");
@@ -192,6 +220,13 @@ TfidfRouter TfidfRouter::load(const std::filesystem::path& directory) {
   parts.idf = read("idf", {terms});
   parts.components = read("components", {terms, parts.dimensions});
   parts.centroids = read("centroids", {parts.clusters, parts.dimensions});
+  if (parts.scaling == EmbeddingScaling::standardised) {
+    parts.mean = read("embedding_mean", {parts.dimensions});
+    parts.deviation = read("embedding_deviation", {parts.dimensions});
+    if (std::any_of(parts.deviation.begin(), parts.deviation.end(), [](float value) { return !(value > 0); }))
+      fail("{}: tensor 'embedding_deviation' holds a value that is not positive", file.path().string());
+    if (!json.contains("temperature")) defaults.temperature *= static_cast<double>(parts.dimensions);
+  }
   TfidfRouter router(std::move(parts), defaults);
   if (json.contains("content_hash") && json["content_hash"] != router.content_hash())
     fail("{}: content_hash does not match the router's contents; the files are damaged or were mixed up", shown);
@@ -213,11 +248,16 @@ void TfidfRouter::save(const std::filesystem::path& directory, const Mixture& de
   json["unicode"] = kWordTablesUnicode;
   json["vocabulary"] = p.vocabulary;
   json["content_hash"] = content_hash();
+  if (p.scaling != EmbeddingScaling::l2) json["embedding_scaling"] = embedding_scaling_name(p.scaling);
   write_json_file(output.path() / "router.json", json);
   const auto terms = static_cast<int64_t>(p.vocabulary.size());
-  const OutputTensor tensors[] = {{"idf", StoredType::f32, {terms}, p.idf.data()},
-                                  {"components", StoredType::f32, {terms, p.dimensions}, p.components.data()},
-                                  {"centroids", StoredType::f32, {p.clusters, p.dimensions}, p.centroids.data()}};
+  std::vector<OutputTensor> tensors = {{"idf", StoredType::f32, {terms}, p.idf.data()},
+                                       {"components", StoredType::f32, {terms, p.dimensions}, p.components.data()},
+                                       {"centroids", StoredType::f32, {p.clusters, p.dimensions}, p.centroids.data()}};
+  if (p.scaling == EmbeddingScaling::standardised) {
+    tensors.push_back({"embedding_mean", StoredType::f32, {p.dimensions}, p.mean.data()});
+    tensors.push_back({"embedding_deviation", StoredType::f32, {p.dimensions}, p.deviation.data()});
+  }
   write_safetensors(output.path() / "router.safetensors", tensors);
   output.commit();
 }

@@ -28,8 +28,8 @@ struct TermSum {
   /// Adds the terms of lower-cased text. Stop words and numbers are in no vocabulary.
   void add(const TfidfRouter::Data& data, std::string_view lowered);
   void add_term(const TfidfRouter::Data& data, int32_t column);
-  /// Unit length, or zeros (see TfidfRouter::embed).
-  void embedding(std::span<double> out) const;
+  /// As TfidfRouter::embed.
+  bool embedding(const TfidfRouter::Parts& parts, std::span<double> out) const;
 };
 
 void squared_distances_of(const TfidfRouter::Parts& parts, std::span<const double> embedding, std::span<double> out);

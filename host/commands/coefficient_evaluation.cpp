@@ -49,7 +49,7 @@ int evaluate_with_coefficients(const CommandLine& line) {
   for (const char* flag : {"matrix", "token-log-probs"})
     if (line.given(flag)) fail_usage("--{} is of routed experts; leave --coefficients or it out", flag);
   install_stop_signals();
-  const ExpertSet experts = open_experts(line);
+  const ExpertSet experts = open_experts(line, nullptr);  // nothing is routed
   const std::vector<double> coefficients = coefficients_flag(line, experts);
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   const int64_t length_max = line.given("max-tokens") ? line.integer("max-tokens", 1, experts.max_length()) : 0;

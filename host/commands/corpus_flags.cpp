@@ -2,6 +2,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/memory.h"
+#include "commands/prefix_flags.h"
 
 namespace cbtm {
 
@@ -29,6 +30,7 @@ void check_clustering_flags(const CommandLine& line, Clustering clustering) {
     if (line.given(flag))
       fail_usage("--{} does nothing with --clustering {}: {}", flag, clustering_name(clustering), why);
   };
+  if (clustering == Clustering::prefix) return;  // asks_for_prefix_router() has refused them
   if (!is_kmeans(clustering)) {
     refuse("balance-shards", clustering == Clustering::random ? "the shards are of equal size" : "domains are given");
     for (const char* flag : {"kmeans-init", "restarts"}) refuse(flag, "there is no k-means");
@@ -41,7 +43,7 @@ void check_clustering_flags(const CommandLine& line, Clustering clustering) {
 ClusterOptions cluster_options(const CommandLine& line, const CorpusOptions& corpus) {
   ClusterOptions options;
   options.corpus = corpus;
-  options.clustering = parse_clustering(line.text("clustering"));
+  options.clustering = asks_for_prefix_router(line) ? Clustering::prefix : parse_clustering(line.text("clustering"));
   if (line.get<bool>("unbalanced")) {
     if (line.given("clustering") && options.clustering != Clustering::unbalanced)
       fail_usage("--unbalanced is --clustering unbalanced, but --clustering {} was given too; leave one of them out",
@@ -59,6 +61,7 @@ ClusterOptions cluster_options(const CommandLine& line, const CorpusOptions& cor
       fail_usage("--domain-field {}: is the field of the text", options.domain_field);
   }
   options.dimensions = line.integer("dimensions", 1, 4096);
+  options.scaling = parse_embedding_scaling(line.text("embedding-scaling"));
   options.min_df = line.integer("min-df", 1);
   options.fit_documents = line.integer("fit-documents", 1);
   options.balance_shards = line.get<bool>("balance-shards");

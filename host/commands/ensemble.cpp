@@ -25,9 +25,10 @@
 namespace cbtm {
 namespace {
 
-bool needs_temperature(const std::vector<RouterSpec>& specs) {
-  return specs.empty() || std::any_of(specs.begin(), specs.end(), [](const RouterSpec& spec) {
-           return spec.kind == RouterKind::tfidf && !spec.temperature;
+/// Whether a temperature for the experts' own router is needed.
+bool needs_temperature(const std::vector<RouterSpec>& specs, const ExpertSet& experts) {
+  return specs.empty() || std::any_of(specs.begin(), specs.end(), [&](const RouterSpec& spec) {
+           return router_kind_name(spec.kind) == experts.router().kind() && !spec.temperature;
          });
 }
 
@@ -37,8 +38,9 @@ int evaluate(const CommandLine& line) {
   if (line.given("coefficients")) return evaluate_with_coefficients(line);
   const std::vector<RouterSpec> specs = router_specs(line);
   install_stop_signals();
-  const ExpertSet experts = open_experts(line);
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
+  const ExpertSet experts = open_experts(line, device.get());
+  check_own_router_flags(line, specs, experts);
   EvaluationOptions options{.routing = parse_routing_mode(line.text("routing"))};
   for (const int64_t top_k : parse_top_k(line.text("topk"), experts.router().clusters()))
     options.mixtures.push_back({top_k, 0.1, power_flag(line, experts)});
@@ -47,7 +49,7 @@ int evaluate(const CommandLine& line) {
   options.memory_bytes = memory_flag(line);
   const std::vector<Mixture> asked = options.mixtures;
   const double temperature =
-      needs_temperature(specs) ? temperature_flag(*device, line, experts, options) : asked.front().temperature;
+      needs_temperature(specs, experts) ? temperature_flag(*device, line, experts, options) : asked.front().temperature;
   for (Mixture& mixture : options.mixtures) mixture.temperature = temperature;
   if (!specs.empty()) {
     options.routers = routing_methods(specs, experts, options.mixtures);
@@ -68,7 +70,7 @@ int evaluate(const CommandLine& line) {
   fmt::print("{} tokens of {} documents in {:.1f} s; experts read {:.2f} times the text{}\n", format_count(scored),
              format_count(static_cast<int64_t>(documents.size())), evaluation.seconds,
              static_cast<double>(evaluation.tokens_read) / static_cast<double>(std::max<int64_t>(1, scored)),
-             needs_temperature(specs) ? fmt::format("; T {}", temperature) : "");
+             needs_temperature(specs, experts) ? fmt::format("; T {}", temperature) : "");
   for (size_t expert = 0; expert < evaluation.matrix.size(); ++expert) {
     if (expert == 0) fmt::print("perplexity of expert (row) on documents of cluster (column)\n");
     fmt::print("{}", RunDirectory::cluster_name(static_cast<int64_t>(expert)));
@@ -82,6 +84,7 @@ int evaluate(const CommandLine& line) {
                    {"routing", line.text("routing")},
                    {"max_tokens", options.length_max > 0 ? options.length_max : experts.trained_length()},
                    {"weights", weight_format_name(weights_flag(line))},
+                   {"router", experts.router().kind()},
                    {"router_hash", experts.router().content_hash()},
                    {"experts_present", experts.present()},
                    {"command", line.as_typed()}};
@@ -118,13 +121,14 @@ int generate_text(const CommandLine& line) {
   const RoutingMode routing = parse_routing_mode(line.text("routing"));
   const std::vector<RouterSpec> specs = router_specs(line);
   if (specs.size() > 1) fail_usage("--router {}: several are for evaluate; give one to generate", line.text("router"));
-  const ExpertSet experts = open_experts(line);
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
+  const ExpertSet experts = open_experts(line, device.get());
+  check_own_router_flags(line, specs, experts);
   const std::vector<int64_t> top_k = parse_top_k(line.text("topk"), experts.router().clusters());
   if (top_k.size() != 1)
     fail_usage("--topk {}: several values are for evaluate; give one to generate", line.text("topk"));
   Mixture mixture{top_k.front(), 0.1, power_flag(line, experts)};
-  if (needs_temperature(specs))
+  if (needs_temperature(specs, experts))
     mixture.temperature =
         temperature_flag(*device, line, experts, {.mixtures = {mixture}, .memory_bytes = memory_flag(line)});
   const std::shared_ptr<const RoutingMethod> router =

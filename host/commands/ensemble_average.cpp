@@ -88,7 +88,7 @@ int average_experts(const CommandLine& line) {
                line.text("router"));
   check_output(line.path("out"));
   const DType stored = stored_type(line);
-  const ExpertSet experts = open_experts(line);
+  const ExpertSet experts = open_experts(line, nullptr);
   const std::vector<double> weights = weights_of(line.text("expert-weights"), experts);
   AtomicDirectory output(line.path("out"));
   write_model_checkpoint(output.path(), read_model_spec(model_config_file(experts.experts().front().directory)),

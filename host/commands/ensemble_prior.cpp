@@ -52,7 +52,7 @@ int fit_prior(const CommandLine& line) {
   const std::string likelihood = line.text("likelihood");
   if (likelihood != "last" && likelihood != "exact") fail_usage("--likelihood {}: use last or exact", likelihood);
   install_stop_signals();
-  const ExpertSet experts = open_experts(line);
+  const ExpertSet experts = open_experts(line, nullptr);
   const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
   EvaluationOptions options{.memory_bytes = memory_flag(line)};
   options.routers = {

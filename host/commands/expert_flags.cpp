@@ -42,12 +42,13 @@ std::vector<int64_t> parse_top_k(const std::string& text, int64_t clusters) {
   return values;
 }
 
-ExpertSet open_experts(const CommandLine& line) {
+ExpertSet open_experts(const CommandLine& line, Device* device) {
   return ExpertSet::open({.experts = line.path("experts"),
                           .router = router_directory(line),
                           .tokenizer = line.path_or_none("tokenizer"),
                           .run = line.path_or_none("run"),
-                          .weights = line.takes("weights") ? weights_flag(line) : WeightFormat::f32});
+                          .weights = line.takes("weights") ? weights_flag(line) : WeightFormat::f32,
+                          .device = device});
 }
 
 std::filesystem::path run_of(const CommandLine& line) {
@@ -61,6 +62,11 @@ double power_flag(const CommandLine& line, const ExpertSet& experts) {
   if (!line.given("distance-power")) return experts.router().defaults().distance_power;
   const int64_t power = line.integer("distance-power", 2, 4);
   if (power == 3) fail_usage("--distance-power 3: use 2 or 4");
+  if (power != 2 && !experts.router().takes_distance_power())
+    fail_usage(
+        "--distance-power {}: the experts' router is {}, whose weights are of likelihoods, not of a distance's "
+        "power",
+        power, experts.router().kind());
   return static_cast<double>(power);
 }
 
@@ -75,8 +81,8 @@ double temperature_flag(Device& device, const CommandLine& line, const ExpertSet
   }
   const std::filesystem::path root = line.given("run") ? line.path("run") : run_of(line);
   if (root.empty()) fail_usage("--router-temperature tune needs a run's held-out documents: give --run RUN");
-  const double best =
-      tune_temperature(device, experts, run_documents(RunDirectory(root), "tune"), options, temperature_candidates());
+  const double best = tune_temperature(device, experts, run_documents(RunDirectory(root), "tune"), options,
+                                       temperature_candidates(experts.router()));
   say(fmt::format("router temperature {} is best on the tune documents of {}", best, root.string()));
   if (const std::filesystem::path own = line.path("experts") / "router"; std::filesystem::exists(own)) {
     try {
@@ -97,17 +103,32 @@ std::vector<RouterSpec> router_specs(const CommandLine& line) {
   const auto refuse_unless = [&](bool useful, const char* flag, const char* kinds) {
     if (!useful && line.given(flag)) fail_usage("--{} does nothing with --router {}: it is for {}", flag, text, kinds);
   };
-  const bool tfidf = any([](const RouterSpec& spec) { return spec.kind == RouterKind::tfidf; });
-  if (line.takes("routing")) refuse_unless(tfidf, "routing", "tfidf");
+  const bool by_distance = any([](const RouterSpec& spec) { return spec.by_distance(); });
+  if (line.takes("routing")) refuse_unless(by_distance, "routing", "tfidf and prefix");
   if (line.takes("distance-power")) {
     refuse_unless(any([](const auto& spec) { return spec.kind == RouterKind::tfidf && !spec.distance_power; }),
                   "distance-power", "tfidf without power=");
-    refuse_unless(any([](const auto& spec) { return spec.kind == RouterKind::tfidf && !spec.temperature; }),
-                  "router-temperature", "tfidf without temperature=");
+    refuse_unless(any([](const auto& spec) { return spec.by_distance() && !spec.temperature; }), "router-temperature",
+                  "tfidf and prefix without temperature=");
     refuse_unless(any([](const auto& spec) { return spec.takes_top_k() && !spec.top_k; }), "topk",
-                  "tfidf, and posterior with a prior from a file, without topk=");
+                  "tfidf, prefix, and posterior with a prior from a file, without topk=");
   }
   return specs;
+}
+
+void check_own_router_flags(const CommandLine& line, const std::vector<RouterSpec>& specs, const ExpertSet& experts) {
+  if (specs.empty()) return;
+  const std::string own(experts.router().kind());
+  const auto check = [&](const char* flag, const char* option, const auto& named) {
+    if (!line.given(flag) || std::any_of(specs.begin(), specs.end(), [&](const RouterSpec& spec) {
+          return router_kind_name(spec.kind) == own && !named(spec);
+        }))
+      return;
+    fail_usage("--{} is of the experts' own router, {}, which --router {} does not ask; write {}= behind the kind",
+               flag, own, line.text("router"), option);
+  };
+  check("router-temperature", "temperature", [](const RouterSpec& spec) { return spec.temperature.has_value(); });
+  check("distance-power", "power", [](const RouterSpec& spec) { return spec.distance_power.has_value(); });
 }
 
 }  // namespace cbtm

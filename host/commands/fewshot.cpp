@@ -133,8 +133,8 @@ int run_fewshot(int argc, char** argv) {
   }
   FewShotResult result;
   if (ensemble) {
-    const ExpertSet experts = open_experts(line);
     const std::unique_ptr<Device> device = open_device(line.common().device, line.common().profile);
+    const ExpertSet experts = open_experts(line, device.get());
     Mixture mixture = experts.router().defaults();
     mixture.distance_power = power_flag(line, experts);
     if (line.given("router-temperature")) mixture.temperature = line.number("router-temperature", 1e-9, 1e9);

@@ -17,6 +17,7 @@
 #include "commands/commands.h"
 #include "commands/corpus_flags.h"
 #include "commands/mixture_flags.h"
+#include "commands/prefix_flags.h"
 #include "commands/print_results.h"
 #include "commands/training_flags.h"
 
@@ -43,6 +44,7 @@ std::optional<Upcycling> mixture_of(const CommandLine& line, const ModelSpec& de
 DeviceList check_all_flags(const CommandLine& line) {
   constexpr int64_t kSomeTokens = int64_t{1} << 40;
   corpus_options(line);
+  prefix_clustering_options(line);
   const int64_t clusters = std::max<int64_t>(1, cluster_options(line, {}).clusters);  // 0: as many as domains
   const TokenizerSource tokenizer = tokenizer_source(line);
   const int64_t vocab_size =
@@ -99,7 +101,7 @@ int run_run(int argc, char** argv) {
   {
     const FileLock lock = lock_clusters(run);
     make_run_tokenizer(run, tokenizer_source(line), corpus, redo, line.as_typed());
-    clusters = make_run_clusters(devices.front(), run, options, redo, line.as_typed());
+    clusters = make_run_clusters(devices.front(), run, options, prefix_clustering_options(line), redo, line.as_typed());
   }
   const FileLock lock = lock_shards_for_reading(run);
   refuse_empty_shards(run, clusters);  // of an earlier `cluster`

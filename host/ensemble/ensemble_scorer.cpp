@@ -44,11 +44,13 @@ class EnsembleScorer : public NextTokenScorer {
     const auto length = static_cast<int64_t>(prompt.size());
     sequences_.emplace(next_, GrowingSequence{std::move(prompt), length});
     Routed& routed = routes_[next_];
-    routed.context = experts_.router().context();
     routed.mixing = mixing ? *mixing : mixing_;
     check_generates(routed.mixing);
     if (routed.mixing.router == nullptr)
       routed.mixing.router = distance_routing(routed.mixing.mixture, routed.mixing.present);
+    const Router* const other = routed.mixing.router->router();
+    if (routed.mixing.router->uses_distances())
+      routed.context = (other != nullptr ? *other : experts_.router()).context();
     routed.text = routed.mixing.router->begin();
     return next_++;
   }

@@ -9,7 +9,6 @@
 #include "cbtm/base/signals.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/ensemble/expert_pool.h"
-#include "ensemble/routed_text.h"
 
 namespace cbtm {
 namespace {
@@ -24,9 +23,10 @@ constexpr const char* kStage = "evaluation";
 /// A document on its way: what the router says, and what the experts have said so far.
 struct Work {
   const EvaluationDocument* document;
-  int64_t length = 0;            ///< tokens that are read or scored
-  std::vector<float> distances;  ///< [length, clusters]: row n from the first n tokens
-  std::vector<int64_t> needed;   ///< by cluster: targets 1 .. needed are wanted from its expert
+  int64_t length = 0;  ///< tokens that are read or scored
+  /// By router (EnsembleEvaluation::distances_of_): [length, clusters], row n from the first n tokens.
+  std::vector<std::vector<float>> distances;
+  std::vector<int64_t> needed;  ///< by cluster: targets 1 .. needed are wanted from its expert
   std::vector<std::vector<float>> expert_log_probabilities;  ///< by cluster: of targets 1 .. needed
 
   int64_t targets() const { return length - 1; }
@@ -40,23 +40,10 @@ void check_scored(const Score& score) {
         score.documents.size());
 }
 
-/// Squared distances after 0, 1, ... length - 1 tokens.
-void route(const ExpertSet& experts, Work& work) {
-  const auto clusters = static_cast<size_t>(experts.router().clusters());
-  work.distances.resize(static_cast<size_t>(work.length) * clusters);
-  const std::unique_ptr<RoutingContext> context = experts.router().context();
-  std::vector<double> row(clusters);
-  for (int64_t n = 0; n < work.length; ++n) {
-    if (n > 0) append_token(experts.tokenizer(), work.document->ids[static_cast<size_t>(n - 1)], *context);
-    context->squared_distances(row);
-    std::copy(row.begin(), row.end(), work.distances.begin() + n * static_cast<int64_t>(clusters));
-  }
-}
-
-/// The distances that the target at place n is weighed by; empty if they were not computed.
-std::vector<double> distances_for(const Work& work, const RoutingMode& routing, int64_t n, size_t clusters) {
-  if (work.distances.empty()) return {};
-  const auto row = work.distances.begin() + routed_tokens(routing, n, work.length) * static_cast<int64_t>(clusters);
+/// The distances that the target at place n is weighed by.
+std::vector<double> distances_for(const std::vector<float>& distances, const RoutingMode& routing, int64_t n,
+                                  int64_t length, size_t clusters) {
+  const auto row = distances.begin() + routed_tokens(routing, n, length) * static_cast<int64_t>(clusters);
   return {row, row + static_cast<int64_t>(clusters)};
 }
 
@@ -81,8 +68,11 @@ class EnsembleEvaluation {
     }
     CBTM_ASSERT(!routers_.empty(), "there is something to mix");
     result_.carried.resize(routers_.size());
-    needs_distances_ = options.matrix || std::any_of(routers_.begin(), routers_.end(),
-                                                     [](const auto& router) { return router->uses_distances(); });
+    if (options.matrix) measured_by(experts.router());  // says which cluster a document is of
+    for (const auto& router : routers_)
+      measured_.push_back(router->uses_distances()
+                              ? measured_by(router->router() != nullptr ? *router->router() : experts.router())
+                              : kNotMeasured);
     matrix_loss_.assign(static_cast<size_t>(clusters_ * clusters_), 0.0);
     matrix_tokens_.assign(matrix_loss_.size(), 0);
   }
@@ -98,7 +88,7 @@ class EnsembleEvaluation {
     for (const EvaluationDocument& document : documents) {
       Work work{.document = &document};
       work.length = std::min<int64_t>(static_cast<int64_t>(document.ids.size()), limit + 1);
-      group_bytes += work.length * clusters_ * 8;
+      group_bytes += work.length * clusters_ * (4 + 4 * std::max<int64_t>(1, std::ssize(distances_of_)));
       group.push_back(std::move(work));
       if (group_bytes < kGroupBytes && group.size() < documents.size() - done) continue;
       score_group(group, progress, done, documents.size());
@@ -113,11 +103,43 @@ class EnsembleEvaluation {
   }
 
  private:
+  static constexpr size_t kNotMeasured = SIZE_MAX;
+
+  /// The place of a router in distances_of_.
+  size_t measured_by(const Router& router) {
+    const auto found = std::find(distances_of_.begin(), distances_of_.end(), &router);
+    if (found != distances_of_.end()) return static_cast<size_t>(found - distances_of_.begin());
+    distances_of_.push_back(&router);
+    return distances_of_.size() - 1;
+  }
+
+  /// One router's distances along the documents of the group.
+  void measure(size_t d, std::vector<Work>& group) const {
+    std::vector<KnownText> texts;
+    for (Work& work : group) {
+      work.distances.resize(distances_of_.size());
+      const auto read = static_cast<size_t>(std::max<int64_t>(0, work.length - 1));
+      work.distances[d].resize((read + 1) * static_cast<size_t>(clusters_));
+      texts.push_back({std::span(work.document->ids).first(read), work.distances[d]});
+    }
+    const Tokenizer& tokenizer = experts_.tokenizer();
+    distances_of_[d]->distances_along(
+        texts, [&](int32_t id) { return tokenizer.is_special(id) ? std::string_view() : tokenizer.bytes_of(id); },
+        [] { stop_if_requested(kStage); });
+  }
+
+  /// The distances that routers_[r] weighs the target at place n by; empty if it does not look at any.
+  std::vector<double> distances_at(size_t r, const Work& work, int64_t n) const {
+    if (measured_[r] == kNotMeasured) return {};
+    return distances_for(work.distances[measured_[r]], options_.routing, n, work.length,
+                         static_cast<size_t>(clusters_));
+  }
+
   void score_group(std::vector<Work>& group, Progress& progress, size_t done, size_t total) {
+    for (size_t d = 0; d < distances_of_.size(); ++d) measure(d, group);
     parallel_ranges(static_cast<int64_t>(group.size()), 1e6, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         stop_if_requested(kStage);  // rethrown on the calling thread
-        if (needs_distances_) route(experts_, group[static_cast<size_t>(i)]);
         find_needed(group[static_cast<size_t>(i)]);
       }
     });
@@ -169,14 +191,12 @@ class EnsembleEvaluation {
     work.needed.assign(static_cast<size_t>(clusters_), 0);
     work.expert_log_probabilities.resize(static_cast<size_t>(clusters_));
     std::vector<uint8_t> wanted(work.needed.size());
-    for (int64_t n = 1; n < work.length; ++n) {
-      const std::vector<double> distances = distances_for(work, options_.routing, n, work.needed.size());
-      for (const auto& router : routers_) {
-        router->wanted(n, distances, wanted);
+    for (int64_t n = 1; n < work.length; ++n)
+      for (size_t r = 0; r < routers_.size(); ++r) {
+        routers_[r]->wanted(n, distances_at(r, work, n), wanted);
         for (size_t j = 0; j < wanted.size(); ++j)
           if (wanted[j] != 0) work.needed[j] = n;
       }
-    }
     if (options_.matrix && work.length > 1)
       for (size_t j = 0; j < work.needed.size(); ++j)
         if (experts_.present()[j] != 0) work.needed[j] = work.targets();
@@ -229,7 +249,7 @@ class EnsembleEvaluation {
     score.expert_weights.assign(clusters, 0.0);
     std::vector<double> weights(clusters), values;
     for (int64_t n = 1; n < work.length; ++n) {
-      text->weights(distances_for(work, options_.routing, n, clusters), weights);
+      text->weights(distances_at(r, work, n), weights);
       expert_values(work, n, values);
       const double log_probability = mixed(weights, values);
       score.negative_log_likelihood -= log_probability;
@@ -264,8 +284,9 @@ class EnsembleEvaluation {
     if (work.length < 2) return;
     int64_t cluster = work.document->cluster;
     if (cluster < 0) {  // nearest to the whole text
-      const auto last = work.distances.end() - clusters_;
-      cluster = std::min_element(last, work.distances.end()) - last;
+      const std::vector<float>& own = work.distances.front();
+      const auto last = own.end() - clusters_;
+      cluster = std::min_element(last, own.end()) - last;
     }
     for (int64_t expert = 0; expert < clusters_; ++expert) {
       const auto at = static_cast<size_t>(expert * clusters_ + cluster);
@@ -293,7 +314,8 @@ class EnsembleEvaluation {
   int64_t clusters_;
   ExpertPool pool_;
   std::vector<std::shared_ptr<const RoutingMethod>> routers_;  ///< by score
-  bool needs_distances_ = false;
+  std::vector<const Router*> distances_of_;  ///< whose distances are measured; with a matrix the experts' own is first
+  std::vector<size_t> measured_;             ///< by score: which of these it looks at
   std::vector<double> matrix_loss_;
   std::vector<int64_t> matrix_tokens_;
   Evaluation result_;

@@ -8,6 +8,7 @@
 #include "cbtm/cluster/open_router.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
+#include "cbtm/prefix/prefix_router.h"
 
 namespace cbtm {
 namespace {
@@ -82,21 +83,28 @@ void assign_clusters(std::vector<Expert>& experts, const Router& router, const s
   }
 }
 
+/// The router in `directory`, of any kind. `device`: for its models.
+std::unique_ptr<Router> open_any_router(const std::filesystem::path& directory, Device* device) {
+  const RouterReader readers[] = {{PrefixRouter::kKind, [device](const std::filesystem::path& place) {
+                                     return PrefixRouter::load(place, device);
+                                   }}};
+  return open_router(directory, readers);
+}
+
 /// The router in `directory`. If it is damaged, it is the experts' copy of their run's, and may be mended, it is put
 /// there again from `original`.
 std::unique_ptr<Router> load_router(const std::filesystem::path& directory, const std::filesystem::path& original,
-                                    bool may_mend) {
+                                    bool may_mend, Device* device) {
   try {
-    return open_router(directory);
+    return open_any_router(directory, device);
   } catch (const Error& error) {
     std::error_code ignored;
     if (!may_mend || !std::filesystem::exists(original / "router.json") ||
         std::filesystem::equivalent(directory, original, ignored))
       throw;
-    std::unique_ptr<Router> router = open_router(original);
+    open_any_router(original, nullptr)->save(directory);
     warn(fmt::format("{}; it is put there again from {}", error.what(), original.string()));
-    router->save(directory);
-    return router;
+    return open_any_router(directory, device);
   }
 }
 
@@ -121,7 +129,13 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
   const std::filesystem::path router =
       !options.router.empty() ? options.router : find({options.experts / "router"}, "router", has_router);
   if (router.empty()) fail("{}: holds no router; give one with --router DIR", options.experts.string());
-  set.router_ = load_router(router, absolute.parent_path() / "router", options.router.empty());
+  set.router_ = load_router(router, absolute.parent_path() / "router", options.router.empty(), options.device);
+  if (std::filesystem::exists(router / "tfidf/router.json")) {
+    set.beside_ = open_router(router / "tfidf");
+    if (set.beside_->clusters() != set.router_->clusters())
+      fail("{}: has {} clusters, but the router that it lies in has {}; restore it, or cluster again with --redo",
+           (router / "tfidf").string(), set.beside_->clusters(), set.router_->clusters());
+  }
   assign_clusters(set.experts_, *set.router_, options.experts.string());
   const std::filesystem::path tokenizer =
       !options.tokenizer.empty()
@@ -130,6 +144,10 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
   if (tokenizer.empty())
     fail("{}: no tokenizer was found there; give one with --tokenizer DIR", options.experts.string());
   set.tokenizer_ = std::make_unique<Tokenizer>(Tokenizer::load(tokenizer));
+
+  if (const std::string own = set.router_->tokenizer_hash(); !own.empty() && own != set.tokenizer_->content_hash())
+    fail("{}: its models were made with another tokenizer than that of {}; give its own with --tokenizer DIR",
+         router.string(), tokenizer.string());
 
   set.present_.assign(static_cast<size_t>(set.router_->clusters()), 0);
   for (const Expert& expert : set.experts_) {
@@ -160,6 +178,14 @@ ExpertSet ExpertSet::open(const ExpertSetOptions& options) {
     say(fmt::format("{} of {} experts are present; weights are shared among those", set.experts_.size(),
                     set.router_->clusters()));
   return set;
+}
+
+const Router& ExpertSet::router_of(std::string_view kind) const {
+  for (const Router* router : {router_.get(), beside_.get()})
+    if (router != nullptr && router->kind() == kind) return *router;
+  fail("--router {}: these experts have no such router; theirs is {}{}{}", kind, router_->kind(),
+       beside_ != nullptr ? fmt::format(" (with {} beside it)", beside_->kind()) : "",
+       kind == "prefix" ? "; 'cbtm cluster --router prefix' makes experts with one" : "");
 }
 
 const Expert& ExpertSet::expert_of(int64_t cluster) const {

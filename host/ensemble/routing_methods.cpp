@@ -13,12 +13,13 @@ std::vector<std::shared_ptr<const RoutingMethod>> routing_methods(std::span<cons
   const std::vector<uint8_t>& present = experts.present();
   std::vector<std::shared_ptr<const RoutingMethod>> methods;
   const auto add = [&](const RouterSpec& spec, int64_t top_k, const std::vector<double>& prior) {
-    if (spec.kind == RouterKind::tfidf) {
-      const Mixture& usual = mixtures.front();
+    if (spec.by_distance()) {
+      const Router& router = experts.router_of(router_kind_name(spec.kind));
+      const Mixture& usual = &router == &experts.router() ? mixtures.front() : router.defaults();
       methods.push_back(distance_routing({.top_k = top_k,
                                           .temperature = spec.temperature.value_or(usual.temperature),
                                           .distance_power = spec.distance_power.value_or(usual.distance_power)},
-                                         present, spec.text));
+                                         present, spec.text, &router));
     } else if (spec.kind == RouterKind::uniform) {
       methods.push_back(uniform_routing(present));
     } else {

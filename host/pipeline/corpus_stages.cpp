@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "cbtm/base/atomic_output.h"
+#include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
@@ -113,7 +114,8 @@ void make_run_tokenizer(const RunDirectory& run, const TokenizerSource& source, 
   run_stage(run, stage, redo);
 }
 
-ClusterManifest make_run_clusters(Device& device, const RunDirectory& run, const ClusterOptions& options, bool redo,
+ClusterManifest make_run_clusters(Device& device, const RunDirectory& run, const ClusterOptions& options,
+                                  std::optional<PrefixClusteringOptions> prefix, bool redo,
                                   const std::string& command) {
   const Tokenizer tokenizer = Tokenizer::load(run.tokenizer());
   Stage stage{.name = "cluster",
@@ -125,13 +127,31 @@ ClusterManifest make_run_clusters(Device& device, const RunDirectory& run, const
               .directories = {run.shards(), run.router()},
               .find = [&] { return find_clusters(run, redo, command); }};
   describe_change(run, stage);
+  const std::filesystem::path work = run.root() / "training" / "router";
+  DivideCorpus divide;
+  if (prefix) {
+    constexpr int64_t kVocabMultiple = 16;  // as of other new models
+    prefix->spec.embedding.vocab_size = round_up(tokenizer.vocab_size(), kVocabMultiple);
+    stage.settings["prefix"] = prefix_clustering_json(*prefix);
+    divide = [&](const HeldOutSplit& split, const CorpusDigest& counted) -> RouterDivision {
+      const Json identity = {{"settings", stage.settings}, {"inputs", stage.inputs}};
+      PrefixClustering made =
+          cluster_by_prefix(device, tokenizer, options.corpus, split, counted, *prefix, work, identity);
+      return {.router = std::move(made.router),
+              .labels = std::move(made.labels),
+              .documents = made.documents,
+              .objectives = std::move(made.losses),
+              .duality_gap = made.relative_gap};
+    };
+  }
   stage.make = [&]() -> StageResult {
-    cluster_corpus(device, tokenizer, options, run, {stage.settings, stage.inputs, command});
+    cluster_corpus(device, tokenizer, options, run, {stage.settings, stage.inputs, command}, divide);
     Json numbers;
     add_device_use(numbers, {.devices = 1, .device = device.description()});
     return {.hash = hash_file_hex(run.shards_clusters_json()), .numbers = numbers};
   };
   run_stage(run, stage, redo);
+  if (prefix) remove_prefix_state(work);
   return read_clusters(run);
 }
 

@@ -80,6 +80,7 @@ class RunEvaluation {
            {"distance_power", power_},
            {"routing", "token"},
            {"max_tokens", options_.length_max},
+           {"router", experts_.router().kind()},
            {"router_hash", experts_.router().content_hash()}});
     return summary;
   }
@@ -90,7 +91,8 @@ class RunEvaluation {
     const std::vector<EvaluationDocument> tuning = run_documents(run_, "tune");
     EvaluationOptions options = options_;
     options.mixtures = {{std::min<int64_t>(2, sweep_.back()), 0.1, power_}};
-    const double temperature = tune_temperature(device_, experts_, tuning, options, temperature_candidates());
+    const double temperature =
+        tune_temperature(device_, experts_, tuning, options, temperature_candidates(experts_.router()));
     say(fmt::format("router temperature {} is best for top-2 on {} tune documents", temperature, tuning.size()));
     record_temperature(experts_.router(), temperature, power_, run_.experts_router());
     record_temperature(experts_.router(), temperature, power_, run_.router());
@@ -123,7 +125,7 @@ class RunEvaluation {
     for (const std::filesystem::path& directory : snapshot_directories(run_)) {
       std::string problem;
       const RunDirectory snapshot(directory);
-      const std::optional<ExpertSet> experts = snapshot_experts(run_, snapshot, *baseline, problem);
+      const std::optional<ExpertSet> experts = snapshot_experts(device_, run_, snapshot, *baseline, problem);
       if (experts)
         points.push_back(snapshot_gain(snapshot, *experts));
       else
@@ -183,7 +185,7 @@ Json recorded_numbers(const RunDirectory& run) {
 
 EvaluationSummary evaluate_run(Device& device, const RunDirectory& run, int64_t memory_bytes, bool redo,
                                const std::string& command) {
-  const ExpertSet experts = ExpertSet::open({.experts = run.experts()});
+  const ExpertSet experts = ExpertSet::open({.experts = run.experts(), .device = &device});
   Stage stage{.name = "evaluate",
               .settings = {{"split", "valid"},
                            {"top_k", top_k_sweep(experts.router().clusters())},

@@ -3,9 +3,9 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/file_lock.h"
-#include "cbtm/base/hash.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/model/checkpoint.h"
+#include "cbtm/run/router_files.h"
 #include "cbtm/tokenizer/tokenizer.h"
 
 namespace cbtm {
@@ -35,18 +35,14 @@ void put_router(const RunDirectory& run) {
   const FileLock lock(run.experts() / ".router.lock");
   recover_directory(run.experts_router());
   if (std::filesystem::exists(run.experts_router() / "router.json")) {
-    constexpr const char* kTensors = "router.safetensors";
     try {
       read_json_file(run.experts_router() / "router.json");
-      if (hash_file_hex(run.experts_router() / kTensors) == hash_file_hex(run.router() / kTensors)) return;
+      if (same_router(run.experts_router(), run.router())) return;
     } catch (const Error& error) {
       warn(fmt::format("{}; it is put there again from {}", error.what(), run.router().string()));
     }
   }
-  AtomicDirectory output(run.experts_router());
-  for (const char* name : {"router.json", "router.safetensors"})
-    copy_one_file(run.router() / name, output.path() / name);
-  output.commit();
+  copy_router(run.router(), run.experts_router());
 }
 
 }  // namespace cbtm

@@ -2,9 +2,10 @@
 
 namespace cbtm {
 
-const std::vector<double>& temperature_candidates() {
-  static const std::vector<double> kCandidates = {0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0};
-  return kCandidates;
+std::vector<double> temperature_candidates(const Router& router) {
+  std::vector<double> candidates = {0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0};
+  for (double& candidate : candidates) candidate *= router.temperature_scale();
+  return candidates;
 }
 
 void record_temperature(const Router& router, double temperature, double distance_power,

@@ -10,7 +10,7 @@
 
 namespace cbtm {
 
-std::optional<ExpertSet> snapshot_experts(const RunDirectory& run, const RunDirectory& snapshot,
+std::optional<ExpertSet> snapshot_experts(Device& device, const RunDirectory& run, const RunDirectory& snapshot,
                                           const ExpertCard& baseline, std::string& problem) {
   try {
     const std::optional<ExpertCard> dense = read_expert_card(snapshot.baseline());
@@ -24,7 +24,7 @@ std::optional<ExpertSet> snapshot_experts(const RunDirectory& run, const RunDire
       return std::nullopt;
     }
     ModelCheckpoint::open(snapshot.baseline());
-    ExpertSet experts = ExpertSet::open({.experts = snapshot.experts(), .router = run.router()});
+    ExpertSet experts = ExpertSet::open({.experts = snapshot.experts(), .router = run.router(), .device = &device});
     if (static_cast<int64_t>(experts.experts().size()) != experts.router().clusters()) {
       problem = "not all experts are there";
       return std::nullopt;

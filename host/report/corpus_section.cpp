@@ -38,6 +38,11 @@ std::string how_divided(const ClusterManifest& clusters) {
     return fmt::format("random clusters of equal size, whose centres have the objective {}", objective);
   if (clusters.clustering == "domains")
     return fmt::format("clusters by the domains that the corpus names, whose centres have the objective {}", objective);
+  if (clusters.clustering == "prefix")
+    return fmt::format(
+        "clusters by the likelihoods that the prefix router's models give to the first tokens of a document ({} nats "
+        "per token in the last round)",
+        objective);
   if (clusters.clustering == "unbalanced")
     return fmt::format("plain (unbalanced) k-means with objective {}", objective);
   return fmt::format("{} k-means with objective {} and a relative duality gap of {}", escape(clusters.clustering),

@@ -13,7 +13,10 @@ namespace {
 constexpr struct {
   const char* name;
   RouterKind kind;
-} kKinds[] = {{"tfidf", RouterKind::tfidf}, {"posterior", RouterKind::posterior}, {"uniform", RouterKind::uniform}};
+} kKinds[] = {{"tfidf", RouterKind::tfidf},
+              {"prefix", RouterKind::prefix},
+              {"posterior", RouterKind::posterior},
+              {"uniform", RouterKind::uniform}};
 
 std::vector<std::string> split(const std::string& text, char at) {
   std::vector<std::string> parts;
@@ -43,7 +46,7 @@ class OptionReader {
     const bool has_value = equals != std::string::npos;
     if (std::find(seen_.begin(), seen_.end(), key) != seen_.end()) refuse(option, "is there twice");
     seen_.push_back(key);
-    const bool known = spec_.kind == RouterKind::tfidf       ? read_tfidf(option, key, value)
+    const bool known = spec_.by_distance()                   ? read_by_distance(option, key, value)
                        : spec_.kind == RouterKind::posterior ? read_posterior(option, key, value, has_value)
                                                              : false;
     if (!known) refuse(option, known_options());
@@ -60,8 +63,8 @@ class OptionReader {
   }
 
  private:
-  bool read_tfidf(const std::string& option, const std::string& key, const std::string& value) {
-    if (key == "power") {
+  bool read_by_distance(const std::string& option, const std::string& key, const std::string& value) {
+    if (key == "power" && spec_.kind == RouterKind::tfidf) {
       if (value != "2" && value != "4") refuse(option, "must be power=2 or power=4");
       spec_.distance_power = value == "2" ? 2 : 4;
     } else if (key == "temperature") {
@@ -105,6 +108,7 @@ class OptionReader {
   std::string known_options() const {
     switch (spec_.kind) {
       case RouterKind::tfidf: return "is unknown; tfidf has power=2|4, temperature=T and topk=N";
+      case RouterKind::prefix: return "is unknown; prefix has temperature=T and topk=N";
       case RouterKind::posterior:
         return "is unknown; posterior has exact or last, prior=uniform|updating|FILE, topk=N and first=kept|all";
       case RouterKind::uniform: return "is unknown; uniform has no options";
@@ -123,6 +127,12 @@ class OptionReader {
 
 }  // namespace
 
+const char* router_kind_name(RouterKind kind) {
+  for (const auto& one : kKinds)
+    if (kind == one.kind) return one.name;
+  return "";
+}
+
 bool names_router_kind(const std::string& text) {
   return find_kind(text.substr(0, text.find_first_of(":,"))) != nullptr;
 }
@@ -133,8 +143,9 @@ std::vector<RouterSpec> parse_router_specs(const std::string& text) {
     const std::vector<std::string> parts = split(one, ':');
     const RouterKind* kind = find_kind(parts.front());
     if (kind == nullptr)
-      fail_usage("--router {}: '{}' is no kind of router (tfidf, posterior or uniform), nor a router's directory", text,
-                 parts.front());
+      fail_usage(
+          "--router {}: '{}' is no kind of router (tfidf, prefix, posterior or uniform), nor a router's directory",
+          text, parts.front());
     RouterSpec spec{.kind = *kind, .text = one};
     OptionReader options(spec);
     for (size_t i = 1; i < parts.size(); ++i) options.read(parts[i]);

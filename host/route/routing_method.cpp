@@ -16,9 +16,10 @@ namespace {
 
 class DistanceRouting : public RoutingMethod {
  public:
-  DistanceRouting(const Mixture& mixture, std::vector<uint8_t> present, std::string name)
+  DistanceRouting(const Mixture& mixture, std::vector<uint8_t> present, std::string name, const Router* router)
       : mixture_(mixture),
         present_(std::move(present)),
+        router_(router),
         name_(!name.empty()
                   ? std::move(name)
                   : fmt::format("tfidf:temperature={}:power={}", mixture.temperature, mixture.distance_power)) {}
@@ -26,6 +27,7 @@ class DistanceRouting : public RoutingMethod {
   const std::string& name() const override { return name_; }
   int64_t top_k() const override { return mixture_.top_k; }
   bool uses_distances() const override { return true; }
+  const Router* router() const override { return router_; }
 
   /// Those of the top k, even if their weights underflow to 0.
   void wanted(int64_t, std::span<const double> squared_distances, std::span<uint8_t> out) const override {
@@ -43,6 +45,7 @@ class DistanceRouting : public RoutingMethod {
  private:
   Mixture mixture_;
   std::vector<uint8_t> present_;
+  const Router* router_;
   std::string name_;
 };
 
@@ -94,9 +97,9 @@ class UniformRouting : public RoutingMethod {
 
 }  // namespace
 
-std::unique_ptr<RoutingMethod> distance_routing(const Mixture& mixture, std::vector<uint8_t> present,
-                                                std::string name) {
-  return std::make_unique<DistanceRouting>(mixture, std::move(present), std::move(name));
+std::unique_ptr<RoutingMethod> distance_routing(const Mixture& mixture, std::vector<uint8_t> present, std::string name,
+                                                const Router* router) {
+  return std::make_unique<DistanceRouting>(mixture, std::move(present), std::move(name), router);
 }
 
 std::unique_ptr<RoutingMethod> uniform_routing(std::vector<uint8_t> present) {

@@ -10,13 +10,13 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/file_lock.h"
 #include "cbtm/base/hash.h"
+#include "cbtm/run/router_files.h"
 
 namespace cbtm {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr const char* kRouterFiles[] = {"router.json", "router.safetensors"};
 constexpr const char* kRemedy = "the file is damaged: restore it, or cluster again with --redo";
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
@@ -56,21 +56,6 @@ bool same_contents(const fs::path& a, const fs::path& b) {
   return fs::exists(a) && fs::exists(b) && fs::file_size(a) == fs::file_size(b) && hash_file_hex(a) == hash_file_hex(b);
 }
 
-/// Whether a copy of the router is of this set; its temperature may have been tuned since.
-bool same_router(const fs::path& copy, const fs::path& original) {
-  return fs::exists(copy / kRouterFiles[0]) && same_contents(copy / kRouterFiles[1], original / kRouterFiles[1]);
-}
-
-void copy_router(const fs::path& from, const fs::path& to) {
-  AtomicDirectory output(to);
-  for (const char* name : kRouterFiles) {
-    std::error_code error;
-    fs::copy_file(from / name, output.path() / name, error);
-    if (error) fail("{}: cannot be copied to {}: {}", (from / name).string(), to.string(), error.message());
-  }
-  output.commit();
-}
-
 }  // namespace
 
 void publish_clusters(const RunDirectory& run) {
@@ -85,8 +70,8 @@ void publish_clusters(const RunDirectory& run) {
     // A damaged original must not replace a good copy.
     const Json clusters = read_json_file(run.shards_clusters_json());
     if (const auto hashes = clusters.find("files"); hashes != clusters.end())
-      for (const char* name : kRouterFiles)
-        verify_content(run.shards(), (run.shards_router().filename() / name).string(), *hashes);
+      for (const auto& [name, hash] : hashes->items())
+        if (name.starts_with("router/")) verify_content(run.shards(), name, *hashes);
     copy_router(run.shards_router(), run.router());
   }
   if (!same_contents(run.clusters_json(), run.shards_clusters_json())) {
@@ -111,6 +96,7 @@ ClusterManifest parse_cluster_manifest(const Json& json, const std::string& file
   // Older files name no clustering: it was k-means.
   const bool plain = value("settings").is_object() && value("settings").value("balanced_fit", Json(true)) == false;
   manifest.clustering = read.text_or("clustering", plain ? "unbalanced" : "balanced");
+  manifest.router = read.text_or("router", "tfidf");
   manifest.vocab_size = read.integer_or("vocab_size", -1, 1);
   manifest.router_hash = read.text_or("router_hash", "");
   manifest.tokenizer_hash = read.text_or("tokenizer_hash", "");
@@ -169,6 +155,7 @@ Json cluster_manifest_json(const ClusterManifest& manifest) {
     if (!value.is_null()) json[key] = value;
   };
   add_text("clustering", manifest.clustering);
+  add_text("router", manifest.router);
   if (!manifest.domains.empty()) json["domains"] = manifest.domains;
   add_count("vocab_size", manifest.vocab_size);
   add_text("router_hash", manifest.router_hash);
@@ -229,7 +216,7 @@ Json shard_hashes(const fs::path& directory, int64_t clusters) {
   for (int64_t cluster = 0; cluster < clusters; ++cluster)
     for (const char* split : {"train", "valid", "tune"})
       for (const char* suffix : kShardSuffixes) names.push_back(shard_file(cluster, split, suffix));
-  for (const char* name : kRouterFiles) names.push_back(std::string("router/") + name);
+  for (const std::string& name : router_files(directory / "router")) names.push_back("router/" + name);
   return content_hashes(directory, names);
 }
 

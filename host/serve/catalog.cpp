@@ -17,8 +17,9 @@ const ServedModel* Catalog::find(const std::string& id) const {
   return nullptr;
 }
 
-std::shared_ptr<const Catalog> Catalog::open(const ServedFiles& files) {
+std::shared_ptr<const Catalog> Catalog::open(const ServedFiles& files, std::shared_ptr<Device> device) {
   auto catalog = std::make_shared<Catalog>();
+  catalog->device_ = std::move(device);
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   catalog->created_ = std::chrono::duration_cast<std::chrono::seconds>(now).count();
   if (files.model.empty())
@@ -33,12 +34,18 @@ void Catalog::add_experts(const ServedFiles& files) {
                                     .router = files.router,
                                     .tokenizer = files.tokenizer,
                                     .run = files.run,
-                                    .weights = files.weights}));
+                                    .weights = files.weights,
+                                    .device = device_.get()}));
   vocab_size_ = experts_->vocab_size();
   max_length_ = experts_->max_length();
   const ModelSpec spec = read_model_spec(model_config_file(experts_->experts().front().directory));
   end_tokens_.assign(spec.eos_token_ids.begin(), spec.eos_token_ids.end());
   const Mixture& defaults = experts_->router().defaults();
+  if (files.distance_power.value_or(2) != 2 && !experts_->router().takes_distance_power())
+    fail_usage(
+        "--distance-power {}: the experts' router is {}, whose weights are of likelihoods, not of a distance's "
+        "power",
+        *files.distance_power, experts_->router().kind());
   mixing_ = {{files.top_k > 0 ? std::min(files.top_k, experts_->router().clusters()) : experts_->router().clusters(),
               files.temperature.value_or(defaults.temperature), files.distance_power.value_or(defaults.distance_power)},
              files.routing,

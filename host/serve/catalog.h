@@ -26,8 +26,9 @@ struct ServedModel {
 /// between threads.
 class Catalog {
  public:
-  /// Opens the experts, or the one model. Nothing is loaded to the device. Throws Error.
-  static std::shared_ptr<const Catalog> open(const ServedFiles& files);
+  /// Opens the experts, or the one model. Nothing is loaded to the device, but for the models of a router that has
+  /// some. Throws Error.
+  static std::shared_ptr<const Catalog> open(const ServedFiles& files, std::shared_ptr<Device> device);
 
   /// The first is what requests get that name none.
   const std::vector<ServedModel>& models() const { return models_; }
@@ -49,6 +50,7 @@ class Catalog {
   void add_model(const ServedFiles& files);
   void add_single(const std::string& id, const std::filesystem::path& directory);
 
+  std::shared_ptr<Device> device_;  ///< outlives the router's models
   std::optional<ExpertSet> experts_;
   std::optional<Tokenizer> tokenizer_;
   std::vector<ServedModel> models_;

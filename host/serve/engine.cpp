@@ -88,9 +88,8 @@ int64_t Engine::running() const {
 
 void Engine::run() {
   try {
-    std::shared_ptr<const Catalog> opened =
-        Catalog::open(settings_.files);  // what is wrong with the files is said first
     device_ = open_device(settings_.device);
+    std::shared_ptr<const Catalog> opened = Catalog::open(settings_.files, device_);
     make_memory(*opened);
     lanes_.push_back(
         std::make_unique<Lane>(*device_, opened, opened->models().front(), settings_.files.weights, memory_, metrics_));
@@ -164,7 +163,7 @@ void Engine::do_step() {
 void Engine::open_again() {
   std::string problem;
   try {
-    std::shared_ptr<const Catalog> opened = Catalog::open(settings_.files);
+    std::shared_ptr<const Catalog> opened = Catalog::open(settings_.files, device_);
     const Lane* before = nullptr;
     for (const auto& lane : lanes_)
       if (lane->serves_ensemble()) before = lane.get();  // the newest is the last

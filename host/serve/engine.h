@@ -84,7 +84,7 @@ class Engine {
   bool woken_ = false, finishing_ = false, cut_ = false, stopping_ = false;
 
   // The thread's own.
-  std::unique_ptr<Device> device_;
+  std::shared_ptr<Device> device_;
   std::shared_ptr<ModelMemory> memory_;  ///< of all models
   std::vector<std::unique_ptr<Lane>> lanes_;
   std::deque<Waiting> waiting_;

@@ -51,6 +51,9 @@ void read_settings(const JsonReader& settings, const Catalog& catalog, SequenceM
   if (settings.has("distance_power")) {
     const int64_t power = settings.integer("distance_power");
     if (power != 2 && power != 4) refuse(400, "'x_cbtm.distance_power' must be 2 or 4");
+    if (power != 2 && !catalog.experts()->router().takes_distance_power())
+      refuse(400, "'x_cbtm.distance_power' is {}, but the experts' router is {}, which has no other than 2", power,
+             catalog.experts()->router().kind());
     mixing.mixture.distance_power = static_cast<double>(power);
   }
   if (settings.has("routing")) {

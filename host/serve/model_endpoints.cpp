@@ -55,6 +55,8 @@ std::string base64_of(const std::vector<float>& values) {
 
 Json embedded(const ExpertSet& experts, const std::string& text, size_t index, bool base64) {
   const Router& router = experts.router();
+  if (router.runs_models())
+    refuse(501, "the experts' router is '{}', which compares likelihoods; it has no vectors", router.kind());
   Json json = {{"object", "embedding"}, {"index", index}};
   const auto* tfidf = dynamic_cast<const TfidfRouter*>(&router);
   const std::unique_ptr<RoutingContext> context = router.context();
@@ -107,6 +109,7 @@ Json experts_json(const Catalog& catalog, const ServeMetrics& metrics) {
   return {{"object", "list"},
           {"data", std::move(list)},
           {"clusters", experts.router().clusters()},
+          {"router", experts.router().kind()},
           {"topk", mixing.mixture.top_k},
           {"router_temperature", mixing.mixture.temperature},
           {"distance_power", mixing.mixture.distance_power}};

@@ -2,10 +2,12 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <fstream>
 #include <set>
 
 #include "cbtm/base/json.h"
+#include "cbtm/tensor_file/tensor_file.h"
 #include "tests/commands/tiny_run.h"
 #include "tests/temporary_directory.h"
 
@@ -110,6 +112,54 @@ TEST_CASE("--unbalanced is --clustering unbalanced") {
   CHECK(read_json_file(directory / "run/clusters.json")["clustering"] == "unbalanced");
   CHECK(succeed(run_cbtm(cluster_command({"--k", "3", "--clustering", "unbalanced", "--run", "run"}), directory.path()))
             .errors.find("done already") != std::string::npos);
+}
+
+TEST_CASE("--embedding-scaling standardised: mean 0 and variance 1, distance power 4, from the corpus to a text") {
+  const TemporaryDirectory directory;
+  const std::filesystem::path& here = directory.path();
+  write_corpus(here);
+  succeed(run_cbtm(
+      cluster_command({"--k", "3", "--embedding-scaling", "standardised", "--valid-fraction", "0", "--run", "run"}),
+      here));
+  const Json manifest = read_json_file(here / "run/clusters.json"),
+             router = read_json_file(here / "run/router/router.json");
+  CHECK(manifest["settings"]["embedding_scaling"] == "standardised");
+  CHECK(router["embedding_scaling"] == "standardised");
+  CHECK(router["temperature"].get<double>() == doctest::Approx(0.1 * router["dimensions"].get<double>()));
+  // Σ over rows and dimensions of x² is rows · dimensions, so the sum of squares within clusters is less, and the mean
+  // of the centres, weighed by their rows, is 0. Clusters of the fit differ by one row at most.
+  const TensorFile tensors = TensorFile::open(here / "run/router/router.safetensors");
+  const std::vector<float> centres = tensors.at("centroids").values<float>();
+  const auto columns = router["dimensions"].get<size_t>();
+  const auto rows = manifest["fit_documents"].get<double>();
+  const double share = std::floor(rows / 3);
+  for (size_t d = 0; d < columns; ++d) {
+    double sum = 0, most = 0;
+    for (size_t j = 0; j < 3; ++j) {
+      sum += share * static_cast<double>(centres[j * columns + d]);
+      most = std::max(most, std::abs(static_cast<double>(centres[j * columns + d])));
+    }
+    CHECK(std::abs(sum) <= 2 * most + 1e-4 * rows);
+  }
+  CHECK(manifest["objective"].get<double>() < rows * static_cast<double>(columns));
+  CHECK(manifest["objective"].get<double>() > 0);
+  succeed(run_cbtm(
+      {"train_seed", "--run", "run", "--preset", "nano", "--steps", "2", "--sequence", "32", "--threads", "1"}, here));
+  succeed(
+      run_cbtm({"train_expert", "--run", "run", "--all", "--steps", "2", "--sequence", "32", "--threads", "1"}, here));
+  const std::vector<std::string> evaluate = {"ensemble",     "evaluate",  "--experts", "run/experts", "--corpus",
+                                             "corpus.jsonl", "--threads", "1",         "--json",      "result.json"};
+  const auto loss = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> words = evaluate;
+    words.insert(words.end(), more.begin(), more.end());
+    succeed(run_cbtm(words, here));
+    return read_json_file(here / "result.json")["negative_log_likelihood"].get<double>();
+  };
+  const double own = loss({});
+  CHECK(loss({"--distance-power", "4"}) == loss({"--router", "tfidf:power=4"}));
+  CHECK(loss({"--distance-power", "4"}) != own);
+  check_error(run_cbtm(cluster_command({"--embedding-scaling", "none", "--run", "x", "--quiet"}), here), 2,
+              "use l2 or standardised");
 }
 
 }  // namespace

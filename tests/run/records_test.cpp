@@ -28,6 +28,7 @@ TEST_CASE("clusters.json is written as it was read, and says which key is wrong"
                      {"top_terms", {{"oven"}, {"comet", "orbit"}}},
                      {"documents", 9},
                      {"clustering", "balanced"},
+                     {"router", "tfidf"},
                      {"documents_without_words", 0},
                      {"label_objective", 1.5},
                      {"balance", 1.5},

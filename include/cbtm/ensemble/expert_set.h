@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cbtm/device/device.h"
@@ -28,6 +29,8 @@ struct ExpertSetOptions {
   std::filesystem::path tokenizer;  ///< "": the files of the experts, else as for the router
   std::filesystem::path run;        ///< "": only the run that they lie in
   WeightFormat weights = WeightFormat::f32;
+  /// For routers that run models. Null: such a router only says what its clusters are.
+  Device* device = nullptr;
 };
 
 /// A directory of experts with the router that chooses among them (docs/formats.md, 'Directory of experts').
@@ -40,6 +43,9 @@ class ExpertSet {
   static ExpertSet open(const ExpertSetOptions& options);
 
   const Router& router() const { return *router_; }
+  /// The router of a kind ("tfidf", "prefix"): the experts' own, or one of the same clusters that lies in its
+  /// directory. Throws Error that says what there is.
+  const Router& router_of(std::string_view kind) const;
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const std::vector<Expert>& experts() const { return experts_; }
   int64_t vocab_size() const { return vocab_size_; }
@@ -55,6 +61,7 @@ class ExpertSet {
 
  private:
   std::unique_ptr<Router> router_;
+  std::unique_ptr<Router> beside_;  ///< of the same clusters; may be null
   std::unique_ptr<Tokenizer> tokenizer_;
   std::vector<Expert> experts_;
   std::vector<uint8_t> present_;

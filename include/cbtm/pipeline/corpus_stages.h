@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "cbtm/base/file_lock.h"
 #include "cbtm/cluster/cluster_corpus.h"
 #include "cbtm/device/device.h"
+#include "cbtm/prefix/prefix_clustering.h"
 #include "cbtm/run/cluster_manifest.h"
 #include "cbtm/run/run_directory.h"
 
@@ -31,9 +33,10 @@ struct TokenizerSource {
 void make_run_tokenizer(const RunDirectory& run, const TokenizerSource& source, const CorpusOptions& corpus, bool redo,
                         const std::string& command);
 
-/// The cluster stage: router, shards and clusters.json, whose contents it returns.
-ClusterManifest make_run_clusters(Device& device, const RunDirectory& run, const ClusterOptions& options, bool redo,
-                                  const std::string& command);
+/// The cluster stage: router, shards and clusters.json, whose contents it returns. `prefix` is for Clustering::prefix;
+/// its vocabulary becomes that of the run's tokenizer.
+ClusterManifest make_run_clusters(Device& device, const RunDirectory& run, const ClusterOptions& options,
+                                  std::optional<PrefixClusteringOptions> prefix, bool redo, const std::string& command);
 
 /// Throws Error if a shard holds nothing to train on (empty_shards). For commands that train an expert on every shard:
 /// `cluster` alone only warns of it.

@@ -10,6 +10,8 @@
 
 namespace cbtm {
 
+class Router;
+
 /// The weights of the experts along one text, by one method. Not thread-safe. Its method must outlive it.
 class TextRouting {
  public:
@@ -39,6 +41,8 @@ class RoutingMethod {
   /// Experts of non-zero weight at most.
   virtual int64_t top_k() const = 0;
   virtual bool uses_distances() const { return false; }
+  /// Whose distances it looks at; null: those of the experts' own router.
+  virtual const Router* router() const { return nullptr; }
   virtual bool uses_probabilities() const { return false; }
   /// What a text begins with depends on the texts before it, so that texts must come in order.
   virtual bool carries_over() const { return false; }
@@ -53,10 +57,11 @@ class RoutingMethod {
   virtual std::vector<double> carry(const TextRouting& text, std::vector<double> carried) const;
 };
 
-/// By distance from the clusters (docs/method.md, 'Routing'): kind "tfidf". `present` marks the clusters that may be
-/// used, one entry for each. An empty `name` stands for one made of the mixture.
+/// By distance from the clusters (docs/method.md, 'Routing'): kinds "tfidf" and "prefix". `present` marks the clusters
+/// that may be used, one entry for each. An empty `name` stands for one made of the mixture. `router`: as
+/// RoutingMethod::router; it must outlive the method.
 std::unique_ptr<RoutingMethod> distance_routing(const Mixture& mixture, std::vector<uint8_t> present,
-                                                std::string name = "");
+                                                std::string name = "", const Router* router = nullptr);
 
 /// All experts that are present weigh the same: kind "uniform".
 std::unique_ptr<RoutingMethod> uniform_routing(std::vector<uint8_t> present);

@@ -30,7 +30,8 @@ struct MapDocument {
 
 /// The contents of clusters.json (docs/formats.md, 'clusters.json'). Numbers that a file does not hold are NaN or -1.
 struct ClusterManifest {
-  std::string clustering;  ///< "balanced", "unbalanced", "random", "domains" (cbtm/cluster/clustering.h)
+  std::string clustering;  ///< "balanced", "unbalanced", "random", "domains", "prefix" (cbtm/cluster/clustering.h)
+  std::string router;      ///< the kind of the set's router: "tfidf", "prefix"
   int64_t clusters = 0;
   int64_t vocab_size = -1;
   std::string router_hash, tokenizer_hash;
