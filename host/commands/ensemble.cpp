@@ -15,6 +15,7 @@
 #include "commands/coefficient_evaluation.h"
 #include "commands/commands.h"
 #include "commands/ensemble_average.h"
+#include "commands/ensemble_merge.h"
 #include "commands/ensemble_prior.h"
 #include "commands/evaluation_flags.h"
 #include "commands/expert_flags.h"
@@ -117,6 +118,7 @@ void print_routing(const Generated& result, const Tokenizer& tokenizer) {
 
 int generate_text(const CommandLine& line) {
   check_coefficients_alone(line);
+  const bool merges = asks_for_merge(line);
   GenerationOptions options = generation_options(line);
   const RoutingMode routing = parse_routing_mode(line.text("routing"));
   const std::vector<RouterSpec> specs = router_specs(line);
@@ -138,16 +140,18 @@ int generate_text(const CommandLine& line) {
       read_model_spec(model_config_file(experts.experts().front().directory)).eos_token_ids;
   options.eos_ids.assign(end_tokens.begin(), end_tokens.end());
   const Tokenizer& tokenizer = experts.tokenizer();
-  const auto pool = generation_pool(*device, experts, memory_flag(line));
+  const std::shared_ptr<ExpertPool> pool = merges ? nullptr : generation_pool(*device, experts, memory_flag(line));
+  MergedGeneration merged(*device, experts, router, line);
   std::optional<SequenceMixing> mixing;
   if (line.given("coefficients"))
     mixing = SequenceMixing{
         mixture, {.schedule = RoutingSchedule::prompt}, experts.present(), nullptr, coefficients_flag(line, experts)};
   std::vector<Generated> all;
   const auto answer = [&](const std::vector<std::vector<int32_t>>& prompts) {
-    const auto scorer = ensemble_scorer(pool, router, routing);
+    const auto printer = text_printer(prompts.size());
     const std::vector<Generated> results =
-        generate(*scorer, &tokenizer, prompts, options, text_printer(prompts.size()), mixing);
+        merges ? merged.generate(prompts, options, printer)
+               : generate(*ensemble_scorer(pool, router, routing), &tokenizer, prompts, options, printer, mixing);
     print_texts(results, &tokenizer);
     if (line.get<bool>("show-routing"))
       for (const Generated& result : results) print_routing(result, tokenizer);
@@ -160,7 +164,9 @@ int generate_text(const CommandLine& line) {
     for (std::string text; fmt::print("> "), std::fflush(stdout), std::getline(std::cin, text) && !text.empty();)
       answer({tokenizer.encode(text, {.add_bos = !line.get<bool>("no-bos"), .special_tokens = true})});
   }
-  line.write_json(generation_json(all));
+  Json json = generation_json(all);
+  if (merges) json["merged"] = merged.weights();
+  line.write_json(json);
   check_finished(all);
   return kExitSuccess;
 }
@@ -171,6 +177,8 @@ int run_ensemble(int argc, char** argv) {
   CommandLine line(
       "ensemble", "generate with, or evaluate, the experts together",
       {"cbtm ensemble --experts run/experts --topk 2 --prompt \"The state is\"",
+       "cbtm ensemble generate --experts run/experts --merge prompt --prompt \"...\"   (one averaged model, by the "
+       "prompt)",
        "cbtm ensemble evaluate --experts run/experts --topk 1,2,4,all --router-temperature tune --json result.json",
        "cbtm ensemble evaluate --experts run/experts --corpus held-out.jsonl --matrix",
        "cbtm ensemble evaluate --experts run/experts --coefficients 000=1,002=-0.5",

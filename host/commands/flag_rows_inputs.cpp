@@ -35,6 +35,7 @@ constexpr Flag kInputFlags[] = {
 
     {"Routing", "topk", "", kText, "N", "2", kServe, "experts that are mixed for a token, or all; requests may ask for others"},
     {"Routing", "coefficients", "", kText, "E=C,...", kNone, kMixing, "instead of routing: p(token) in proportion to the product of the experts' probabilities to these powers, for example 000=1,002=-0.5"},
+    {"Routing", "merge", "", kText, "prompt", kNone, kEnsembleGenerate, "average the experts' parameters by their weights after the prompt, and let that one model write: one model's cost per token"},
     {"Routing", "router-temperature", "", kNumber, "T", kNone, kServe | kFewShot, "T of the weights exp(-distance^power / T) (default: the router's own)"},
     {"Routing", "router", "", kText, "KIND[:OPTION...],...", kNone, kMixing | kEnsembleAverage, "tfidf[:power=2|4][:temperature=T], prefix[:temperature=T], posterior[:exact|last][:prior=uniform|updating|FILE][:first=kept|all] or uniform, the first three with topk=N too; evaluate: several in one pass (default: the one that the experts were made with). A directory is taken as --router-directory, which is all that average takes"},
     {"Routing", "likelihood", "", kText, "WHAT", "last", kEnsemblePrior, "what a posterior stands on: last (the last token, as in the published program) or exact (all tokens so far)"},

@@ -51,6 +51,8 @@ constexpr Flag kMakingFlags[] = {
     {"Seed", "init", "model", kText, "DIR", kNone, kPlan, "start from this checkpoint"},
     {"Seed", "seed-tokens", "", kInteger, "N", kNone, kRun | kPlan, "tokens that a new seed is trained on (default: half the corpus; --init: none)"},
     {"Seed", "seed-batch-tokens", "", kInteger, "N", kNone, kRun | kPlan, "tokens of one of its steps (default: half --batch-tokens)"},
+    {"Seed", "init-average", "", kText, "DIR", kNone, kTrainSeed, "start from the averaged parameters of the experts in this directory (--expert-weights)"},
+    {"Seed", "expert-weights", "weights", kText, "WHAT", "uniform", kTrainSeed, "of --init-average, how much of each expert: uniform; one weight per cluster, as 0.2,0.8; or posterior:FILE[:topk=N], a prior of 'cbtm ensemble prior'"},
     {"Seed", "seed-learning-rate", "", kNumber, "R", kNone, kRun, "its peak (default: by the model's width)"},
 
     {"Mixture of experts", "model", "", kText, "DIR", kNone, kUpcycle, "the dense OPT checkpoint that it is made from"},

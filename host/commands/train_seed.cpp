@@ -12,7 +12,8 @@ namespace cbtm {
 int run_train_seed(int argc, char** argv) {
   CommandLine line("train_seed", "train (or take over) the model that all experts branch from",
                    {"cbtm train_seed --run run/ --preset mini --tokens 20000000",
-                    "cbtm train_seed --run run/ --init opt-125m/      (taken over as it is)"});
+                    "cbtm train_seed --run run/ --init opt-125m/      (taken over as it is)",
+                    "cbtm train_seed --run new/ --init-average run/experts/ --expert-weights posterior:prior.json"});
   if (!line.parse(argc, argv)) return kExitSuccess;
   const RunDirectory run(line.path("run"));
   const ClusterManifest clusters = read_clusters(run);
@@ -20,7 +21,7 @@ int run_train_seed(int argc, char** argv) {
   const FileLock lock = lock_shards_for_reading(run);
   const SeedSource source = seed_source(line, clusters.vocab_size);
   TrainingSettings settings = dense_settings(line, source_spec(source), clusters.train_tokens(), 1);
-  if (!source.init.empty() && !line.given("steps") && !line.given("tokens")) settings.steps = 0;
+  if (!source.is_new() && !line.given("steps") && !line.given("tokens")) settings.steps = 0;
   const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();
   train_run_seed(devices.all(), run, source, settings, line.get<bool>("redo"), line.as_typed());

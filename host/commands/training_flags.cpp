@@ -7,6 +7,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
+#include "commands/expert_weights.h"
 #include "commands/type_flags.h"
 
 namespace cbtm {
@@ -14,6 +15,19 @@ namespace cbtm {
 double default_learning_rate(int64_t hidden_size) {
   return 6e-4 * std::pow(768.0 / static_cast<double>(hidden_size), 0.67);
 }
+
+namespace {
+
+AverageSource average_source(const CommandLine& line) {
+  AverageSource source;
+  source.experts = std::make_shared<const ExpertSet>(ExpertSet::open({.experts = line.path("init-average")}));
+  source.weights = expert_weights(line.text("expert-weights"), *source.experts);
+  source.description = {{"weights", source.weights},
+                        {"experts", averaged_experts_json(*source.experts, source.weights)}};
+  return source;
+}
+
+}  // namespace
 
 bool match_batch(const CommandLine& line) {
   const std::string match = line.text("match");
@@ -85,10 +99,20 @@ TrainingSettings seed_settings(const CommandLine& line, const TrainingSettings& 
 }
 
 SeedSource seed_source(const CommandLine& line, int64_t vocab_size) {
-  const int given = (line.given("preset") ? 1 : 0) + (line.given("config") ? 1 : 0) + (line.given("init") ? 1 : 0);
+  const bool may_average = line.takes("init-average");
+  int given = 0;
+  for (const char* flag : {"preset", "config", "init"}) given += line.given(flag) ? 1 : 0;
+  if (may_average && line.given("init-average")) ++given;
   if (given != 1)
-    fail_usage("give one of --preset NAME, --config FILE and --init DIR: what the experts are to branch from");
+    fail_usage("give one of --preset NAME, --config FILE{} and --init DIR: what the experts are to branch from",
+               may_average ? ", --init-average DIR" : "");
   SeedSource source;
+  if (may_average && line.given("init-average")) {
+    source.average = average_source(line);
+    return source;
+  }
+  if (may_average && line.given("expert-weights"))
+    fail_usage("--expert-weights is of --init-average, which is not given");
   if (line.given("init")) {
     source.init = line.path("init");
     return source;
@@ -107,7 +131,8 @@ SeedSource preset_source(const std::string& preset, int64_t vocab_size) {
 }
 
 ModelSpec source_spec(const SeedSource& source) {
-  return source.init.empty() ? *source.spec : ModelCheckpoint::open(source.init).spec();
+  if (source.average) return average_spec(*source.average);
+  return source.is_new() ? *source.spec : ModelCheckpoint::open(source.init).spec();
 }
 
 }  // namespace cbtm

@@ -141,9 +141,31 @@ struct SeedStart {
   ParameterSource weights;
 };
 
+/// The average as a start; `hash` is that of its parameters.
+ParameterSource weights_of(const AverageSource& average, const std::string& hash) {
+  return [average, hash](std::span<float> weights) {
+    const std::vector<float> parameters = average_parameters(*average.experts, average.weights);
+    if (hash_of(parameters) != hash) fail("the experts changed while they were averaged; run the same command again");
+    std::copy(parameters.begin(), parameters.end(), weights.begin());
+  };
+}
+
 /// Adds to the stage what the start is.
-SeedStart seed_start(const SeedSource& source, const TrainingSettings& settings, Stage& stage) {
-  if (source.init.empty()) {
+SeedStart seed_start(const SeedSource& source, const TrainingSettings& settings, const Tokenizer& tokenizer,
+                     Stage& stage) {
+  if (source.average) {
+    const ExpertSet& experts = *source.average->experts;
+    if (experts.tokenizer().content_hash() != tokenizer.content_hash())
+      fail(
+          "the experts to average have another tokenizer than the run's shards; cluster the corpus with theirs "
+          "(--tokenizer {})",
+          experts.experts().front().directory.string());
+    stage.settings["init_average"] = source.average->description;
+    const std::string hash = hash_of(average_parameters(experts, source.average->weights));
+    stage.inputs["init"] = hash;
+    return {average_spec(*source.average), weights_of(*source.average, hash)};
+  }
+  if (source.is_new()) {
     stage.settings["config"] = model_config_json(*source.spec, "float32");
     return {*source.spec, initial_weights(*source.spec, settings.seed)};
   }
@@ -154,6 +176,14 @@ SeedStart seed_start(const SeedSource& source, const TrainingSettings& settings,
 }
 
 }  // namespace
+
+ModelSpec average_spec(const AverageSource& average) {
+  for (const Expert& expert : average.experts->experts())
+    if (average.weights[static_cast<size_t>(expert.cluster)] > 0)
+      return read_model_spec(model_config_file(expert.directory));
+  CBTM_ASSERT(false, "some expert has a weight");
+  return {};
+}
 
 FileLock lock_shards_for_reading(const RunDirectory& run) {
   FileLock lock(run.clusters_lock(), FileLock::Wait::no, FileLock::Mode::shared);
@@ -170,7 +200,7 @@ void train_run_seed(std::span<Device* const> devices, const RunDirectory& run, c
   Stage stage = model_stage("seed", run.seed(), redo, command);
   stage.settings = training_settings_json(settings);
   stage.inputs = {{"tokenizer", tokenizer.content_hash()}};
-  const SeedStart start = seed_start(source, settings, stage);
+  const SeedStart start = seed_start(source, settings, tokenizer, stage);
   if (start.spec.embedding.vocab_size < tokenizer.vocab_size())
     fail(
         "the model's vocabulary of {} is smaller than the tokenizer's {}; give the tokenizer that belongs to it "

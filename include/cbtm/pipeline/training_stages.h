@@ -2,13 +2,16 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "cbtm/base/file_lock.h"
 #include "cbtm/base/json.h"
 #include "cbtm/device/device.h"
+#include "cbtm/ensemble/expert_set.h"
 #include "cbtm/model/spec.h"
 #include "cbtm/model/upcycle.h"
 #include "cbtm/run/run_directory.h"
@@ -23,11 +26,24 @@ inline constexpr int64_t kBaseline = -1;
 /// now.
 FileLock lock_shards_for_reading(const RunDirectory& run);
 
-/// The model that experts branch from: a new model of this shape, or a checkpoint.
+/// The averaged parameters of experts (docs/method.md, 'Parameter average').
+struct AverageSource {
+  std::shared_ptr<const ExpertSet> experts;
+  std::vector<double> weights;  ///< [clusters]
+  Json description;             ///< which experts, and how much of each, for the seed's settings
+};
+
+/// The model that experts branch from: a new model of this shape, a checkpoint, or an average of experts. The latter
+/// two are trained further only if there are steps.
 struct SeedSource {
   std::optional<ModelSpec> spec;
-  std::filesystem::path init;  ///< a checkpoint directory; trained further only if there are steps
+  std::filesystem::path init;  ///< a checkpoint directory
+  std::optional<AverageSource> average;
+
+  bool is_new() const { return spec.has_value(); }
 };
+/// The shape of the averaged model.
+ModelSpec average_spec(const AverageSource& average);
 
 /// Makes run/seed: trains it on all shards, or takes a checkpoint over. A finished seed of the same settings and inputs
 /// is left alone. A seed of others is refused unless `redo`. Throws Error.
