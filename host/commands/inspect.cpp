@@ -15,6 +15,7 @@
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/expert_card.h"
 #include "cbtm/model/families.h"
+#include "cbtm/prefix/prefix_router.h"
 #include "cbtm/run/cluster_manifest.h"
 #include "cbtm/run/stage_summary.h"
 #include "cbtm/tensor_file/tensor_file.h"
@@ -121,7 +122,25 @@ Json inspect_checkpoint(const std::filesystem::path& path) {
   return json;
 }
 
+Json inspect_prefix_router(const std::filesystem::path& path) {
+  const std::unique_ptr<PrefixRouter> router = PrefixRouter::load(path, nullptr);
+  const int64_t parameters = ParameterLayout(router->model_spec()).parameter_count();
+  fmt::print("router: prefix, {} clusters, {} tokens of a text, models of {} parameters, temperature {}, hash {}\n",
+             router->clusters(), router->prefix_tokens(), format_count(parameters), router->defaults().temperature,
+             router->content_hash());
+  return {{"kind", "router"},
+          {"router", router->kind()},
+          {"clusters", router->clusters()},
+          {"prefix_tokens", router->prefix_tokens()},
+          {"parameters", parameters},
+          {"temperature", router->defaults().temperature},
+          {"content_hash", router->content_hash()}};
+}
+
 Json inspect_router(const std::filesystem::path& path) {
+  if (const Json json = read_json_file(path / "router.json");
+      json.is_object() && json.value("kind", Json()) == PrefixRouter::kKind)
+    return inspect_prefix_router(path);
   const TfidfRouter router = TfidfRouter::load(path);
   const TfidfRouter::Parts& p = router.parts();
   const Mixture& defaults = router.defaults();

@@ -147,8 +147,8 @@ TEST_CASE("--embedding-scaling standardised: mean 0 and variance 1, distance pow
       {"train_seed", "--run", "run", "--preset", "nano", "--steps", "2", "--sequence", "32", "--threads", "1"}, here));
   succeed(
       run_cbtm({"train_expert", "--run", "run", "--all", "--steps", "2", "--sequence", "32", "--threads", "1"}, here));
-  const std::vector<std::string> evaluate = {"ensemble",     "evaluate",  "--experts", "run/experts", "--corpus",
-                                             "corpus.jsonl", "--threads", "1",         "--json",      "result.json"};
+  const std::vector<std::string> evaluate = {"ensemble",  "evaluate", "--experts", "run/experts",
+                                             "--threads", "1",        "--json",    "result.json"};
   const auto loss = [&](const std::vector<std::string>& more) {
     std::vector<std::string> words = evaluate;
     words.insert(words.end(), more.begin(), more.end());
