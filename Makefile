@@ -7,7 +7,7 @@ NVCC := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
 # What the CUDA tests run on: gpu, simulator or nowhere.
 CUDA_TESTS_RUN_ON = $(if $(NVCC),$(shell tests/cuda/run --where),nowhere)
 
-.PHONY: all deps cuda build-cudasim build-cudasim-full test test-cuda test-cuda-full demo format bench asan fuzz soak clean
+.PHONY: all deps cuda build-cudasim build-cudasim-full test test-cuda test-cuda-full demo study format bench asan fuzz soak clean
 
 all:
 	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) > /dev/null
@@ -61,6 +61,10 @@ endif
 
 demo: deps all
 	@scripts/demo
+
+# Up to three hours on two cores; stopped and started again it goes on.
+study: deps all
+	@scripts/study
 
 format:
 	@git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs clang-format -i

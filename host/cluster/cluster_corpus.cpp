@@ -177,6 +177,11 @@ Json cluster_settings(const ClusterOptions& options) {
     settings["domain_field"] = options.domain_field.empty() ? Json() : Json(options.domain_field);
     if (options.clusters == 0) settings["k"] = nullptr;
   }
+  if (!options.embedding.empty()) {  // what is in it counts, wherever it lies
+    settings["embedding"] = TfidfRouter::load(options.embedding).content_hash();
+    settings.erase("dimensions");
+    settings.erase("min_df");
+  }
   return settings;
 }
 

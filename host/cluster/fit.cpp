@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <optional>
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
@@ -42,12 +41,28 @@ struct Fitted {
   std::vector<int32_t> labels;  ///< of its rows, if labels were given
 };
 
+/// The documents that everything is fitted on: of the train side, drawn by hash.
+class FitSample {
+ public:
+  FitSample(const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted)
+      : split_(split), seed_(0x666974 ^ options.seed) {
+    const double train_documents =
+        static_cast<double>(counted.documents) * (1 - split.valid_fraction - split.tune_fraction);
+    share_ = std::min(1.0, static_cast<double>(options.fit_documents) / std::max(1.0, train_documents));
+  }
+  bool holds(const std::string& text) const {
+    return split_.side(text) == Split::train && static_cast<double>(hash64(text, seed_)) * 0x1p-64 < share_;
+  }
+
+ private:
+  const HeldOutSplit& split_;
+  uint64_t seed_;
+  double share_ = 1;
+};
+
 Fitted read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted,
                   const GivenLabels* given) {
-  constexpr uint64_t kSampleSeed = 0x666974;
-  const double train_documents =
-      static_cast<double>(counted.documents) * (1 - split.valid_fraction - split.tune_fraction);
-  const double share = std::min(1.0, static_cast<double>(options.fit_documents) / std::max(1.0, train_documents));
+  const FitSample sample(options, split, counted);
   TfIdfBuilder builder(english_stop_words());
   DocumentBatches batches(options.corpus, "tf-idf", counted);
   Progress progress("tf-idf");
@@ -58,8 +73,7 @@ Fitted read_tfidf(const ClusterOptions& options, const HeldOutSplit& split, cons
     texts.clear();
     for (Document& document : documents) {
       const size_t ordinal = place++;
-      if (split.side(document.text) != Split::train) continue;
-      if (static_cast<double>(hash64(document.text, kSampleSeed ^ options.seed)) * 0x1p-64 >= share) continue;
+      if (!sample.holds(document.text)) continue;
       texts.push_back(std::move(document.text));
       if (given != nullptr) labels.push_back(given->labels[ordinal]);
     }
@@ -218,41 +232,103 @@ KMeansResult given_centres(const std::vector<float>& embeddings, int64_t dimensi
   return result;
 }
 
+/// What clusters are found in: the space that documents lie in, and the fitted ones there.
+struct Embedded {
+  TfidfRouter::Parts parts;       ///< but for the clusters
+  std::vector<float> embeddings;  ///< [documents that could be used, dimensions]
+  std::vector<int32_t> labels;    ///< of those, if labels were given
+  ClusterManifest summary;        ///< its numbers of the space only
+};
+
+Embedded fit_embedding(Device& device, const ClusterOptions& options, const HeldOutSplit& split,
+                       const CorpusDigest& counted, const GivenLabels* given) {
+  const Fitted fitted = read_tfidf(options, split, counted, given);
+  const TfIdf& tfidf = fitted.tfidf;
+  say("SVD of the tf-idf matrix ...");
+  const SparseRows rows(device, tfidf);
+  const TruncatedSvd svd = truncated_svd(device, rows, {.dimensions = options.dimensions, .seed = options.seed});
+  Embedded result;
+  result.parts.vocabulary = tfidf.vocabulary;
+  result.parts.idf.assign(tfidf.idf.begin(), tfidf.idf.end());
+  result.parts.dimensions = svd.dimensions;
+  result.parts.components = svd.components;
+  result.parts.stop_words = english_stop_words();
+  std::vector<uint8_t> kept;
+  result.parts.scaling = options.scaling;
+  result.embeddings = embed_rows(device, rows.matrix(), svd.components, svd.dimensions, options.scaling, kept);
+  if (options.scaling == EmbeddingScaling::standardised) standardise(result.embeddings, svd.dimensions, result.parts);
+  if (given != nullptr) result.labels = kept_labels(fitted.labels, kept);
+  result.summary.fit_documents = tfidf.rows();
+  result.summary.fit_documents_without_words = std::count(kept.begin(), kept.end(), uint8_t{0});
+  result.summary.svd_iterations = svd.iterations;
+  return result;
+}
+
+/// The same documents in the space of a router that is there already.
+Embedded take_embedding(const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted,
+                        const GivenLabels* given) {
+  const TfidfRouter router = TfidfRouter::load(options.embedding);
+  const auto columns = static_cast<size_t>(router.dimensions());
+  const FitSample sample(options, split, counted);
+  Embedded result{.parts = router.parts()};
+  result.parts.extra = Json::object();  // of that router alone
+  DocumentBatches batches(options.corpus, "the embeddings", counted);
+  Progress progress("embedding");
+  std::vector<std::string> texts;
+  std::vector<int32_t> labels;
+  int64_t read = 0;
+  size_t place = 0;
+  for (std::vector<Document> documents; batches.next(documents);) {
+    texts.clear();
+    labels.clear();
+    for (Document& document : documents) {
+      const size_t ordinal = place++;
+      if (!sample.holds(document.text)) continue;
+      texts.push_back(std::move(document.text));
+      if (given != nullptr) labels.push_back(given->labels[ordinal]);
+    }
+    std::vector<float> embedded(texts.size() * columns);
+    parallel_ranges(static_cast<int64_t>(texts.size()), 1e5, [&](int64_t begin, int64_t end) {
+      for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i)
+        router.embed(texts[i], std::span(embedded).subspan(i * columns, columns));
+    });
+    for (size_t i = 0; i < texts.size(); ++i) {
+      const auto row = embedded.begin() + static_cast<int64_t>(i * columns);
+      if (std::all_of(row, row + router.dimensions(), [](float value) { return value == 0; })) continue;
+      result.embeddings.insert(result.embeddings.end(), row, row + router.dimensions());
+      if (given != nullptr) result.labels.push_back(labels[i]);
+    }
+    read += static_cast<int64_t>(texts.size());
+    progress.update(fmt::format("{} documents", format_count(read)));
+  }
+  const auto kept = static_cast<int64_t>(result.embeddings.size() / columns);
+  progress.finish(fmt::format("{} documents in {} dimensions", format_count(kept), columns));
+  if (kept == 0)
+    fail("{}: knows none of the corpus's words, so that there is nothing to cluster by", options.embedding.string());
+  result.summary.fit_documents = read;
+  result.summary.fit_documents_without_words = read - kept;
+  return result;
+}
+
 }  // namespace
 
 Fit fit_router(Device& device, const ClusterOptions& options, const HeldOutSplit& split, const CorpusDigest& counted,
                const GivenLabels* given) {
-  const Fitted fitted = read_tfidf(options, split, counted, given);
-  const TfIdf& tfidf = fitted.tfidf;
-  say("SVD of the tf-idf matrix ...");
-  std::optional<SparseRows> rows(std::in_place, device, tfidf);
-  const TruncatedSvd svd = truncated_svd(device, *rows, {.dimensions = options.dimensions, .seed = options.seed});
-  TfidfRouter::Parts parts;
-  parts.vocabulary = tfidf.vocabulary;
-  parts.idf.assign(tfidf.idf.begin(), tfidf.idf.end());
-  parts.dimensions = svd.dimensions;
-  parts.components = svd.components;
-
-  Fit fit;
-  std::vector<uint8_t> kept;
-  parts.scaling = options.scaling;
-  fit.embeddings = embed_rows(device, rows->matrix(), svd.components, svd.dimensions, parts.scaling, kept);
-  if (parts.scaling == EmbeddingScaling::standardised) standardise(fit.embeddings, svd.dimensions, parts);
-  const int64_t left_out = std::count(kept.begin(), kept.end(), uint8_t{0});
-  rows.reset();  // k-means needs the memory, not the words
-  const KMeansResult result = given != nullptr ? given_centres(fit.embeddings, svd.dimensions,
-                                                               kept_labels(fitted.labels, kept), given->clusters)
-                                               : run_kmeans(device, options, fit.embeddings, svd.dimensions);
+  Embedded space = options.embedding.empty() ? fit_embedding(device, options, split, counted, given)
+                                             : take_embedding(options, split, counted, given);
+  TfidfRouter::Parts& parts = space.parts;
+  const KMeansResult result =
+      given != nullptr ? given_centres(space.embeddings, parts.dimensions, std::move(space.labels), given->clusters)
+                       : run_kmeans(device, options, space.embeddings, parts.dimensions);
   parts.centroids = result.centroids;
   parts.clusters = given != nullptr ? given->clusters : options.clusters;
-  parts.stop_words = english_stop_words();
   parts.top_terms = top_terms(parts);
+  Fit fit;
+  fit.embeddings = std::move(space.embeddings);
   fit.labels = result.labels;
-  fit.summary.fit_documents = tfidf.rows();
-  fit.summary.fit_documents_without_words = left_out;
-  fit.summary.terms = static_cast<int64_t>(tfidf.vocabulary.size());
-  fit.summary.dimensions = svd.dimensions;
-  fit.summary.svd_iterations = svd.iterations;
+  fit.summary = std::move(space.summary);
+  fit.summary.terms = static_cast<int64_t>(parts.vocabulary.size());
+  fit.summary.dimensions = parts.dimensions;
   fit.summary.objective = result.objectives.back();
   fit.summary.objectives = result.objectives;
   if (given == nullptr) fit.summary.duality_gap = result.relative_gap;

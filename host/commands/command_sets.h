@@ -31,6 +31,7 @@ enum CommandBit : CommandSet {
   kFewShot = 1u << 21,
   kPlan = 1u << 22,
   kUpcycle = 1u << 23,
+  kStudy = 1u << 24,
 };
 
 inline constexpr CommandUse kUses[] = {
@@ -58,6 +59,7 @@ inline constexpr CommandUse kUses[] = {
     {kDevices, "devices", ""},
     {kServe, "serve", ""},
     {kPlan, "plan", ""},
+    {kStudy, "study", ""},
 };
 
 inline constexpr CommandSet kTokenizers = kTokenizerTrain | kTokenizerEncode | kTokenizerDecode;
@@ -75,10 +77,11 @@ inline constexpr CommandSet kGenerations = kGenerate | kEnsembleGenerate;
 inline constexpr CommandSet kEvaluations = kEvaluate | kEnsembleEvaluate | kEnsemblePrior;
 inline constexpr CommandSet kOneModel = kGenerate | kEvaluate | kLogits | kBenches;
 inline constexpr CommandSet kInference = kGenerations | kEvaluations | kFewShot | kLogits | kBenchDecode | kServe;
-inline constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations | kPlan;
-inline constexpr CommandSet kOnDevices = kTrainings | kBenches | kBenchDevice | kBenchCluster;  // several at a time
+inline constexpr CommandSet kCorpora = kClusterings | kTokenizerTrain | kEvaluations | kPlan | kStudy;
+inline constexpr CommandSet kOnDevices =
+    kTrainings | kStudy | kBenches | kBenchDevice | kBenchCluster;  // several at a time
 inline constexpr CommandSet kOnDevice =
     kCluster | kMixing | kEnsemblePrior | kFewShot | kGenerate | kEvaluate | kLogits | kServe;  // one at a time
-inline constexpr CommandSet kAll = (kUpcycle << 1) - 1;
+inline constexpr CommandSet kAll = (kStudy << 1) - 1;
 
 }  // namespace cbtm

@@ -15,6 +15,7 @@ std::span<const Command> commands() {
       {"generate", "generate with one model", run_generate},
       {"evaluate", "perplexity of one model", run_evaluate},
       {"fewshot", "few-shot classification: accuracy of a model, or of the experts together", run_fewshot},
+      {"study", "compare every system of the papers on one corpus: k, budgets, clusterings, routers", run_study},
       {"logits", "write a model's logits for given ids", run_logits},
       {"inspect", "say what a run, router, shard, tokenizer or checkpoint holds", run_inspect},
       {"plan", "memory, time and cost of a run for several numbers of experts, before it is made", run_plan},

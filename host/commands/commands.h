@@ -27,6 +27,7 @@ int run_generate(int argc, char** argv);
 int run_evaluate(int argc, char** argv);
 int run_bench(int argc, char** argv);
 int run_fewshot(int argc, char** argv);
+int run_study(int argc, char** argv);
 int run_logits(int argc, char** argv);
 int run_inspect(int argc, char** argv);
 int run_plan(int argc, char** argv);

@@ -17,6 +17,8 @@ inline constexpr const char* kNone = nullptr;  ///< no default
 std::span<const Flag> flags_of_inputs();
 /// What runs are made from: corpus, tokenizer, clusters, seed and trainings; and the sizes of benchmarks.
 std::span<const Flag> flags_of_making();
+/// What a study compares.
+std::span<const Flag> flags_of_studies();
 /// What models are used for: prompts, sampling, the server, results; and what most commands share.
 std::span<const Flag> flags_of_using();
 

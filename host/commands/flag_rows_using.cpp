@@ -45,7 +45,7 @@ constexpr Flag kUsingFlags[] = {
 
     {"Types and memory", "precision", "", kText, "TYPE", "auto", kSized | kBenchTrain, "of activations and working weights: float32, bf16, fp16 or auto (bf16 on a GPU that has it)"},
     {"Types and memory", "weights", "", kText, "TYPE", "float32", kInference | kPlan, "of the matrices in memory: float32; bf16 for half of it; int8 for a quarter and int4 for less yet, made from the checkpoint while it is read, at some loss of quality"},
-    {"Types and memory", "memory", "", kText, "SIZE", kNone, kSized | kBenchTrain | kMixing | kEnsemblePrior | kFewShot | kServe, "of the device, for all that the command keeps there, for example 8G; where it does not suffice, trainings recompute and experts take turns (default: most of what is free)"},
+    {"Types and memory", "memory", "", kText, "SIZE", kNone, kSized | kStudy | kBenchTrain | kMixing | kEnsemblePrior | kFewShot | kServe, "of the device, for all that the command keeps there, for example 8G; where it does not suffice, trainings recompute and experts take turns (default: most of what is free)"},
     {"Types and memory", "no-cuda-graph", "", kToggle, "", kNone, kTrainings | kBenchTrain, "launch a step's kernels one by one (same results; on a GPU only, for debugging and profiling)"},
 
     {"General", "threads", "", kInteger, "N", kNone, kAll & ~(kCodings | kDevices), "threads to use (default: the cores this process may use)"},

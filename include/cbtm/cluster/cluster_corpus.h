@@ -25,6 +25,8 @@ struct ClusterOptions {
   CorpusOptions corpus;
   Clustering clustering = Clustering::balanced;
   std::string domain_field;  ///< of Clustering::domains; "": the first directory below the corpus path
+  /// A tf-idf router whose words, idf, SVD and scaling are taken over; "": they are fitted.
+  std::filesystem::path embedding;
   int64_t clusters = 8;      ///< 0, for Clustering::domains only: as many as there are domains
   int64_t dimensions = 100;  ///< of the SVD
   EmbeddingScaling scaling = EmbeddingScaling::l2;

@@ -1,0 +1,97 @@
+#include "cbtm/study/page.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+#include <vector>
+
+#include "report/markup.h"
+#include "report/page_style.h"
+#include "study/page_sections.h"
+
+namespace cbtm::study {
+namespace {
+
+std::string model_name(const Json& config) {
+  return config.contains("preset") ? config["preset"].get<std::string>() : config["model"].get<std::string>();
+}
+
+std::string header(const Json& study) {
+  const Json& config = study["config"];
+  return fmt::format(
+      "<header><h1>Study of Cluster-Branch-Train-Merge</h1>\n<p>model {} · {} random seeds · sequences of {} tokens, "
+      "{} "
+      "tokens a step · cbtm {}</p></header>\n",
+      report::escape(model_name(config)), config["seeds"].get<int64_t>(), config["sequence"].get<int64_t>(),
+      config["batch_tokens"].get<int64_t>(), report::escape(study["version"].get<std::string>()));
+}
+
+/// The best k of the largest budget, in a sentence.
+std::string headline(const PageNumbers& numbers) {
+  const Json& study = numbers.study();
+  if (study["best_k"].empty()) return "<p class=\"verdict\">No budget has been tried with several k yet.</p>\n";
+  const size_t last = study["best_k"].size() - 1;
+  const Json& best = study["best_k"][last];
+  const std::string budget = numbers.count(fmt::format("/best_k/{}/budget", last));
+  if (best["k"] == 1)
+    return fmt::format("<p class=\"verdict\">At {} tokens no number of clusters is better than the dense model.</p>\n",
+                       budget);
+  const std::vector<size_t> found = entries_where(study, {.kind = "ensemble",
+                                                          .clustering = learned_clustering(study),
+                                                          .k = best["k"].get<int64_t>(),
+                                                          .budget = best["budget"].get<int64_t>(),
+                                                          .larger = false,
+                                                          .main = true});
+  if (found.empty()) return "";
+  return fmt::format(
+      "<p class=\"verdict\">At {} tokens {} clusters are best: {} against the dense model of the same "
+      "compute.</p>\n",
+      budget, numbers.whole(fmt::format("/best_k/{}/k", last)),
+      numbers.change(entry_pointer(found.front()) + "/against_dense"));
+}
+
+std::string missing_section(const Json& study) {
+  if (study["missing"].empty()) return "";
+  std::string items;
+  for (const Json& name : study["missing"]) items += "<li>" + report::escape(name.get<std::string>()) + "</li>\n";
+  return "<section id=\"missing\"><h2>What is missing</h2>\n<p>These cells are not there; the rest is shown.</p><ul>" +
+         items + "</ul></section>\n";
+}
+
+std::string settings_section(const Json& study) {
+  return "<section id=\"settings\"><h2>Configuration</h2>\n<pre>" + report::escape(study["config"].dump(1)) +
+         "</pre></section>\n";
+}
+
+}  // namespace
+
+std::string study_page(const Json& study, const Json& times) {
+  const PageNumbers numbers(study, times);
+  std::vector<std::pair<const char*, std::string>> sections;
+  if (!study["entries"].empty())
+    sections = {{"Clusters", clusters_section(numbers)},
+                {"Gain", gain_section(numbers)},
+                {"Experts mixed", mixed_section(numbers)},
+                {"Clusterings", clusterings_section(numbers)},
+                {"Cost", cost_section(numbers)},
+                {"Matrix", matrix_section(numbers)},
+                {"Few-shot", tasks_section(numbers)},
+                {"Learning rates", rates_section(numbers)},
+                {"Twelve relations", relations_section(numbers)}};
+  sections.emplace_back("Configuration", settings_section(study));
+  std::string body, links;
+  for (const auto& [name, html] : sections) {
+    if (html.empty()) continue;
+    body += html;
+    const size_t begin = html.find("id=\"") + 4;
+    links += fmt::format("<a href=\"#{}\">{}</a>\n", html.substr(begin, html.find('"', begin) - begin), name);
+  }
+  return fmt::format(
+      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>study · cbtm</title>\n"
+      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+      "<style>{}</style></head>\n<body>\n{}<main>\n{}{}<nav aria-label=\"Parts\">{}</nav>\n{}</main>\n</body></html>\n",
+      report::kPageStyle, header(study), headline(numbers), missing_section(study), links, body);
+}
+
+}  // namespace cbtm::study
