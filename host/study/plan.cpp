@@ -39,8 +39,9 @@ int64_t disk_bytes(const StudyOptions& options, const std::vector<Cell>& cells) 
     largest = std::max(largest, bytes);
     state = std::max(state, kStatesKept * kStateBytesPerParameter * parameters_of(config, cell.system.larger));
   }
-  const auto seeds = static_cast<int64_t>(config.seed_numbers().size());
-  return (options.keep_models ? all : largest) + state + seeds * kWeightBytes * parameters_of(config, false);
+  int64_t seed_parameters = parameters_of(config, false);
+  if (config.larger.shape.given()) seed_parameters += parameters_of(config, true);
+  return (options.keep_models ? all : largest) + state + config.seeds * kWeightBytes * seed_parameters;
 }
 
 std::string seeds_line(const Config& config) {

@@ -41,9 +41,10 @@ std::string progress_line(const Workplace& place, const Config& config, const st
   for (const double cost : cell_costs(config, own)) all_flops += cost;
   for (const double cost : cell_costs(config, left)) left_flops += cost;
   const double rate = measured_rate(place, config);
-  return fmt::format("study: {} of {} cells, {:.0f} % of the work{}", own.size() - left.size(), own.size(),
-                     100 * (all_flops - left_flops) / all_flops,
-                     rate > 0 ? fmt::format("; about {} left", format_duration(left_flops / rate)) : "");
+  return fmt::format(
+      "study: {} of {} cells, {:.0f} % of the work{}", own.size() - left.size(), own.size(),
+      100 * (all_flops - left_flops) / all_flops,
+      rate > 0 && !left.empty() ? fmt::format("; about {} left", format_duration(left_flops / rate)) : "");
 }
 
 }  // namespace cbtm::study
