@@ -87,7 +87,9 @@ void remove_models(const RunDirectory& cell) {
     if (!entry->is_symlink() && is_output_directory(entry->path())) models.push_back(entry->path());
   for (const fs::path& model : models) remove_output_directory(model);
   remove_abandoned_outputs(cell.experts());
-  remove_link(cell.experts_router());
+  for (const fs::path& link :
+       {cell.experts_router(), cell.tokenizer(), cell.shards(), cell.router(), cell.clusters_json(), cell.seed()})
+    remove_link(link);
   fs::remove(cell.experts() / ".router.lock", error);
   fs::remove(cell.experts(), error);  // if nothing of somebody else's is in it
 }

@@ -110,6 +110,7 @@ TEST_CASE("a study makes its cells, shares what is the same, and leaves results 
     CHECK(fs::exists(cell.path() / "result.json"));
     CHECK(!fs::exists(cell.path() / "experts"));
     CHECK(!fs::exists(cell.path() / "baseline"));
+    CHECK(!fs::is_symlink(cell.path() / "shards"));
   }
   for (const auto& clustering : fs::directory_iterator(root / "clusterings"))
     CHECK(!fs::exists(clustering.path() / "shards"));
@@ -193,7 +194,7 @@ TEST_CASE("other settings are refused with what differs, and other axes keep wha
   succeed(place.run("study", {"--seeds", "1"}));
   const std::string cell = "study/cells/dense-b1536-r0.01-s1/result.json";
   const std::string before = file_contents(place / cell);
-  check_error(place.run("study", {"--dropout", "0.2", "--quiet"}), kExitFailure, "dropout was 0, is 0.2");
+  check_error(place.run("study", {"--dropout", "0.2", "--quiet"}), kExitFailure, "dropout was 0.0, is 0.2");
   CHECK(file_contents(place / cell) == before);
   const auto written = fs::last_write_time(place / cell);
   succeed(place.run("study", {"--seeds", "1", "--budgets", "1536,3072,768"}));

@@ -52,7 +52,7 @@ void link_own_router(const RunDirectory& run);
 /// Removes that link if the shards are gone: a stage refuses to write where a link leads nowhere.
 void unlink_lost_router(const RunDirectory& run);
 
-/// Removes the models of a cell and its router's link. What is not cbtm's stays, with a warning.
+/// Removes the models of a cell and its links, so that its results remain. What is not cbtm's stays, with a warning.
 void remove_models(const RunDirectory& cell);
 
 }  // namespace cbtm::study
