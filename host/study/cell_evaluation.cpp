@@ -55,7 +55,8 @@ void take_documents(const Score& score, CellResult& result) {
 }
 
 void evaluate_single(Device& device, const Config& config, const RunDirectory& run, CellResult& result) {
-  const std::unique_ptr<InferenceModel> model = InferenceModel::load(device, run.baseline());
+  const std::unique_ptr<InferenceModel> model =
+      InferenceModel::load(device, result.cell.system.kind == SystemKind::moe ? run.mixture() : run.baseline());
   const auto score = [&](const char* split) {
     return evaluate_model(*model, documents_of(run, split, config.documents), config.sequence).scores.front();
   };

@@ -7,8 +7,10 @@
 
 #include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
+#include "cbtm/device/moe_operands.h"
 #include "cbtm/model/families.h"
 #include "cbtm/route/router_spec.h"
+#include "study/recipe.h"
 
 namespace cbtm::study {
 namespace {
@@ -116,6 +118,15 @@ void check_batch(const Config& config, const std::vector<int64_t>& numbers) {
           k, sequences, config.sequence, k, config.sequence * k);
 }
 
+void read_mixtures(const JsonReader& read, MixtureAxis& mixtures) {
+  check_keys(read, {"experts", "budgets"});
+  mixtures = {.experts = read_counts(read, "experts", kMaxExperts)};
+  if (mixtures.experts.front() < kExpertsPerToken)
+    read.list("experts").refuse(
+        fmt::format("names {}, but a token goes to {} experts", mixtures.experts.front(), kExpertsPerToken));
+  if (read.has("budgets")) mixtures.budgets = read_counts(read, "budgets", kTokensMax);
+}
+
 Json axis_json(const Axis& axis) { return {{"k", axis.k}, {"budgets", axis.budgets}}; }
 
 void put_shape(Json& json, const Shape& shape) { json[shape.preset.empty() ? "model" : "preset"] = shape.name(); }
@@ -150,6 +161,7 @@ void read_config(const Json& json, const std::string& file, Config& config) {
                                 "larger",
                                 "tasks",
                                 "test_lines",
+                                "moe",
                                 "tokenizer",
                                 "vocab_size",
                                 "min_frequency",
@@ -186,6 +198,7 @@ void read_config(const Json& json, const std::string& file, Config& config) {
     if (!config.larger.shape.given()) larger.refuse("has neither 'preset' nor 'model'");
     read_axis(larger, config.larger.axis);
   }
+  if (read.has("moe")) read_mixtures(read.object("moe"), config.mixtures);
   if (read.has("tasks")) {
     config.tasks.files.clear();
     for (const std::string& name : read_names(read.list("tasks"))) config.tasks.files.emplace_back(name);
@@ -236,6 +249,14 @@ void check_config(Config& config) {
         "clustering {}: is the first k-means, whose curves over k and budget are drawn; it takes the whole grid, so "
         "leave its k and budgets out",
         clustering_name(learned->kind));
+  if (!config.mixtures.experts.empty()) {
+    Axis axis{.k = config.axis.k, .budgets = config.mixtures.budgets};
+    complete_axis("moe", config.axis, false, axis);
+    config.mixtures.budgets = axis.budgets;
+    for (const int64_t experts : config.mixtures.experts)
+      upcycled_spec(config.shape.spec(config.vocab_size),
+                    upcycling_of(config.shape.spec(config.vocab_size), experts, 0));
+  }
   if (config.larger.shape.given()) complete_axis("larger", config.axis, false, config.larger.axis);
   if (config.batch_tokens % config.sequence != 0)
     fail_usage("batch_tokens {} is not a multiple of the sequence of {} tokens", config.batch_tokens, config.sequence);
@@ -301,6 +322,8 @@ Json config_json(const Config& config) {
     json["larger"] = axis_json(config.larger.axis);
     put_shape(json["larger"], config.larger.shape);
   }
+  if (!config.mixtures.experts.empty())
+    json["moe"] = {{"experts", config.mixtures.experts}, {"budgets", config.mixtures.budgets}};
   if (!config.tasks.files.empty()) {
     for (const std::filesystem::path& file : config.tasks.files) json["tasks"].push_back(file.string());
     json["test_lines"] = config.tasks.test_lines;

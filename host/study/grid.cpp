@@ -63,6 +63,9 @@ std::string Cell::name() const { return fmt::format("{}-r{}-s{}", system.name(),
 std::vector<System> systems_of(const Config& config) {
   std::vector<System> systems;
   add_systems(config, false, config.axis, systems);
+  for (const int64_t budget : config.mixtures.budgets)
+    for (const int64_t experts : config.mixtures.experts)
+      systems.push_back({.kind = SystemKind::moe, .k = experts, .budget = budget});
   if (config.larger.shape.given()) add_systems(config, true, config.larger.axis, systems);
   return systems;
 }

@@ -26,7 +26,8 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 /// The model directories of a trained cell.
 std::vector<fs::path> models_of(const Cell& cell, const RunDirectory& run) {
-  if (cell.system.kind != SystemKind::ensemble) return {run.baseline()};
+  if (cell.system.kind == SystemKind::dense) return {run.baseline()};
+  if (cell.system.kind == SystemKind::moe) return {run.mixture()};
   std::vector<fs::path> models;
   for (int64_t cluster = 0; cluster < cell.system.k; ++cluster) models.push_back(run.expert(cluster));
   return models;
@@ -94,8 +95,11 @@ void Maker::train(const Cell& cell, const RunDirectory& run) const {
   if (cell.system.kind == SystemKind::ensemble) {
     make_link(shards_of(cell).shards_router(), run.experts_router());
     train_run_experts(means_.devices, run, settings, means_.redo, means_.command);
+  } else if (cell.system.kind == SystemKind::moe) {
+    const ModelSpec dense = shape_of(config_, cell.system.larger).spec(read_clusters(run).vocab_size);
+    train_run_mixture(means_.devices, run, upcycling_of(dense, cell.system.k, cell.seed), settings, means_.redo,
+                      means_.command);
   } else {
-    CBTM_ASSERT(cell.system.kind == SystemKind::dense, "a grid holds no other kind");
     train_run_branch(means_.devices, run, kBaseline, settings, means_.redo, means_.command);
   }
 }

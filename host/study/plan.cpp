@@ -20,13 +20,13 @@ constexpr int64_t kStatesKept = 2;               ///< of a training that runs (T
 constexpr int64_t kStateBytesPerParameter = 12;  ///< weights and two moments
 constexpr int64_t kWeightBytes = 4;
 
-int64_t parameters_of(const Config& config, bool larger) {
-  return ParameterLayout(shape_of(config, larger).spec(config.vocab_size)).parameter_count();
+int64_t parameters_of(const Config& config, const System& system) {
+  return ParameterLayout(model_of(config, system, config.vocab_size)).parameter_count();
 }
 
 /// Bytes of a cell's models.
 int64_t model_bytes(const Config& config, const System& system) {
-  return parameters_of(config, system.larger) * kWeightBytes * (system.kind == SystemKind::ensemble ? system.k : 1);
+  return parameters_of(config, system) * kWeightBytes * (system.kind == SystemKind::ensemble ? system.k : 1);
 }
 
 /// Bytes of models and saved states at the worst moment.
@@ -37,10 +37,10 @@ int64_t disk_bytes(const StudyOptions& options, const std::vector<Cell>& cells) 
     const int64_t bytes = model_bytes(config, cell.system);
     all += bytes;
     largest = std::max(largest, bytes);
-    state = std::max(state, kStatesKept * kStateBytesPerParameter * parameters_of(config, cell.system.larger));
+    state = std::max(state, kStatesKept * kStateBytesPerParameter * parameters_of(config, cell.system));
   }
-  int64_t seed_parameters = parameters_of(config, false);
-  if (config.larger.shape.given()) seed_parameters += parameters_of(config, true);
+  int64_t seed_parameters = parameters_of(config, System());
+  if (config.larger.shape.given()) seed_parameters += parameters_of(config, {.larger = true});
   return (options.keep_models ? all : largest) + state + config.seeds * kWeightBytes * seed_parameters;
 }
 

@@ -76,6 +76,15 @@ ClusterOptions clustering_options(const Config& config, const CorpusOptions& cor
 
 const Shape& shape_of(const Config& config, bool larger) { return larger ? config.larger.shape : config.shape; }
 
+Upcycling upcycling_of(const ModelSpec& dense, int64_t experts, uint64_t seed) {
+  return {.experts = experts, .layers = odd_layers(dense), .seed = seed};
+}
+
+ModelSpec model_of(const Config& config, const System& system, int64_t vocab_size) {
+  const ModelSpec dense = shape_of(config, system.larger).spec(vocab_size);
+  return system.kind == SystemKind::moe ? upcycled_spec(dense, upcycling_of(dense, system.k, 0)) : dense;
+}
+
 TrainingSettings seed_settings(const Config& config, uint64_t seed) {
   TrainingSettings settings = common_settings(config, seed);
   settings.batch_sequences = config.seed_batch_tokens / config.sequence;
@@ -124,6 +133,9 @@ Json recipe_of(const Config& config, const Cell& cell, const std::string& corpus
   recipe["shape"] = shape_recipe(shape_of(config, cell.system.larger), vocab_size);
   recipe["seed"] = training_settings_json(seed_settings(config, cell.seed));
   recipe["training"] = training_settings_json(branch_settings(config, cell));
+  if (cell.system.kind == SystemKind::moe)
+    recipe["mixture"] =
+        upcycling_json(upcycling_of(shape_of(config, cell.system.larger).spec(vocab_size), cell.system.k, cell.seed));
   recipe["evaluation"] = {{"documents", config.documents}};
   if (cell.system.kind == SystemKind::ensemble) {
     recipe["evaluation"]["routers"] = config.routers;
@@ -147,8 +159,7 @@ int64_t training_tokens(const Config& config, const System& system) {
 }
 
 double cell_flops(const Config& config, const System& system) {
-  return training_flops(shape_of(config, system.larger).spec(config.vocab_size), config.sequence,
-                        training_tokens(config, system));
+  return training_flops(model_of(config, system, config.vocab_size), config.sequence, training_tokens(config, system));
 }
 
 }  // namespace cbtm::study

@@ -5,6 +5,7 @@
 
 #include "cbtm/base/json.h"
 #include "cbtm/cluster/cluster_corpus.h"
+#include "cbtm/model/upcycle.h"
 #include "cbtm/pipeline/corpus_stages.h"
 #include "cbtm/study/config.h"
 #include "cbtm/study/grid.h"
@@ -23,6 +24,10 @@ ClusterOptions clustering_options(const Config& config, const CorpusOptions& cor
                                   uint64_t seed, const std::filesystem::path& embedding);
 /// The shape of a system's models.
 const Shape& shape_of(const Config& config, bool larger);
+/// How a mixture of experts is made of the seed: in every second layer, as in the published program.
+Upcycling upcycling_of(const ModelSpec& dense, int64_t experts, uint64_t seed);
+/// What a cell of this system trains: the shape, or the mixture that is made of it.
+ModelSpec model_of(const Config& config, const System& system, int64_t vocab_size);
 TrainingSettings seed_settings(const Config& config, uint64_t seed);
 /// Of one model of the cell: of each expert, or of the one model.
 TrainingSettings branch_settings(const Config& config, const Cell& cell);

@@ -80,7 +80,7 @@ void unlink_lost_router(const RunDirectory& run) {
 }
 
 void remove_models(const RunDirectory& cell) {
-  std::vector<fs::path> models = {cell.baseline()};
+  std::vector<fs::path> models = {cell.baseline(), cell.mixture()};
   std::error_code error;
   for (auto entry = fs::directory_iterator(cell.experts(), error); !error && entry != fs::directory_iterator();
        entry.increment(error))

@@ -86,6 +86,8 @@ TEST_CASE("unknown keys, wrong types and values that cannot be are refused with 
   check_refused(with("learning_rates", {3e-3, 3e-3}), "'learning_rates' names 0.003 twice");
   check_refused(with("model", "model.json"), "has both 'preset' and 'model'");
   check_refused(with("larger", Json::object()), "'larger' has neither 'preset' nor 'model'");
+  check_refused(with("moe", {{"experts", {1, 4}}}), "'moe.experts' names 1, but a token goes to 2 experts");
+  check_refused(with("moe", {{"budgets", {8192}}}), "'moe' has no 'experts'");
   check_refused(with("resamples", 10), "'resamples'");
 }
 
@@ -103,7 +105,7 @@ TEST_CASE("what values together cannot be is refused") {
   check_refused(with("routers", {"uniform"}), "tfidf must be among them");
   check_refused(with("routers", {"tfidf", "nearest"}), "'nearest' is no kind of router");
   check_refused(with("routers", {"tfidf", "posterior:prior=prior.json"}), "a prior from a file is of one ensemble");
-  check_refused(with("sequence", 2048), "");
+  check_refused(with("moe", {{"experts", {4}}, {"budgets", {4096}}}), "moe: budgets 4096 is not among the study's");
   Json json = small_config();
   json.erase("budgets");
   check_refused(json, "the study has no budgets");

@@ -26,12 +26,13 @@ TEST_CASE("the grid holds dense models once for each budget, and each clustering
   config.learning_rates = {0.003, 0.006};
   config.clusterings[1].axis = {{4}, {16384}};
   config.larger = {.shape = {.preset = "micro"}, .axis = {{1, 2}, {16384}}};
+  config.mixtures = {{8}, {8192}};
   check_config(config);
   const std::vector<std::string> names = names_of(cells_of(config));
-  const std::vector<std::string> systems = {
-      "dense-b8192",       "balanced-k2-b8192",   "balanced-k4-b8192",        "domains-k4-b8192",
-      "dense-b16384",      "balanced-k2-b16384",  "balanced-k4-b16384",       "random-k4-b16384",
-      "domains-k4-b16384", "larger-dense-b16384", "larger-balanced-k2-b16384"};
+  const std::vector<std::string> systems = {"dense-b8192",        "balanced-k2-b8192",   "balanced-k4-b8192",
+                                            "domains-k4-b8192",   "dense-b16384",        "balanced-k2-b16384",
+                                            "balanced-k4-b16384", "random-k4-b16384",    "domains-k4-b16384",
+                                            "moe-e8-b8192",       "larger-dense-b16384", "larger-balanced-k2-b16384"};
   std::vector<std::string> expected;
   for (const std::string& system : systems)
     for (const char* rate : {"0.003", "0.006"}) expected.push_back(system + "-r" + rate + "-s1");

@@ -30,6 +30,7 @@ Json tiny_config() {
           {"learning_rates", {0.01}},
           {"clusterings",
            {"balanced", {{"kind", "random"}, {"budgets", {3072}}}, {{"kind", "domains"}, {"budgets", {3072}}}}},
+          {"moe", {{"experts", {2}}, {"budgets", {3072}}}},
           {"domain_field", "topic"},
           {"sequence", 32},
           {"batch_tokens", 384},
@@ -102,21 +103,22 @@ TEST_SUITE_BEGIN("slow");
 
 TEST_CASE("a study makes its cells, shares what is the same, and leaves results without models") {
   const fs::path root = reference().place / "whole";
-  // Two seeds of: dense and balanced at two budgets, random and domains at the larger one.
-  CHECK(entries_in(root / "cells") == 12);
+  // Two seeds of: dense and balanced at two budgets, random, domains and a mixture of experts at the larger one.
+  CHECK(entries_in(root / "cells") == 14);
   CHECK(entries_in(root / "seeds") == 2);
   CHECK(entries_in(root / "clusterings") == 2 + 2 + 1);  // domains depend on no seed
   for (const auto& cell : fs::directory_iterator(root / "cells")) {
     CHECK(fs::exists(cell.path() / "result.json"));
     CHECK(!fs::exists(cell.path() / "experts"));
     CHECK(!fs::exists(cell.path() / "baseline"));
+    CHECK(!fs::exists(cell.path() / "moe"));
     CHECK(!fs::is_symlink(cell.path() / "shards"));
   }
   for (const auto& clustering : fs::directory_iterator(root / "clusterings"))
     CHECK(!fs::exists(clustering.path() / "shards"));
   const Json study = read_json_file(root / "study.json");
   CHECK(study["missing"].empty());
-  CHECK(study["cells"].size() == 12);
+  CHECK(study["cells"].size() == 14);
   CHECK(study["relations"].size() == 12);
   for (const Json& cell : study["cells"]) CHECK(cell["training_tokens"] == cell["cell"]["budget"]);
   CHECK(reference().outcome.output.find("undecided at this size") != std::string::npos);
@@ -134,7 +136,7 @@ TEST_CASE("every number of its page is one of its files, and computed again from
 TEST_CASE("a study that is done does nothing, and gives the same bytes") {
   const auto start = Clock::now();
   const Outcome outcome = succeed(reference().place.run("whole"));
-  CHECK(outcome.errors.find("12 of them done") != std::string::npos);
+  CHECK(outcome.errors.find("14 of them done") != std::string::npos);
   CHECK(std::chrono::duration<double>(Clock::now() - start).count() < reference().seconds / 2);
   CHECK(file_contents(reference().place / "whole/study.json") == reference().study);
 }
@@ -258,7 +260,7 @@ TEST_CASE("what is wrong with the command line is said before any work") {
 TEST_CASE("--dry-run prints the plan and makes nothing") {
   const StudyPlace place;
   const Outcome outcome = succeed(place.run("study", {"--dry-run"}));
-  CHECK(outcome.output.find("study: 12 cells, 0 of them done") != std::string::npos);
+  CHECK(outcome.output.find("study: 14 cells, 0 of them done") != std::string::npos);
   CHECK(outcome.output.find("random-k2-b3072") != std::string::npos);
   CHECK(outcome.output.find("time: not known before the first cell is done") != std::string::npos);
   CHECK(!fs::exists(place / "study"));

@@ -41,6 +41,12 @@ struct LargerAxis {
   Axis axis;  ///< k 1 is the dense one
 };
 
+/// Mixture-of-experts models that are made of the seed by sparse upcycling.
+struct MixtureAxis {
+  std::vector<int64_t> experts;  ///< of each mixture, rising; empty: not run
+  std::vector<int64_t> budgets;  ///< tokens, rising
+};
+
 /// Few-shot tasks that dense models and k-means ensembles of the largest budget are scored on.
 struct TaskAxis {
   std::vector<std::filesystem::path> files;
@@ -58,6 +64,7 @@ struct Config {
   std::vector<double> learning_rates;                                    ///< tried for every system alike; rising
   Shape shape;
   LargerAxis larger;  ///< no shape: not run
+  MixtureAxis mixtures;
   TaskAxis tasks;
 
   // The tokenizer and the embedding, one for all.
