@@ -80,7 +80,7 @@ std::vector<BestK> best_k(const Results& results) {
   if (results.empty()) return all;
   for (const int64_t budget : results.config().axis.budgets) {
     const Losses losses = losses_of(results, budget);
-    if (losses.k.size() < 2) continue;
+    if (losses.k.size() < 2 || losses.k.size() != results.config().axis.k.size()) continue;
     BestK best{.budget = budget, .k = best_of(losses.k, [&](size_t i) { return losses.mean[i]; })};
     for (size_t seed = 0; seed < losses.by_seed.front().size(); ++seed)
       best.by_seed.push_back(best_of(losses.k, [&](size_t i) { return losses.by_seed[i][seed]; }));

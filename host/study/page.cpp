@@ -29,7 +29,7 @@ std::string header(const Json& study) {
 /// The best k of the largest budget, in a sentence.
 std::string headline(const PageNumbers& numbers) {
   const Json& study = numbers.study();
-  if (study["best_k"].empty()) return "<p class=\"verdict\">No budget has been tried with several k yet.</p>\n";
+  if (study["best_k"].empty()) return "<p class=\"verdict\">No budget has the cells of all k yet.</p>\n";
   const size_t last = study["best_k"].size() - 1;
   const Json& best = study["best_k"][last];
   const std::string budget = numbers.count(fmt::format("/best_k/{}/budget", last));

@@ -60,7 +60,7 @@ Relation best_k_grows(const Results& results) {
                       "between budgets is below 0; at the smallest budget the largest k is worse than the best.");
   const std::vector<BestK> best = best_k(results);
   if (best.size() < 2) {
-    parts.lacks("two budgets with several k each");
+    parts.lacks("two budgets with all of its k, of which there are several");
     return parts.finish();
   }
   const auto steps = [&](const auto& k_of) {

@@ -62,6 +62,7 @@ struct BestK {
   std::vector<int64_t> by_seed;    ///< of each random seed that all k have
   std::vector<int64_t> resampled;  ///< of each resample
 };
+/// Budgets that lack the cells of some k are left out.
 std::vector<BestK> best_k(const Results& results);
 
 /// The best number of experts against the budget: k = 2^(intercept + slope log2(tokens)), by least squares over budgets
