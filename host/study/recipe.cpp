@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cbtm/accounting/model_cost.h"
 #include "cbtm/base/hash.h"
 #include "cbtm/model/families.h"
 #include "cbtm/pipeline/router_temperature.h"
@@ -148,10 +149,12 @@ Json recipe_of(const Config& config, const Cell& cell, const std::string& corpus
   return recipe;
 }
 
-double forward_flops(const ModelSpec& spec, int64_t sequence) { return spec.forward_flops_per_token(sequence); }
+double forward_flops(const ModelSpec& spec, int64_t sequence) {
+  return cbtm::forward_flops(spec, static_cast<double>(sequence) / 2);
+}
 
 double training_flops(const ModelSpec& spec, int64_t sequence, int64_t tokens) {
-  return 3 * forward_flops(spec, sequence) * static_cast<double>(tokens);
+  return cbtm::training_flops(spec, sequence) * static_cast<double>(tokens);
 }
 
 int64_t training_tokens(const Config& config, const System& system) {

@@ -43,7 +43,7 @@ Json recipe_of(const Config& config, const Cell& cell, const std::string& corpus
 /// Forward FLOPs per token of one model of this description, at sequences of this length. The one place that a study
 /// takes them from.
 double forward_flops(const ModelSpec& spec, int64_t sequence);
-/// FLOPs of training on this many tokens (docs/numerics.md, 'FLOPs per token').
+/// FLOPs of training on this many tokens (cbtm/accounting/model_cost.h).
 double training_flops(const ModelSpec& spec, int64_t sequence, int64_t tokens);
 /// The tokens that all experts of a cell together are trained on: its budget in whole steps.
 int64_t training_tokens(const Config& config, const System& system);
