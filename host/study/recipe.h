@@ -32,7 +32,7 @@ TrainingSettings seed_settings(const Config& config, uint64_t seed);
 /// Of one model of the cell: of each expert, or of the one model.
 TrainingSettings branch_settings(const Config& config, const Cell& cell);
 
-/// Whether few-shot tasks are scored: with the main shape and the largest budget, by the dense model and by the first
+/// Whether few-shot tasks are scored: with the main shape and the largest budget, by single models and by the first
 /// k-means clustering.
 bool scores_tasks(const Config& config, const System& system);
 
