@@ -89,7 +89,7 @@ TEST_CASE("a mixture of experts: parameters and FLOPs, written out") {
   const InferenceCost cost = inference_cost({.model = mixture}, 10, WeightFormat::f32, DType::f32);
   CHECK(cost.active_weight_bytes < cost.weight_bytes);
   CHECK(static_cast<double>(cost.active_weight_bytes) ==
-        doctest::Approx(4.0 * static_cast<double>(cost.active_parameters)).epsilon(1e-3));
+        doctest::Approx(4.0 * static_cast<double>(cost.active_parameters)).epsilon(5e-3));
 }
 
 TEST_CASE("the exchange of a step is that of rings, walked through") {
