@@ -82,7 +82,7 @@ double temperature_flag(Device& device, const CommandLine& line, const ExpertSet
   const std::filesystem::path root = line.given("run") ? line.path("run") : run_of(line);
   if (root.empty()) fail_usage("--router-temperature tune needs a run's held-out documents: give --run RUN");
   const double best = tune_temperature(device, experts, run_documents(RunDirectory(root), "tune"), options,
-                                       temperature_candidates(experts.router()));
+                                       temperature_candidates(experts.router().temperature_scale()));
   say(fmt::format("router temperature {} is best on the tune documents of {}", best, root.string()));
   if (const std::filesystem::path own = line.path("experts") / "router"; std::filesystem::exists(own)) {
     try {

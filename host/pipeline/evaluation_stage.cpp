@@ -91,8 +91,8 @@ class RunEvaluation {
     const std::vector<EvaluationDocument> tuning = run_documents(run_, "tune");
     EvaluationOptions options = options_;
     options.mixtures = {{std::min<int64_t>(2, sweep_.back()), 0.1, power_}};
-    const double temperature =
-        tune_temperature(device_, experts_, tuning, options, temperature_candidates(experts_.router()));
+    const double temperature = tune_temperature(device_, experts_, tuning, options,
+                                                temperature_candidates(experts_.router().temperature_scale()));
     say(fmt::format("router temperature {} is best for top-2 on {} tune documents", temperature, tuning.size()));
     record_temperature(experts_.router(), temperature, power_, run_.experts_router());
     record_temperature(experts_.router(), temperature, power_, run_.router());

@@ -2,9 +2,9 @@
 
 namespace cbtm {
 
-std::vector<double> temperature_candidates(const Router& router) {
+std::vector<double> temperature_candidates(double scale) {
   std::vector<double> candidates = {0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0};
-  for (double& candidate : candidates) candidate *= router.temperature_scale();
+  for (double& candidate : candidates) candidate *= scale;
   return candidates;
 }
 

@@ -141,7 +141,7 @@ class EnsembleCell {
     const auto add = [&](double power, int64_t top_k) {
       if (tuned_.contains({power, top_k})) return;
       tuned_[{power, top_k}] = NAN;
-      for (const double temperature : temperature_candidates()) {
+      for (const double temperature : temperature_candidates(experts_.router().temperature_scale())) {
         options.mixtures.push_back({top_k, temperature, power});
         keys.emplace_back(power, top_k);
       }

@@ -53,7 +53,8 @@ void Maker::make_corpus() {
   unlink_lost_router(run);
   prepare_run_directory(run);
   make_run_tokenizer(run, tokenizer_source(config_), means_.corpus, means_.redo, means_.command);
-  make_run_clusters(*means_.devices.front(), run, corpus_options(config_, means_.corpus), means_.redo, means_.command);
+  make_run_clusters(*means_.devices.front(), run, corpus_options(config_, means_.corpus), std::nullopt, means_.redo,
+                    means_.command);
   link_own_router(run);
 }
 
@@ -71,7 +72,8 @@ FileLock Maker::make_clustering(const System& system, uint64_t seed) {
     prepare_run_directory(run);
     const ClusterOptions options =
         clustering_options(config_, means_.corpus, system, seed, place_.corpus().shards_router());
-    refuse_empty_shards(run, make_run_clusters(*means_.devices.front(), run, options, means_.redo, means_.command));
+    refuse_empty_shards(
+        run, make_run_clusters(*means_.devices.front(), run, options, std::nullopt, means_.redo, means_.command));
     link_own_router(run);
   }
   return lock_shards_for_reading(run);

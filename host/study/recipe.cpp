@@ -140,7 +140,7 @@ Json recipe_of(const Config& config, const Cell& cell, const std::string& corpus
   recipe["evaluation"] = {{"documents", config.documents}};
   if (cell.system.kind == SystemKind::ensemble) {
     recipe["evaluation"]["routers"] = config.routers;
-    recipe["evaluation"]["temperatures"] = temperature_candidates();
+    recipe["evaluation"]["temperatures"] = temperature_candidates(1);
   }
   if (scores_tasks(config, cell.system)) {
     for (const std::filesystem::path& file : config.tasks.files) recipe["tasks"].push_back(task_recipe(file));

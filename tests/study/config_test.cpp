@@ -105,6 +105,7 @@ TEST_CASE("what values together cannot be is refused") {
   check_refused(with("routers", {"uniform"}), "tfidf must be among them");
   check_refused(with("routers", {"tfidf", "nearest"}), "'nearest' is no kind of router");
   check_refused(with("routers", {"tfidf", "posterior:prior=prior.json"}), "a prior from a file is of one ensemble");
+  check_refused(with("routers", {"tfidf", "prefix"}), "which have no models of prefixes");
   check_refused(with("moe", {{"experts", {4}}, {"budgets", {4096}}}), "moe: budgets 4096 is not among the study's");
   Json json = small_config();
   json.erase("budgets");

@@ -7,8 +7,8 @@
 
 namespace cbtm {
 
-/// The temperatures that tuning tries for a router: fixed multiples of its temperature_scale().
-std::vector<double> temperature_candidates(const Router& router);
+/// The temperatures that tuning tries for a router: fixed multiples of its Router::temperature_scale().
+std::vector<double> temperature_candidates(double scale);
 
 /// Writes the router with this temperature and distance power; its content hash stays. Throws Error.
 void record_temperature(const Router& router, double temperature, double distance_power,
