@@ -1,3 +1,4 @@
+#include <filesystem>
 #include <fstream>
 
 #include "cbtm/base/error.h"
@@ -81,6 +82,10 @@ int run_serve(int argc, char** argv) {
   if (line.given("cors-origin")) settings.cors_origin = line.text("cors-origin");
   settings.log = line.path_or_none("log");
   settings.chat_template = line.path_or_none("chat-template");
+  // Before a device is opened, which may take long.
+  for (const std::filesystem::path& directory : {settings.files.experts, settings.files.model})
+    if (!directory.empty() && !std::filesystem::is_directory(directory))
+      fail("{}: there is no such directory of experts or of a model", directory.string());
   serve(settings);
   return kExitSuccess;
 }

@@ -40,7 +40,7 @@ TEST_CASE("routers that cannot be") {
   for (const auto& [text, expected] : std::vector<std::pair<const char*, const char*>>{
            {"", "no kind of router"},
            {"tfidf,", "'' is no kind of router"},
-           {"bayes", "'bayes' is no kind of router (tfidf, posterior or uniform)"},
+           {"bayes", "'bayes' is no kind of router (tfidf, prefix, posterior or uniform)"},
            {"tfidf:power=3", "'power=3' must be power=2 or power=4"},
            {"tfidf:temperature=0", "must be a positive number"},
            {"tfidf:temperature=", "must be a positive number"},
