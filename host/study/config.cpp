@@ -277,7 +277,8 @@ void check_config(Config& config) {
     if (!router.prior.empty())
       fail_usage("router {}: a prior from a file is of one ensemble, but a study has many", router.text);
     if (router.kind == RouterKind::prefix)
-      fail_usage("router {}: the clusters of a study are those of tf-idf, which have no models of prefixes", router.text);
+      fail_usage("router {}: the clusters of a study are those of tf-idf, which have no models of prefixes",
+                 router.text);
   }
   if (!has_tfidf) fail_usage("the routers are {}; tfidf must be among them, as all comparisons rest on it", routers);
   for (const Shape* shape : {&config.shape, &config.larger.shape}) {

@@ -202,7 +202,8 @@ TEST_CASE("a damaged router is refused in a line that names the file and the fie
   check_error(evaluate(work / "router"), kExitFailure, "router.safetensors");
   write(work / "router/router.json", "{\"clusters\": ");
   check_error(evaluate(work / "router"), kExitFailure, "router.json: not valid JSON");
-  check_error(evaluate(work / "nowhere"), kExitUsage, "nowhere' is no kind of router (tfidf, prefix, posterior or uniform)");
+  check_error(evaluate(work / "nowhere"), kExitUsage,
+              "nowhere' is no kind of router (tfidf, prefix, posterior or uniform)");
 }
 
 TEST_CASE("token ids that are none are refused with their line") {

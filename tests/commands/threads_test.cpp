@@ -19,8 +19,9 @@ void forget_times(Json& json) {
   if (json.is_array())
     for (Json& entry : json) forget_times(entry);
   if (!json.is_object()) return;
-  for (const char* key : {"seconds", "training_seconds", "tokens_per_second", "fraction_of_peak", "command", "commands",
-                          "card_hash", "threads", "date", "finished", "started", "peak_bytes", "device", "memory", "computed_on"})
+  for (const char* key :
+       {"seconds", "training_seconds", "tokens_per_second", "fraction_of_peak", "command", "commands", "card_hash",
+        "threads", "date", "finished", "started", "peak_bytes", "device", "memory", "computed_on"})
     json.erase(key);
   for (Json& entry : json) forget_times(entry);
 }
