@@ -162,9 +162,9 @@ TEST_CASE("fp16: a step that overflows is skipped and lowers the loss scale; res
   REQUIRE(skipped.size() < 5);
   CHECK(cuda.result.skipped_steps == static_cast<int64_t>(skipped.size()));
 
+  FailingDevice skipping(skipped);  // outlives the weights that lie there
   Overflowing cpu;
   cpu.settings.precision = "float32";
-  FailingDevice skipping(skipped);
   const std::vector<Json> want = cpu.lines(skipping);
   // The first step that is taken has the error of its own roundings; the norm's 100 times sqrt(64) 0.02 is a logit.
   // Later ones start from other weights: where a gradient is below its own rounding error, which is a share of them as
