@@ -1,6 +1,7 @@
 #include "cbtm/prefix/prefix_router.h"
 
 #include <algorithm>
+#include <cmath>
 #include <mutex>
 #include <utility>
 
@@ -54,7 +55,10 @@ std::string hash_of(int64_t prefix_tokens, const std::string& tokenizer_hash,
 }
 
 /// −ln p, which is not negative but for rounding.
-double surprise(float log_probability) { return std::max(0.0, -static_cast<double>(log_probability)); }
+double surprise(float log_probability) {
+  if (std::isnan(log_probability)) fail("a router model's probability is not a number; its weights are damaged");
+  return std::max(0.0, -static_cast<double>(log_probability));
+}
 
 /// Bytes are encoded when they are asked about; a token's id is taken as it is.
 class PrefixContext : public RoutingContext {
@@ -117,6 +121,7 @@ std::unique_ptr<PrefixRouter> PrefixRouter::load(const std::filesystem::path& di
   constexpr int64_t kClustersMax = 65'536, kTokensMax = 1 << 20;
   const JsonReader read(data->json, path.string(), kRemedy);
   if (read.text("kind") != kKind) read.at("kind").refuse(fmt::format("is not {}", kKind));
+  read.integer("format", 1, 1);
   data->prefix_tokens = read.integer("prefix_tokens", 1, kTokensMax);
   data->defaults.temperature = read.number_or("temperature", 1, 1e-9, 1e9);
   data->tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(directory / "tokenizer"));

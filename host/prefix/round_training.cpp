@@ -47,16 +47,13 @@ struct Sequences {
 
 }  // namespace
 
-double RoundPlan::learning_rate_at(int64_t step) const {
-  constexpr double kFinal = 0.1;
-  const int64_t total = rounds * steps, warmup = std::max<int64_t>(1, total / 20);
-  if (step <= warmup) return learning_rate * static_cast<double>(step) / static_cast<double>(warmup);
-  const double left = static_cast<double>(total - step) / static_cast<double>(std::max<int64_t>(1, total - warmup));
-  return learning_rate * (kFinal + (1 - kFinal) * left);
-}
-
 RoundTraining::RoundTraining(Device& device, const ModelSpec& spec, const RoundPlan& plan)
     : device_(device), spec_(spec), plan_(plan) {
+  const int64_t steps = plan.rounds * plan.steps;
+  settings_ = {.steps = steps,
+               .learning_rate = plan.learning_rate,
+               .warmup_steps = std::max<int64_t>(1, steps / 20),
+               .final_learning_rate = 0.1};
   // float16 would need a loss scale, which small models on short texts gain nothing from.
   dtype_ = device.training_type() == DType::bf16 ? DType::bf16 : DType::f32;
   rows_ = std::min(std::max(plan.prefix_tokens, device.micro_batch_rows()), plan.batch * plan.prefix_tokens);
@@ -98,11 +95,11 @@ void RoundTraining::train(ModelState& state, int64_t round, int64_t number, cons
       first_row += static_cast<int64_t>(pass.ids.size());
     }
     const StepResult done = model.finish_step({.step = step,
-                                               .learning_rate = static_cast<float>(plan_.learning_rate_at(step)),
-                                               .beta1 = 0.9f,
-                                               .beta2 = 0.95f,
-                                               .epsilon = 1e-6f,
-                                               .clip_norm = 1});
+                                               .learning_rate = static_cast<float>(learning_rate_at(settings_, step)),
+                                               .beta1 = static_cast<float>(settings_.beta1),
+                                               .beta2 = static_cast<float>(settings_.beta2),
+                                               .epsilon = static_cast<float>(settings_.epsilon),
+                                               .clip_norm = static_cast<float>(settings_.clip_norm)});
     failures = std::isfinite(done.loss_sum) && std::isfinite(done.gradient_norm) ? 0 : failures + 1;
     if (failures == kFailuresInARow)
       fail("router model {:03}: {} steps in a row without a finite loss; lower --router-learning-rate", number,

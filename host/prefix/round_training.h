@@ -8,6 +8,7 @@
 #include "cbtm/device/device.h"
 #include "cbtm/model/spec.h"
 #include "cbtm/model/training_model.h"
+#include "cbtm/train/trainer.h"
 #include "prefix/prefix_documents.h"
 
 namespace cbtm {
@@ -26,10 +27,6 @@ struct RoundPlan {
   double learning_rate = 0;   ///< peak
   int32_t start = 0;          ///< the token before a prefix
   uint64_t seed = 0;
-
-  /// The learning rate of step 1 .. rounds * steps: linear warm-up over the first twentieth, then linear decay to a
-  /// tenth of the peak.
-  double learning_rate_at(int64_t step) const;
 };
 
 /// Trains models one after another on one device.
@@ -48,6 +45,8 @@ class RoundTraining {
   Device& device_;
   const ModelSpec& spec_;
   RoundPlan plan_;
+  /// Of all rounds as one training: linear warm-up over the first twentieth, then linear decay to a tenth of the peak.
+  TrainingSettings settings_;
   int64_t rows_ = 0;  ///< tokens of a micro-batch at most
   DType dtype_ = DType::f32;
   Keep keep_ = Keep::everything;

@@ -176,7 +176,7 @@ TEST_CASE("saved with another temperature it is the same router; damage is named
   CHECK_THROWS_WITH_AS(PrefixRouter::load(directory / "copy", nullptr),
                        doctest::Contains("models/000: is not the model that"), Error);
   own.router->save(directory / "other");
-  std::ofstream(directory / "other/router.json") << R"({"kind": "prefix", "prefix_tokens": 0})";
+  std::ofstream(directory / "other/router.json") << R"({"format": 1, "kind": "prefix", "prefix_tokens": 0})";
   CHECK_THROWS_WITH_AS(PrefixRouter::load(directory / "other", nullptr), doctest::Contains("'prefix_tokens'"), Error);
 }
 

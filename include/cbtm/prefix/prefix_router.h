@@ -33,7 +33,7 @@ class PrefixRouter : public Router {
   static std::unique_ptr<PrefixRouter> load(const std::filesystem::path& directory, Device* device);
   ~PrefixRouter() override;
 
-  std::string_view kind() const override { return "prefix"; }
+  std::string_view kind() const override { return kKind; }
   int64_t clusters() const override;
   /// Over the models' weights, the tokenizer, the start token and prefix_tokens().
   const std::string& content_hash() const override;
