@@ -1,7 +1,6 @@
 #include "cbtm/accounting/model_cost.h"
 
 #include "cbtm/base/error.h"
-#include "cbtm/device/moe_operands.h"
 #include "cbtm/model/parameter_layout.h"
 
 namespace cbtm {
@@ -13,14 +12,7 @@ constexpr int64_t kFloatBytes = 4;
 
 int64_t total_parameters(const ModelSpec& spec) { return ParameterLayout(spec).parameter_count(); }
 
-int64_t active_parameters(const ModelSpec& spec) {
-  int64_t active = 0;
-  const ParameterLayout layout(spec);
-  // All experts of a mixture are alike, so the first ones stand for those that are chosen.
-  for (const Parameter& parameter : layout.parameters())
-    if (parameter.expert < kExpertsPerToken) active += parameter.size();
-  return active;
-}
+int64_t active_parameters(const ModelSpec& spec) { return ParameterLayout(spec).active_parameter_count(); }
 
 double forward_flops(const ModelSpec& spec, double context) {
   double attended = 0;

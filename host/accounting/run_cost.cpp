@@ -113,7 +113,7 @@ std::vector<UpdateRate> update_rates(const RunCost& cost, const std::vector<int6
   std::vector<UpdateRate> rates;
   const StageCost* dense = cost.find("baseline");
   if (dense != nullptr && dense->is_training() && dense->seconds > 0 && dense->computed_on.devices > 0) {
-    const int64_t sequences = std::max<int64_t>(1, dense->batch_sequences);
+    const int64_t sequences = dense->batch_sequences > 0 ? dense->batch_sequences : INT64_MAX;  // not known: no limit
     const double one = dense->updates_per_second() / static_cast<double>(dense->computed_on.devices);
     for (const int64_t count : devices)
       rates.push_back({.system = "dense baseline",

@@ -119,6 +119,7 @@ void print_routing(const Generated& result, const Tokenizer& tokenizer) {
 int generate_text(const CommandLine& line) {
   check_coefficients_alone(line);
   const bool merges = asks_for_merge(line);
+  if (merges && !asks_at_terminal(line)) install_stop_signals();  // a merged model lies in a file for a while
   GenerationOptions options = generation_options(line);
   const RoutingMode routing = parse_routing_mode(line.text("routing"));
   const std::vector<RouterSpec> specs = router_specs(line);

@@ -8,6 +8,7 @@
 #include "cbtm/base/json.h"
 #include "cbtm/ensemble/expert_set.h"
 #include "cbtm/ensemble/session.h"
+#include "cbtm/model/spec.h"
 #include "cbtm/route/routing_method.h"
 #include "commands/command_line.h"
 
@@ -31,9 +32,11 @@ class MergedGeneration {
   const std::vector<std::vector<double>>& weights() const { return weights_; }
 
  private:
-  std::vector<double> weights_for(const std::vector<int32_t>& prompt) const;
-  /// Throws Error if the model and the caches of these prompts take more than --memory.
-  void check_memory(const InferenceModel& model, const std::vector<std::vector<int32_t>>& prompts,
+  /// `pool`: the experts, where the router asks them.
+  std::vector<double> weights_for(const std::vector<int32_t>& prompt,
+                                  const std::function<std::shared_ptr<ExpertPool>()>& pool) const;
+  /// Throws Error if a model of this shape and the caches of these prompts take more than --memory.
+  void check_memory(const ModelSpec& spec, const std::vector<std::vector<int32_t>>& prompts,
                     const std::vector<size_t>& chosen, const GenerationOptions& options) const;
 
   Device& device_;

@@ -5,6 +5,7 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
+#include "cbtm/base/signals.h"
 #include "cbtm/cluster/open_router.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/families.h"
@@ -185,7 +186,7 @@ const Router& ExpertSet::router_of(std::string_view kind) const {
     if (router != nullptr && router->kind() == kind) return *router;
   fail("--router {}: these experts have no such router; theirs is {}{}{}", kind, router_->kind(),
        beside_ != nullptr ? fmt::format(" (with {} beside it)", beside_->kind()) : "",
-       kind == "prefix" ? "; 'cbtm cluster --router prefix' makes experts with one" : "");
+       fmt::format("; 'cbtm cluster --router {}' makes experts with one", kind));
 }
 
 const Expert& ExpertSet::expert_of(int64_t cluster) const {
@@ -206,6 +207,7 @@ std::vector<float> average_parameters(const ExpertSet& experts, const std::vecto
   for (const Expert& expert : experts.experts()) {
     const double weight = weights[static_cast<size_t>(expert.cluster)];
     if (weight == 0) continue;
+    stop_if_requested("averaging experts");
     const ModelCheckpoint checkpoint = ModelCheckpoint::open(expert.directory);
     if (sum.empty()) {
       shape = checkpoint.spec();

@@ -81,7 +81,6 @@ FileLock lock_clusters(const RunDirectory& run) {
 
 void make_run_tokenizer(const RunDirectory& run, const TokenizerSource& source, const CorpusOptions& corpus, bool redo,
                         const std::string& command) {
-  constexpr int64_t kTextBytesMax = 256 << 20;
   Stage stage{.name = "tokenizer",
               .settings = Json::object(),
               .inputs = Json::object(),
@@ -106,8 +105,8 @@ void make_run_tokenizer(const RunDirectory& run, const TokenizerSource& source, 
   stage.inputs["corpus"] = corpus_fingerprint(corpus, run.root() / kCorpusHashes);
   stage.make = [&]() -> StageResult {
     CorpusStatistics read;  // clustering reads the same again and says what is bad
-    Json learnt =
-        train_corpus_tokenizer(corpus, source.vocab_size, source.min_frequency, kTextBytesMax, run.tokenizer(), read);
+    Json learnt = train_corpus_tokenizer(corpus, source.vocab_size, source.min_frequency, kTokenizerTextBytesMax,
+                                         run.tokenizer(), read);
     add_device_use(learnt, {.devices = 1, .device = "host"});
     return {.hash = learnt["content_hash"], .numbers = learnt};
   };

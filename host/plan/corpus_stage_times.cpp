@@ -1,5 +1,3 @@
-#include <stdlib.h>
-
 #include <chrono>
 #include <filesystem>
 #include <fstream>
@@ -8,6 +6,7 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/progress.h"
+#include "cbtm/base/scratch_directory.h"
 #include "cbtm/cluster/cluster_corpus.h"
 #include "cbtm/plan/measured_times.h"
 #include "cbtm/run/run_directory.h"
@@ -17,27 +16,6 @@ namespace {
 
 /// Documents of a sample for each cluster at least, so that none is empty by chance.
 constexpr int64_t kDocumentsPerCluster = 20;
-
-/// A directory of its own for files that nobody keeps.
-class ScratchDirectory {
- public:
-  ScratchDirectory() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "cbtm-plan-XXXXXX").string();
-    if (::mkdtemp(pattern.data()) == nullptr)
-      fail("{}: no temporary directory can be made: {}; set TMPDIR", pattern, errno_text());
-    path_ = pattern;
-  }
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-  ~ScratchDirectory() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 /// No progress of what is only timed.
 class QuietWhile {
@@ -64,7 +42,7 @@ CorpusStageTimes time_corpus_stages(Device& device, const CorpusSurvey& survey, 
                                     const Tokenizer* tokenizer, std::span<const int64_t> ks) {
   CorpusStageTimes times{.documents = static_cast<int64_t>(survey.sample.size())};
   say(fmt::format("timing tokenizer and clusters on {} documents", format_count(times.documents)));
-  const ScratchDirectory scratch;
+  const ScratchDirectory scratch("plan");
   const QuietWhile quiet;
   CorpusOptions sample;
   sample.paths = {(scratch.path() / "sample.jsonl").string()};

@@ -11,6 +11,7 @@
 #include "cbtm/accounting/schedule.h"
 #include "cbtm/base/ceil_divide.h"
 #include "cbtm/base/error.h"
+#include "cbtm/cluster/cluster_corpus.h"
 #include "cbtm/train/expert_settings.h"
 #include "plan/fitting.h"
 
@@ -127,7 +128,11 @@ void Planner::add_corpus_stages(PlannedSystem& system, int64_t k) const {
   const bool timed = corpus_times_.documents > 0;
   const double scale =
       timed ? static_cast<double>(survey_.documents) / static_cast<double>(corpus_times_.documents) : kUnknown;
-  if (!timed || corpus_times_.tokenizer_seconds > 0) add("tokenizer", corpus_times_.tokenizer_seconds * scale);
+  // Of a large corpus the tokenizer is learnt from a part.
+  const double learnt_from =
+      std::min(1.0, static_cast<double>(kTokenizerTextBytesMax) / static_cast<double>(survey_.text_bytes));
+  if (!timed || corpus_times_.tokenizer_seconds > 0)
+    add("tokenizer", corpus_times_.tokenizer_seconds * scale * learnt_from);
   if (k < 2) return;
   const auto found = corpus_times_.cluster_seconds.find(k);
   add("cluster", found == corpus_times_.cluster_seconds.end() ? kUnknown : found->second * scale);
@@ -168,7 +173,8 @@ void Planner::size(PlannedSystem& system, const ModelSpec& model) const {
   const int64_t models = ensemble ? system.experts : 1;
   const int64_t at_once = ensemble ? std::min(system.experts, request_.devices) : 1;
   const int64_t id_bytes = model.embedding.vocab_size <= 65'536 ? 2 : 4;
-  system.disk_bytes = (1 + models * (1 + system.settings.snapshots)) * checkpoint_bytes(model) +
+  const ModelSpec& seed = system.kind == "mixture" ? request_.model.spec : model;  // which it is made from
+  system.disk_bytes = checkpoint_bytes(seed) + models * (1 + system.settings.snapshots) * checkpoint_bytes(model) +
                       at_once * system.settings.keep * training_state_bytes(model) +
                       static_cast<int64_t>(survey_.tokens) * id_bytes;
 }

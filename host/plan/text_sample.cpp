@@ -17,7 +17,9 @@ void TextSample::add(const std::string& text) {
 
 void TextSample::halve() {
   share_ /= 2;
-  std::erase_if(drawn_, [&](const Drawn& drawn) { return drawn.place >= share_; });
+  double least = 1;
+  for (const Drawn& drawn : drawn_) least = std::min(least, drawn.place);
+  std::erase_if(drawn_, [&](const Drawn& drawn) { return drawn.place >= share_ && drawn.place > least; });  // one stays
   bytes_ = 0;
   for (const Drawn& drawn : drawn_) bytes_ += static_cast<int64_t>(drawn.text.size());
 }

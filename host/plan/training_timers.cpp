@@ -24,12 +24,14 @@ double median(std::vector<double> values) {
 }
 
 class ProbingTimer final : public TrainingTimer {
+  /// Parameters, sequence length, sequences of a micro-batch, and what is kept.
+  using Key = std::tuple<int64_t, int64_t, int64_t, Keep>;
+
  public:
   ProbingTimer(std::span<Device* const> devices, double seconds) : devices_(devices), seconds_(seconds) {}
 
   TrainingTime time(const ModelSpec& spec, const TrainingSettings& settings, const ChosenShape& shape) override {
-    const auto key =
-        std::tuple(total_parameters(spec), settings.sequence_length, shape.micro_batch_sequences, shape.memory.keep);
+    const Key key{total_parameters(spec), settings.sequence_length, shape.micro_batch_sequences, shape.memory.keep};
     if (const auto known = times_.find(key); known != times_.end()) return known->second;
     const int64_t sequences = affordable_sequences(spec, settings, shape.micro_batch_sequences);
     say(fmt::format("timing {} parameters, {} x {} tokens on {}", format_count(total_parameters(spec)), sequences,
@@ -40,10 +42,13 @@ class ProbingTimer final : public TrainingTimer {
   std::optional<double> group_step(const ModelSpec& spec, const TrainingSettings& settings) override {
     if (devices_.size() == 1) return std::nullopt;
     const ChosenShape shape = choose_training_shape(devices_, spec, settings, training_host_memory(devices_, 0));
+    const Key key{total_parameters(spec), settings.sequence_length, shape.micro_batch_sequences, shape.memory.keep};
+    const auto of_batch = std::pair(key, settings.batch_sequences);
+    if (const auto known = group_steps_.find(of_batch); known != group_steps_.end()) return known->second;
     const ProbeShape probe = probe_shape(spec, settings, shape.micro_batch_sequences,
                                          ceil_divide(settings.batch_sequences, shape.micro_batch_sequences));
     const auto model = model_of(devices_, spec, settings, shape.memory.keep, shape.micro_batch_sequences);
-    return median_step(devices_, *model, probe).whole;
+    return group_steps_[of_batch] = median_step(devices_, *model, probe).whole;
   }
 
  private:
@@ -104,10 +109,10 @@ class ProbingTimer final : public TrainingTimer {
     return {.gradients = median(gradients), .whole = median(gradients) + median(updates)};
   }
 
-  using Key = std::tuple<int64_t, int64_t, int64_t, Keep>;
   std::span<Device* const> devices_;
   double seconds_;
   std::map<Key, TrainingTime> times_;
+  std::map<std::pair<Key, int64_t>, double> group_steps_;  ///< and by the batch
 };
 
 class GivenTimer final : public TrainingTimer {

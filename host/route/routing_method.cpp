@@ -22,7 +22,7 @@ class DistanceRouting : public RoutingMethod {
         router_(router),
         name_(!name.empty()
                   ? std::move(name)
-                  : fmt::format("tfidf:temperature={}:power={}", mixture.temperature, mixture.distance_power)) {}
+                  : fmt::format("distance:temperature={}:power={}", mixture.temperature, mixture.distance_power)) {}
 
   const std::string& name() const override { return name_; }
   int64_t top_k() const override { return mixture_.top_k; }

@@ -21,6 +21,9 @@
 
 namespace cbtm {
 
+/// Text that a corpus's tokenizer is learnt from, at most.
+inline constexpr int64_t kTokenizerTextBytesMax = int64_t{256} << 20;
+
 struct ClusterOptions {
   CorpusOptions corpus;
   Clustering clustering = Clustering::balanced;
