@@ -34,6 +34,7 @@ table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums
 th,td{padding:.28rem .7rem .28rem 0;text-align:left;vertical-align:top;border-bottom:1px solid var(--rule);overflow-wrap:normal}
 thead th,thead td{color:var(--soft);font-weight:600;vertical-align:bottom}
 tbody th{font-weight:400;white-space:nowrap}
+.sentences tbody th{white-space:normal;min-width:15rem}.texts strong{white-space:nowrap}
 .numbers td,.numbers thead th:not(:first-child),.right{text-align:right}
 td.right,.numbers td,#stages td{white-space:nowrap}
 tr.best th,tr.best td{font-weight:700}

@@ -8,7 +8,7 @@
 #include "cbtm/base/error.h"
 #include "report/cost_section.h"
 #include "report/markup.h"
-#include "report/page_style.h"
+#include "report/page.h"
 #include "report/run_facts.h"
 #include "report/sections.h"
 
@@ -44,22 +44,10 @@ std::string page(RunFacts facts) {
       {"Corpus", corpus_section}, {"Training", training_section}, {"Mixture of experts", mixture_section},
       {"Matrix", matrix_section}, {"Top-k", sweep_section},       {"Budget", budget_section},
       {"Cost", cost_section},     {"Settings", settings_section}, {"Stages", stages_section}};
-  std::vector<std::pair<const char*, std::string>> sections;
+  std::vector<PageSection> sections;
   for (const auto& [name, section] : parts) sections.emplace_back(name, guarded(name, section, facts));
   const std::string headline = guarded("Headline", headline_section, facts);
-  std::string body, links;
-  for (const auto& [name, html] : sections) {
-    if (html.empty()) continue;
-    body += html;
-    const size_t begin = html.find("id=\"") + 4;
-    links += fmt::format("<a href=\"#{}\">{}</a>\n", html.substr(begin, html.find('"', begin) - begin), name);
-  }
-  return fmt::format(
-      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>{} · cbtm</title>\n"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-      "<style>{}</style></head>\n<body>\n{}<main>\n{}{}<nav aria-label=\"Parts\">{}</nav>\n{}</main>\n</body></html>\n",
-      escape(facts.name), kPageStyle, header(facts), headline, missing_section(facts), links, body);
+  return html_page(facts.name, header(facts), headline + missing_section(facts), sections);
 }
 
 }  // namespace

@@ -6,12 +6,14 @@
 namespace cbtm::study {
 namespace {
 
-/// Loss per token by k, for each seed that all k have, and in each resample of their mean.
+/// Loss per token by k, for each seed that all k have and for their mean, and in each resample of either.
 struct Losses {
   std::vector<int64_t> k;
-  std::vector<std::vector<double>> by_seed;    ///< [k][seeds]
-  std::vector<double> mean;                    ///< [k]
-  std::vector<std::vector<double>> resampled;  ///< [k][resamples]
+  std::vector<uint64_t> seeds;
+  std::vector<std::vector<double>> by_seed;                         ///< [k][seeds]
+  std::vector<double> mean;                                         ///< [k]
+  std::vector<std::vector<double>> resampled;                       ///< [k][resamples]
+  std::vector<std::vector<std::vector<double>>> resampled_by_seed;  ///< [k][seeds][resamples]
 };
 
 Losses losses_of(const Results& results, int64_t budget) {
@@ -23,7 +25,7 @@ Losses losses_of(const Results& results, int64_t budget) {
       entries.push_back(entry);
     }
   if (entries.empty()) return losses;
-  std::vector<uint64_t> seeds;
+  std::vector<uint64_t>& seeds = losses.seeds;
   for (const uint64_t seed : entries.front()->seeds)
     if (std::all_of(entries.begin(), entries.end(), [&](const Entry* entry) {
           return std::find(entry->seeds.begin(), entry->seeds.end(), seed) != entry->seeds.end();
@@ -33,10 +35,12 @@ Losses losses_of(const Results& results, int64_t budget) {
   for (const Entry* entry : entries) {
     std::vector<double> sum(results.documents().size(), 0.0);
     losses.by_seed.emplace_back();
+    losses.resampled_by_seed.emplace_back();
     for (const uint64_t seed : seeds) {
       const auto place = std::find(entry->seeds.begin(), entry->seeds.end(), seed) - entry->seeds.begin();
       const std::vector<double>& of_seed = *entry->losses[static_cast<size_t>(place)];
       losses.by_seed.back().push_back(results.bootstrap().mean(of_seed));
+      losses.resampled_by_seed.back().push_back(results.bootstrap().resampled_means(of_seed));
       for (size_t i = 0; i < sum.size(); ++i) sum[i] += of_seed[i] / static_cast<double>(seeds.size());
     }
     losses.mean.push_back(results.bootstrap().mean(sum));
@@ -81,10 +85,17 @@ std::vector<BestK> best_k(const Results& results) {
   for (const int64_t budget : results.config().axis.budgets) {
     const Losses losses = losses_of(results, budget);
     if (losses.k.size() < 2 || losses.k.size() != results.config().axis.k.size()) continue;
-    BestK best{.budget = budget, .k = best_of(losses.k, [&](size_t i) { return losses.mean[i]; })};
-    for (size_t seed = 0; seed < losses.by_seed.front().size(); ++seed)
+    BestK best{
+        .budget = budget, .k = best_of(losses.k, [&](size_t i) { return losses.mean[i]; }), .seeds = losses.seeds};
+    const size_t resamples = losses.resampled.front().size();
+    for (size_t seed = 0; seed < losses.seeds.size(); ++seed) {
       best.by_seed.push_back(best_of(losses.k, [&](size_t i) { return losses.by_seed[i][seed]; }));
-    for (size_t r = 0; r < losses.resampled.front().size(); ++r)
+      best.resampled_by_seed.emplace_back();
+      for (size_t r = 0; r < resamples; ++r)
+        best.resampled_by_seed.back().push_back(
+            best_of(losses.k, [&](size_t i) { return losses.resampled_by_seed[i][seed][r]; }));
+    }
+    for (size_t r = 0; r < resamples; ++r)
       best.resampled.push_back(best_of(losses.k, [&](size_t i) { return losses.resampled[i][r]; }));
     all.push_back(std::move(best));
   }
@@ -94,20 +105,20 @@ std::vector<BestK> best_k(const Results& results) {
 std::optional<Fit> fit_best_k(const Results& results) {
   const std::vector<BestK> best = best_k(results);
   if (best.size() < 2) return std::nullopt;
-  std::vector<double> x, y, budgets;
-  for (const BestK& one : best) {
-    budgets.push_back(std::log2(static_cast<double>(one.budget)));
+  std::vector<double> x, y;
+  for (const BestK& one : best)
     for (const int64_t k : one.by_seed) {
-      x.push_back(budgets.back());
+      x.push_back(std::log2(static_cast<double>(one.budget)));
       y.push_back(std::log2(static_cast<double>(k)));
     }
-  }
   const Line line = fit_line(x, y);
   std::vector<double> slopes;
   for (size_t r = 0; r < best.front().resampled.size(); ++r) {
     std::vector<double> of_resample;
-    for (const BestK& one : best) of_resample.push_back(std::log2(static_cast<double>(one.resampled[r])));
-    slopes.push_back(fit_line(budgets, of_resample).slope);
+    for (const BestK& one : best)
+      for (const std::vector<int64_t>& of_seed : one.resampled_by_seed)
+        of_resample.push_back(std::log2(static_cast<double>(of_seed[r])));
+    slopes.push_back(fit_line(x, of_resample).slope);
   }
   Fit fit{.intercept = line.intercept,
           .slope = line.slope,

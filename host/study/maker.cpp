@@ -39,6 +39,11 @@ std::optional<CellResult> find_result(const Workplace& place, const Cell& cell, 
   const fs::path file = Workplace::result_json(place.cell(cell.name()));
   if (!fs::exists(file)) return std::nullopt;
   CellResult result = parse_cell_result(read_json_file(file), file.string());
+  if (!recipe.contains("tasks")) {  // what a cell scored while its budget was the largest
+    result.recipe.erase("tasks");
+    result.recipe.erase("test_lines");
+    result.tasks.clear();
+  }
   const std::string difference = json_difference(result.recipe, recipe, ShownValues::both);
   if (difference.empty()) return result;
   if (redo) return std::nullopt;
@@ -48,7 +53,7 @@ std::optional<CellResult> find_result(const Workplace& place, const Cell& cell, 
 
 void Maker::make_corpus() {
   const RunDirectory run = place_.corpus();
-  if (!is_first(run)) return;
+  if (is_made(run)) return;
   const FileLock turn = take_turn(run.root());
   unlink_lost_router(run);
   prepare_run_directory(run);
@@ -56,6 +61,7 @@ void Maker::make_corpus() {
   make_run_clusters(*means_.devices.front(), run, corpus_options(config_, means_.corpus), std::nullopt, means_.redo,
                     means_.command);
   link_own_router(run);
+  note_made(run);
 }
 
 RunDirectory Maker::shards_of(const Cell& cell) const {
@@ -66,7 +72,7 @@ RunDirectory Maker::shards_of(const Cell& cell) const {
 FileLock Maker::make_clustering(const System& system, uint64_t seed) {
   const RunDirectory run = place_.clustering(system.clustering, system.k, seed);
   const FileLock turn = take_turn(run.root());
-  if (is_first(run) || !fs::exists(run.shards())) {
+  if (!is_made(run) || !fs::exists(run.shards())) {
     make_link(place_.corpus().tokenizer(), run.tokenizer());
     unlink_lost_router(run);
     prepare_run_directory(run);
@@ -75,13 +81,14 @@ FileLock Maker::make_clustering(const System& system, uint64_t seed) {
     refuse_empty_shards(
         run, make_run_clusters(*means_.devices.front(), run, options, std::nullopt, means_.redo, means_.command));
     link_own_router(run);
+    note_made(run);
   }
   return lock_shards_for_reading(run);
 }
 
 void Maker::make_seed(bool larger, uint64_t seed) {
   const RunDirectory run = place_.seed(larger, seed);
-  if (!is_first(run)) return;
+  if (is_made(run)) return;
   const FileLock turn = take_turn(run.root());
   link_shards(place_.corpus(), run);
   prepare_run_directory(run);
@@ -89,6 +96,7 @@ void Maker::make_seed(bool larger, uint64_t seed) {
   TrainingSettings settings = seed_settings(config_, seed);
   settings.memory_bytes = means_.memory_bytes;
   train_run_seed(means_.devices, run, source, settings, means_.redo, means_.command);
+  note_made(run);
 }
 
 void Maker::train(const Cell& cell, const RunDirectory& run) const {

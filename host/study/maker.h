@@ -45,7 +45,8 @@ class Maker {
   void make_cell(const Cell& cell);
 
  private:
-  bool is_first(const RunDirectory& run) { return made_.insert(run.root().string()).second; }
+  bool is_made(const RunDirectory& run) const { return made_.contains(run.root().string()); }
+  void note_made(const RunDirectory& run) { made_.insert(run.root().string()); }
   RunDirectory shards_of(const Cell& cell) const;
   void train(const Cell& cell, const RunDirectory& run) const;
   CellResult describe(const Cell& cell, const RunDirectory& run, CellTimes& times) const;

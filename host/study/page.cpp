@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "report/markup.h"
-#include "report/page_style.h"
+#include "report/page.h"
 #include "study/page_sections.h"
 
 namespace cbtm::study {
@@ -67,7 +67,7 @@ std::string settings_section(const Json& study) {
 
 std::string study_page(const Json& study, const Json& times) {
   const PageNumbers numbers(study, times);
-  std::vector<std::pair<const char*, std::string>> sections;
+  std::vector<report::PageSection> sections;
   if (!study["entries"].empty())
     sections = {{"Clusters", clusters_section(numbers)},
                 {"Gain", gain_section(numbers)},
@@ -79,19 +79,7 @@ std::string study_page(const Json& study, const Json& times) {
                 {"Learning rates", rates_section(numbers)},
                 {"Twelve relations", relations_section(numbers)}};
   sections.emplace_back("Configuration", settings_section(study));
-  std::string body, links;
-  for (const auto& [name, html] : sections) {
-    if (html.empty()) continue;
-    body += html;
-    const size_t begin = html.find("id=\"") + 4;
-    links += fmt::format("<a href=\"#{}\">{}</a>\n", html.substr(begin, html.find('"', begin) - begin), name);
-  }
-  return fmt::format(
-      "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>study · cbtm</title>\n"
-      "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
-      "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-      "<style>{}</style></head>\n<body>\n{}<main>\n{}{}<nav aria-label=\"Parts\">{}</nav>\n{}</main>\n</body></html>\n",
-      report::kPageStyle, header(study), headline(numbers), missing_section(study), links, body);
+  return report::html_page("study", header(study), headline(numbers) + missing_section(study), sections);
 }
 
 }  // namespace cbtm::study

@@ -81,8 +81,9 @@ std::string PageNumbers::changes(const std::string& pointer) const { return join
 std::string PageNumbers::plains(const std::string& pointer) const { return joined(pointer, plain_text); }
 
 std::string page_table(const std::string& label, const std::vector<std::string>& columns,
-                       const std::vector<std::vector<std::string>>& rows) {
-  std::string html = "<table class=\"numbers\"><thead><tr>";
+                       const std::vector<std::vector<std::string>>& rows, TableOf cells) {
+  const char* style = cells == TableOf::texts ? "texts" : cells == TableOf::numbers ? "numbers" : "numbers sentences";
+  std::string html = fmt::format("<table class=\"{}\"><thead><tr>", style);
   for (const std::string& column : columns) html += "<th scope=\"col\">" + report::escape(column) + "</th>";
   html += "</tr></thead><tbody>\n";
   for (const std::vector<std::string>& row : rows) {

@@ -46,9 +46,13 @@ class PageNumbers {
   const Json& times_;
 };
 
+/// What the cells of a table hold. Numbers stand at the right and do not wrap; texts and names of rows that are
+/// sentences wrap.
+enum class TableOf { numbers, numbers_by_sentence, texts };
+
 /// A table: names of the columns, and rows of HTML cells, of which the first is the row's name.
 std::string page_table(const std::string& label, const std::vector<std::string>& columns,
-                       const std::vector<std::vector<std::string>>& rows);
+                       const std::vector<std::vector<std::string>>& rows, TableOf cells = TableOf::numbers);
 
 /// Which entries of study.json a section shows: indices, in the file's order.
 struct EntryFilter {

@@ -50,19 +50,37 @@ Relation one_is_worst(const Results& results) {
   for (const int64_t budget : results.config().axis.budgets)
     for (const int64_t k : parts.learned_k())
       parts.compare(against_dense(k, budget), {{1, results.learned(k, budget)}, {-1, results.dense(budget)}});
+  if (parts.learned_k().empty()) parts.lacks("ensembles");
   return parts.finish();
+}
+
+/// The k below `most` of the lowest tune loss at a budget, the dense model's 1 included; of equal ones the smallest.
+std::optional<int64_t> best_on_tune(const Results& results, int64_t budget, int64_t most) {
+  std::optional<int64_t> best;
+  double least = INFINITY;
+  for (const int64_t k : results.config().axis.k) {
+    const Entry* entry = k < most ? results.learned(k, budget) : nullptr;
+    if (entry == nullptr || entry->tune_loss >= least) continue;
+    least = entry->tune_loss;
+    best = k;
+  }
+  return best;
 }
 
 /// 3: the best k grows with the budget.
 Relation best_k_grows(const Results& results) {
   RelationParts parts(results, 3, "The best k grows with the budget; too many clusters hurt at a small one.",
                       "The growth of log2(best k) from the smallest budget to the largest is above 0, and no step "
-                      "between budgets is below 0; at the smallest budget the largest k is worse than the best.");
+                      "between budgets is below 0; at the smallest budget the largest k is worse than that of the "
+                      "others which is best on the tune documents.");
   const std::vector<BestK> best = best_k(results);
   if (best.size() < 2) {
     parts.lacks("two budgets with all of its k, of which there are several");
     return parts.finish();
   }
+  for (const int64_t budget : results.config().axis.budgets)
+    if (std::none_of(best.begin(), best.end(), [&](const BestK& one) { return one.budget == budget; }))
+      parts.lacks("cells of all k at " + tokens_text(budget));
   const auto steps = [&](const auto& k_of) {
     double least = INFINITY;
     for (size_t i = 1; i < best.size(); ++i)
@@ -72,10 +90,13 @@ Relation best_k_grows(const Results& results) {
   const auto whole = [&](const auto& k_of) { return std::log2(k_of(best.back())) - std::log2(k_of(best.front())); };
   const auto estimate = [&](const auto& quantity) {
     Estimate result{.value = quantity([](const BestK& one) { return static_cast<double>(one.k); })};
-    size_t seeds = best.front().by_seed.size();
-    for (const BestK& one : best) seeds = std::min(seeds, one.by_seed.size());
-    for (size_t s = 0; s < seeds; ++s)
-      result.by_seed.push_back(quantity([s](const BestK& one) { return static_cast<double>(one.by_seed[s]); }));
+    for (const uint64_t seed : best.front().seeds) {
+      const auto place_in = [seed](const BestK& one) { return std::find(one.seeds.begin(), one.seeds.end(), seed); };
+      if (std::all_of(best.begin(), best.end(), [&](const BestK& one) { return place_in(one) != one.seeds.end(); }))
+        result.by_seed.push_back(quantity([&](const BestK& one) {
+          return static_cast<double>(one.by_seed[static_cast<size_t>(place_in(one) - one.seeds.begin())]);
+        }));
+    }
     std::vector<double> resampled;
     for (size_t r = 0; r < best.front().resampled.size(); ++r)
       resampled.push_back(quantity([r](const BestK& one) { return static_cast<double>(one.resampled[r]); }));
@@ -93,12 +114,16 @@ Relation best_k_grows(const Results& results) {
              .unit = Unit::plain,
              .estimate = estimate(steps),
              .claim = Claim::above,
-             .bound = -0.5});  // steps are at least 1 apart
-  const int64_t most = results.config().axis.k.back();
-  parts.compare(
-      fmt::format("k = {} against the best k, {}, at {}", most, best.front().k, tokens_text(best.front().budget)),
-      {{1, results.learned(most, best.front().budget)}, {-1, results.learned(best.front().k, best.front().budget)}},
-      Claim::above);
+             .bound = -1e-4});  // nearer to 0 than the step between any two k up to 4096
+  const int64_t most = results.config().axis.k.back(), budget = parts.smallest();
+  // The valid documents that the two are compared on do not choose them.
+  const std::optional<int64_t> other = best_on_tune(results, budget, most);
+  if (!other)
+    parts.lacks("ensembles at " + tokens_text(budget));
+  else
+    parts.compare(fmt::format("k = {} against the best smaller k on the tune documents, {}, at {}", most, *other,
+                              tokens_text(budget)),
+                  {{1, results.learned(most, budget)}, {-1, results.learned(*other, budget)}}, Claim::above);
   return parts.finish();
 }
 
@@ -219,25 +244,34 @@ Relation upcycling(const Results& results) {
                       "Against the ensemble of the largest k up to 16 at the smallest budget (below 0) and at the "
                       "largest (above 0), and against dense at the largest (above 0).");
   const int64_t k = parts.reference_k();
-  bool any = false;
-  for (const Entry& moe : results.entries()) {
-    if (moe.system.kind != SystemKind::moe) continue;
-    const int64_t budget = moe.system.budget;
-    const std::string what = fmt::format("{} experts upcycled against", moe.system.k);
-    if (budget == parts.smallest()) {
-      any = true;
-      parts.compare(fmt::format("{} k = {}, {}", what, k, tokens_text(budget)),
-                    {{1, &moe}, {-1, results.learned(k, budget)}});
-    }
-    if (budget == parts.largest()) {
-      any = true;
-      parts.compare(fmt::format("{} k = {}, {}", what, k, tokens_text(budget)),
-                    {{1, &moe}, {-1, results.learned(k, budget)}}, Claim::above);
-      parts.compare(fmt::format("{} dense, {}", what, tokens_text(budget)), {{1, &moe}, {-1, results.dense(budget)}},
-                    Claim::above);
-    }
+  const auto& mixtures = results.config().mixtures;
+  if (mixtures.experts.empty() || k == 0) {
+    parts.lacks("mixture-of-experts models beside ensembles");
+    return parts.finish();
   }
-  if (!any) parts.lacks("mixture-of-experts models");
+  const auto tried = [&](int64_t budget) {
+    return std::find(mixtures.budgets.begin(), mixtures.budgets.end(), budget) != mixtures.budgets.end();
+  };
+  const bool small = tried(parts.smallest()) && parts.smallest() != parts.largest(), large = tried(parts.largest());
+  if (!small) parts.lacks("mixture-of-experts models at a small budget");
+  if (!large) parts.lacks("mixture-of-experts models at the largest budget");
+  for (const int64_t experts : mixtures.experts) {
+    const auto moe = [&](int64_t budget) {
+      return results.main({.kind = SystemKind::moe, .k = experts, .budget = budget});
+    };
+    const auto text = [&](const std::string& other, int64_t budget) {
+      return fmt::format("{} experts upcycled against {}, {}", experts, other, tokens_text(budget));
+    };
+    const std::string ensemble = fmt::format("k = {}", k);
+    if (small)
+      parts.compare(text(ensemble, parts.smallest()),
+                    {{1, moe(parts.smallest())}, {-1, results.learned(k, parts.smallest())}});
+    if (!large) continue;
+    parts.compare(text(ensemble, parts.largest()),
+                  {{1, moe(parts.largest())}, {-1, results.learned(k, parts.largest())}}, Claim::above);
+    parts.compare(text("dense", parts.largest()), {{1, moe(parts.largest())}, {-1, results.dense(parts.largest())}},
+                  Claim::above);
+  }
   return parts.finish();
 }
 
@@ -260,6 +294,8 @@ Relation clusterings(const Results& results) {
     } else {
       parts.lacks("unbalanced clusterings of two k");
     }
+  } else {
+    parts.lacks("balanced clusters as its first k-means");
   }
   return parts.finish();
 }

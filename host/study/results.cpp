@@ -86,6 +86,7 @@ void Results::add_entries() {
         entry.is_main = score.router == main_router(system, config_.routers) &&
                         (system.kind != SystemKind::ensemble || score.top_k == system.k);
         entry.learning_rate = rates_.at(system);
+        entry.tune_loss += cell->tune_loss;
         entry.seeds.push_back(seed);
         entry.losses.push_back(&score.losses);
         entry.temperatures.push_back(score.temperature);
@@ -93,7 +94,10 @@ void Results::add_entries() {
         entry.active_flops = cell->forward_flops * static_cast<double>(score.top_k);
         entry.parameters = cell->parameters;
       }
-  for (auto& [key, entry] : entries) entries_.push_back(std::move(entry));
+  for (auto& [key, entry] : entries) {
+    entry.tune_loss /= static_cast<double>(entry.seeds.size());
+    entries_.push_back(std::move(entry));
+  }
 }
 
 const Entry* Results::find(const System& system, const std::string& router, int64_t top_k) const {

@@ -14,6 +14,7 @@
 #include "cbtm/study/page.h"
 #include "cbtm/study/study_json.h"
 #include "cbtm/study/workplace.h"
+#include "cbtm/train/trainer.h"
 #include "study/maker.h"
 #include "study/progress.h"
 #include "study/recipe.h"
@@ -31,32 +32,51 @@ void check_outputs(const Workplace& place) {
   if (fs::exists(place.root(), error) && !fs::is_directory(place.root(), error))
     fail("{}: is a file, but a study is a directory; name another", place.root().string());
   make_directories(place.root());
-  for (const fs::path& file : {place.configuration(), place.study_json(), place.times_json()})
-    if (fs::exists(file)) check_writable(file, OutputKind::json);
+  // Each with a key that no configuration of a user's has: its name may well be study.json.
+  const std::pair<fs::path, const char*> files[] = {
+      {place.configuration(), "config"}, {place.study_json(), "relations"}, {place.times_json(), "systems"}};
+  for (const auto& [file, key] : files) {
+    if (!fs::exists(file)) continue;
+    check_writable(file, OutputKind::json);
+    const Json json = read_json_file(file);
+    if (!json.is_object() || !json.contains("format") || !json.contains(key))
+      fail("{}: is there, but is not this study's; move it away, or name another --out", file.string());
+  }
   if (fs::exists(place.page())) check_writable(place.page(), OutputKind::html);
 }
 
 /// Removes the shards of a clustering if no cell of the study needs them any more, and nobody else works with them.
-void remove_unused_shards(const Workplace& place, const Config& config, const Cell& done) {
+/// `due`: cells that are to be made, whatever lies there.
+void remove_unused_shards(const Workplace& place, const Config& config, std::span<const Cell> due, const Cell& done) {
   if (done.system.kind != SystemKind::ensemble) return;
   const auto clustering_of = [&](const Cell& cell) {
     return place.clustering(cell.system.clustering, cell.system.k, cell.seed).root();
   };
   for (const Cell& cell : cells_of(config))
     if (cell.system.kind == SystemKind::ensemble && clustering_of(cell) == clustering_of(done) &&
-        !fs::exists(Workplace::result_json(place.cell(cell.name()))))
+        (!fs::exists(Workplace::result_json(place.cell(cell.name()))) ||
+         std::any_of(due.begin(), due.end(), [&](const Cell& other) { return other.name() == cell.name(); })))
       return;
   const RunDirectory run(clustering_of(done));
   const FileLock turn(run.root() / ".study.lock", FileLock::Wait::no);
   const FileLock lock(run.clusters_lock(), FileLock::Wait::no);
-  if (turn.held() && lock.held()) remove_output_directory(run.shards());
+  if (!turn.held() || !lock.held()) return;
+  remove_output_directory(run.shards());
+  remove_abandoned_outputs(run.root());
+}
+
+/// The configuration with the type that the devices train in: parts on other machines must take the same.
+Config with_precision(Config config, std::span<Device* const> devices) {
+  const DType dtype = resolve_precision(config.precision, devices);
+  config.precision = dtype == DType::bf16 ? "bf16" : dtype == DType::f16 ? "fp16" : "float32";
+  return config;
 }
 
 /// One call of make_cells.
 class Work {
  public:
   Work(std::span<Device* const> devices, const StudyOptions& options)
-      : options_(options), place_(options.out), config_(options.config) {
+      : options_(options), place_(options.out), config_(with_precision(options.config, devices)) {
     check_outputs(place_);
     means_ = {.devices = devices,
               .corpus = corpus_of_run(options.corpus, RunDirectory(place_.root()), options.redo),
@@ -64,14 +84,17 @@ class Work {
               .redo = options.redo,
               .command = options.command};
     means_.corpus_hash = corpus_fingerprint(means_.corpus, place_.root() / kCorpusHashes);
-    write_configuration();
     const std::vector<Cell> all = cells_of(config_);
     own_ = cells_of_part(all, cell_costs(config_, all), options.part, options.parts);
-    for (const Cell& cell : own_)
+    std::set<std::string> done;
+    for (const Cell& cell : all)  // those of other parts too: they are joined with these
       if (find_result(place_, cell, recipe_of(config_, cell, means_.corpus_hash), options.redo))
-        tidy(cell);
-      else
-        due_.push_back(cell);
+        done.insert(cell.name());
+    for (const Cell& cell : own_)
+      if (!done.contains(cell.name())) due_.push_back(cell);
+    for (const Cell& cell : own_)
+      if (done.contains(cell.name())) tidy(cell);
+    write_configuration();  // last: a command that is refused changes nothing
   }
 
   void run() {
@@ -84,6 +107,7 @@ class Work {
       say(fmt::format("study: {}", cell.name()));
       try {
         maker.make_cell(cell);
+        due_.erase(due_.begin());
         tidy(cell);
       } catch (const DeviceError&) {
         throw;
@@ -91,13 +115,15 @@ class Work {
         if (error.exit_code() == kExitInterrupted || stop_requested() != 0) throw;
         warn(fmt::format("{}: {}", cell.name(), error.what()));
         failed_.push_back(cell.name());
+        std::erase_if(due_, [&](const Cell& other) { return other.name() == cell.name(); });
       }
-      due_.erase(due_.begin());
       say(progress_line(place_, config_, own_, due_));
     }
     if (!failed_.empty())
-      fail("{} of {} cells could not be made: {} (the reasons stand above; the same command tries them again)",
-           failed_.size(), own_.size(), fmt::join(failed_, ", "));
+      fail(
+          "{} of {} cells could not be made: {} (the reasons stand above; the same command tries them again, --join "
+          "shows the rest)",
+          failed_.size(), own_.size(), fmt::join(failed_, ", "));
   }
 
  private:
@@ -122,12 +148,12 @@ class Work {
     const FileLock turn(run.root() / ".study.lock", FileLock::Wait::no);
     if (!turn.held()) return;
     remove_models(run);
-    remove_unused_shards(place_, config_, cell);
+    remove_unused_shards(place_, config_, due_, cell);
   }
 
   const StudyOptions& options_;
   Workplace place_;
-  const Config& config_;
+  const Config config_;
   Means means_;
   std::vector<Cell> own_, due_;
   std::vector<std::string> failed_;

@@ -160,8 +160,9 @@ std::string relations_section(const PageNumbers& numbers) {
   for (size_t i = 0; i < study["relations"].size(); ++i) {
     const Json& relation = study["relations"][i];
     const std::string pointer = fmt::format("/relations/{}", i);
-    overview.push_back({numbers.whole(pointer + "/number"), report::escape(relation["claim"].get<std::string>()),
-                        "<strong>" + report::escape(relation["verdict"].get<std::string>()) + "</strong>"});
+    overview.push_back({numbers.whole(pointer + "/number"),
+                        "<strong>" + report::escape(relation["verdict"].get<std::string>()) + "</strong>",
+                        report::escape(relation["claim"].get<std::string>())});
     html += fmt::format("<h3>{}. {}</h3><p><strong>{}.</strong> {}</p>\n", numbers.whole(pointer + "/number"),
                         report::escape(relation["claim"].get<std::string>()),
                         report::escape(relation["verdict"].get<std::string>()),
@@ -178,13 +179,15 @@ std::string relations_section(const PageNumbers& numbers) {
                           (percent ? numbers.percent(place + "/bound") : numbers.plain(place + "/bound")),
                       report::escape(finding["verdict"].get<std::string>())});
     }
-    if (!rows.empty()) html += page_table("Findings", {"finding", "value", "by seed", "claimed", "verdict"}, rows);
+    if (!rows.empty())
+      html += page_table("Findings", {"finding", "value", "by seed", "claimed", "verdict"}, rows,
+                         TableOf::numbers_by_sentence);
     std::string missing;
     for (const Json& what : relation["missing"]) missing += "<li>" + report::escape(what.get<std::string>()) + "</li>";
     if (!missing.empty()) html += "<ul class=\"caution\">" + missing + "</ul>\n";
   }
   return section("relations", "The twelve relations",
-                 page_table("Verdicts", {"", "relation", "verdict"}, overview) + html);
+                 page_table("Verdicts", {"", "verdict", "relation"}, overview, TableOf::texts) + html);
 }
 
 }  // namespace cbtm::study

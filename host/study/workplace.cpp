@@ -86,6 +86,7 @@ void remove_models(const RunDirectory& cell) {
        entry.increment(error))
     if (!entry->is_symlink() && is_output_directory(entry->path())) models.push_back(entry->path());
   for (const fs::path& model : models) remove_output_directory(model);
+  remove_abandoned_outputs(cell.root());
   remove_abandoned_outputs(cell.experts());
   for (const fs::path& link :
        {cell.experts_router(), cell.tokenizer(), cell.shards(), cell.router(), cell.clusters_json(), cell.seed()})

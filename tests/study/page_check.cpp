@@ -165,19 +165,37 @@ void check_entries(const Made& made, const Json& study) {
   }
 }
 
-/// The best k of every budget and seed, by the main entries' perplexities.
-void check_best_k(const Json& study) {
+/// The slope of the least squares line.
+double slope_of(const std::vector<double>& x, const std::vector<double>& y) {
+  const auto count = static_cast<double>(x.size());
+  double sum_x = 0, sum_y = 0, squares = 0, products = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    sum_x += x[i];
+    sum_y += y[i];
+    squares += x[i] * x[i];
+    products += x[i] * y[i];
+  }
+  return (count * products - sum_x * sum_y) / (count * squares - sum_x * sum_x);
+}
+
+/// The best k of every budget and seed, by the main entries' perplexities; the line through them, and its slope in
+/// every resample.
+void check_best_k(const Made& made, const Json& study) {
   std::string learned;
   for (const Json& clustering : study["config"]["clusterings"])
     if (const std::string kind = clustering["kind"]; learned.empty() && (kind == "balanced" || kind == "unbalanced"))
       learned = kind;
   std::vector<double> x, y;
+  std::vector<std::map<double, const Losses*>> points;  // of each budget and seed: losses by log2(k)
   for (const Json& best : study["best_k"]) {
     const Json* lowest = nullptr;
     std::vector<const Json*> of_seed(best["by_seed"].size(), nullptr);
+    std::vector<std::map<double, const Losses*>> of_budget(of_seed.size());
     for (const Json& entry : study["entries"]) {
       if (!entry["main"].get<bool>() || entry["larger"].get<bool>() || entry["budget"] != best["budget"]) continue;
       if (entry["kind"] == "moe" || (entry["kind"] == "ensemble" && entry["clustering"] != learned)) continue;
+      for (size_t i = 0; i < of_seed.size(); ++i)
+        of_budget[i][std::log2(entry["k"].get<double>())] = &made.losses.at(key_of(entry)).at(entry["seeds"][i]);
       if (lowest == nullptr || entry["perplexity"]["mean"] < (*lowest)["perplexity"]["mean"]) lowest = &entry;
       for (size_t i = 0; i < of_seed.size(); ++i)
         if (of_seed[i] == nullptr || entry["perplexity"]["by_seed"][i] < (*of_seed[i])["perplexity"]["by_seed"][i])
@@ -185,6 +203,7 @@ void check_best_k(const Json& study) {
     }
     REQUIRE(lowest != nullptr);
     CHECK((*lowest)["k"] == best["k"]);
+    points.insert(points.end(), of_budget.begin(), of_budget.end());
     for (size_t i = 0; i < of_seed.size(); ++i) {
       CHECK((*of_seed[i])["k"] == best["by_seed"][i]);
       x.push_back(std::log2(best["budget"].get<double>()));
@@ -201,6 +220,24 @@ void check_best_k(const Json& study) {
   }
   CHECK(std::abs(sum) < 1e-6);
   CHECK(std::abs(product) < 1e-5);
+  std::vector<double> slopes;
+  for (const std::vector<double>& counts : made.counts) {
+    std::vector<double> resampled;
+    for (const std::map<double, const Losses*>& by_k : points) {
+      double least = INFINITY, best = NAN;
+      for (const auto& [k, losses] : by_k)
+        if (const double mean = mean_of(made, *losses, &counts); mean < least) {
+          least = mean;
+          best = k;
+        }
+      resampled.push_back(best);
+    }
+    slopes.push_back(slope_of(x, resampled));
+  }
+  std::sort(slopes.begin(), slopes.end());
+  const size_t cut = slopes.size() * 25 / 1000;
+  check_near(study["fit"]["slope_low"], slopes[cut]);
+  check_near(study["fit"]["slope_high"], slopes[slopes.size() - 1 - cut]);
 }
 
 void check_rates(const Json& study) {
@@ -283,7 +320,7 @@ size_t check_page_numbers(const std::string& page, const Json& study, const Json
 void check_study_numbers(const Json& study) {
   const Made made = read_cells(study);
   check_entries(made, study);
-  check_best_k(study);
+  check_best_k(made, study);
   check_rates(study);
   check_verdicts(study);
 }

@@ -198,6 +198,7 @@ TEST_CASE("other settings are refused with what differs, and other axes keep wha
   const std::string before = file_contents(place / cell);
   check_error(place.run("study", {"--dropout", "0.2", "--quiet"}), kExitFailure, "dropout was 0.0, is 0.2");
   CHECK(file_contents(place / cell) == before);
+  succeed(run_cbtm({"study", "--join", "--out", "study"}, place.path()));  // what is there is as it was
   const auto written = fs::last_write_time(place / cell);
   succeed(place.run("study", {"--seeds", "1", "--budgets", "1536,3072,768"}));
   CHECK(fs::last_write_time(place / cell) == written);
@@ -219,6 +220,12 @@ TEST_CASE("what is not the study's is never replaced or removed") {
   check_error(place.run("study", {"--quiet"}), kExitFailure, "study.html");
   CHECK(file_contents(place / "study/study.html") == "my own page");
   fs::remove(place / "study/study.html");
+  for (const char* name : {"study/study.json", "study/configuration.json"}) {
+    std::ofstream(place / name) << "{\"k\": [1, 2]}";
+    check_error(place.run("study", {"--quiet"}), kExitFailure, "is there, but is not this study's");
+    CHECK(file_contents(place / name) == "{\"k\": [1, 2]}");
+    fs::remove(place / name);
+  }
   fs::create_directories(place / "study/cells/dense-b1536-r0.01-s1/shards");
   std::ofstream(place / "study/cells/dense-b1536-r0.01-s1/shards/mine") << "mine";
   const Outcome outcome = place.run("study", {"--seeds", "1"});

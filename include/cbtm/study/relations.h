@@ -58,9 +58,11 @@ std::vector<Relation> relations_of(const Results& results);
 /// The number of experts that is best for each budget, by the first k-means clustering and the dense model.
 struct BestK {
   int64_t budget = 0;
-  int64_t k = 1;                   ///< of the lowest mean loss
-  std::vector<int64_t> by_seed;    ///< of each random seed that all k have
-  std::vector<int64_t> resampled;  ///< of each resample
+  int64_t k = 1;                                        ///< of the lowest mean loss
+  std::vector<uint64_t> seeds;                          ///< random seeds that all k have
+  std::vector<int64_t> by_seed;                         ///< of each of them
+  std::vector<int64_t> resampled;                       ///< of each resample of the mean over seeds
+  std::vector<std::vector<int64_t>> resampled_by_seed;  ///< [seeds][resamples]
 };
 /// Budgets that lack the cells of some k are left out.
 std::vector<BestK> best_k(const Results& results);
@@ -69,7 +71,7 @@ std::vector<BestK> best_k(const Results& results);
 /// and random seeds (docs/study.md, 'The fit').
 struct Fit {
   double intercept = 0, slope = 0;
-  double slope_low = 0, slope_high = 0;  ///< interval of the bootstrap
+  double slope_low = 0, slope_high = 0;  ///< interval of the bootstrap, of the line through the same points
   int64_t tokens_min = 0, tokens_max = 0;
   int64_t k_min = 0, k_max = 0;
   int64_t parameters = 0;  ///< of one expert

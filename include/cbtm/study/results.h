@@ -22,6 +22,7 @@ struct Entry {
   int64_t top_k = 1;
   bool is_main = false;  ///< the system's main way of use (main_router, all experts)
   double learning_rate = 0;
+  double tune_loss = 0;  ///< of the system's main way of use, nats per token, mean over seeds
   std::vector<uint64_t> seeds;
   std::vector<const std::vector<double>*> losses;  ///< by seed: [documents]
   std::vector<double> temperatures;                ///< by seed; NaN where there is none
