@@ -10,7 +10,7 @@ constexpr int kF32Threads = 256;         ///< of a block: 16 x 16, 4 x 4 element
 constexpr int kF32Part = 4;              ///< rows and columns that a thread has
 constexpr int kF32Pitch = kF32Tile + 4;  ///< of a step of k in shared memory: rows start at multiples of 16 bytes
 
-struct F32TileShared {
+struct alignas(16) F32TileShared {
   float left[kF32Depth][kF32Pitch], right[kF32Depth][kF32Pitch];
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
-#include "cbtm/device/activation.h"
+#include "cbtm/device/moe_operands.h"
+#include "dispatch.h"
 #include "elements.cuh"
 #include "gelu.cuh"
 
@@ -74,6 +75,19 @@ struct ForwardEpilogue {
   }
 };
 
+template <typename Element>
+ForwardEpilogue<Element> forward_epilogue(const ExpertLinearForward& a) {
+  const bool values_saved = a.saved && is_gelu(a.activation);
+  return {.output = a.output.as<Element>(),
+          .output_stride = a.output.row_stride,
+          .bias = a.bias.data,
+          .bias_f32 = a.bias.dtype == DType::f32,
+          .activation = a.activation,
+          .saved = a.saved ? a.saved.as<uint8_t>() : nullptr,
+          .saved_stride = a.saved.row_stride,
+          .aligned = rows_aligned(a.output, 16) && (!values_saved || rows_aligned(a.saved, 16))};
+}
+
 /// Backward: the derivative of the activation that the product's input is the output of.
 template <typename Element>
 struct BackwardEpilogue {
@@ -110,5 +124,20 @@ struct BackwardEpilogue {
     store_columns(gradient + row * gradient_stride + column, available, aligned, values);
   }
 };
+
+template <typename Element>
+BackwardEpilogue<Element> backward_epilogue(const ExpertLinearBackward& a) {
+  const bool values_read = is_gelu(a.input_activation);
+  const bool input_read = a.input_activation == Activation::relu && !a.input_saved;
+  return {.gradient = a.input_gradient.as<Element>(),
+          .gradient_stride = a.input_gradient.row_stride,
+          .activation = a.input_activation,
+          .input = a.input.as<Element>(),
+          .input_stride = a.input.row_stride,
+          .saved = a.input_saved ? a.input_saved.as<uint8_t>() : nullptr,
+          .saved_stride = a.input_saved.row_stride,
+          .aligned = rows_aligned(a.input_gradient, 16) && (!values_read || rows_aligned(a.input_saved, 16)) &&
+                     (!input_read || rows_aligned(a.input, 16))};
+}
 
 }  // namespace cbtm::cuda

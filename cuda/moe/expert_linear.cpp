@@ -24,10 +24,12 @@ void expert_linear_forward(Context& context, const ExpertLinearForward& argument
   CBTM_ASSERT(
       !a.bias || ((a.bias.dtype == DType::f32 || a.bias.dtype == a.output.dtype) && a.bias.columns == a.weight.rows),
       "each expert has a bias");
+  CBTM_ASSERT(a.experts() <= kMaxExperts, "a thread of a block per expert");
+  const bool quantised = a.weight.dtype == DType::i8 || a.weight.dtype == DType::u8;
+  CBTM_ASSERT(quantised || a.weight.columns == a.input.columns, "a weight for each column");
   if (a.output.size() == 0) return;
   if (a.input.dtype == DType::f32) return expert_forward_f32(context, a);
   CBTM_ASSERT(has_tensor_cores(a.input.dtype, context.compute_capability), "models are computed in types that it has");
-  const bool quantised = a.weight.dtype == DType::i8 || a.weight.dtype == DType::u8;
   CBTM_ASSERT(quantised || a.weight.dtype == a.input.dtype, "weights are of the input's type, or integers");
   // The choice must not depend on the number of rows where bits must not.
   if (a.row_sums == RowSums::decode || (a.row_sums == RowSums::any && !a.saved && few_rows(a)))
@@ -40,7 +42,7 @@ void expert_linear_forward(Context& context, const ExpertLinearForward& argument
 void expert_linear_backward(Context& context, const ExpertLinearBackward& arguments) {
   const auto& a = arguments;
   CBTM_ASSERT(a.weight.rows == a.experts() * a.out() && a.weight.columns == a.input.columns &&
-                  a.output_gradient.rows == a.input.rows,
+                  a.output_gradient.rows == a.input.rows && a.experts() <= kMaxExperts,
               "each expert has a matrix");
   CBTM_ASSERT(a.weight.dtype == a.input.dtype && a.output_gradient.dtype == a.input.dtype &&
                   (!a.input_gradient || a.input_gradient.dtype == a.input.dtype),

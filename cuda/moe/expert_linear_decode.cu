@@ -35,14 +35,14 @@ __device__ int used_expert(const int32_t* offsets, int experts, int rank) {
 // output[p][o] = activation(scale_e[o] * Σ_i input[p][i] weight_e[o][i] + bias_e[o]); int4: a scale per group.
 //
 // grid      16 kTiles outputs by the experts with rows, by their rank, so that no block waits behind empty ones; as
-// many
-//           of them as there can be
+//           many of them as there can be. Two blocks a multiprocessor where the registers of both fit
 // work      decode_linear_block, for 8 kRowTiles rows of the expert at a time
 // bytes     weights and scales of the experts with rows, once for every 8 kRowTiles of their rows, again from the L2 if
 //           there are more; activations from the cache once per block
 // numerics  as decode_linear_mma: a row's bits depend on neither the other rows nor their number
 template <typename Element, typename Weight, bool kWhole, int kTiles, int kRowTiles>
-__global__ void __launch_bounds__(kThreads) expert_rows_decode(const Params whole, const ExpertParams experts) {
+__global__ void __launch_bounds__(kThreads, kRowTiles == 1 && !std::is_same_v<Weight, Int4> ? 2 : 1)
+    expert_rows_decode(const Params whole, const ExpertParams experts) {
   __shared__ DecodeShared<Weight, kTiles> shared;
   __shared__ Params p;  // of the expert; not in every thread's registers
   const int expert = used_expert(experts.offsets, experts.count, static_cast<int>(blockIdx.y));
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) expert_rows_decode(const Params whol
     __syncthreads();
     decode_linear_block<Element, Weight, kWhole, kTiles, kRowTiles>(
         p, int64_t{blockIdx.x} * kTiles * kTileOutputs, shared, [&](int r, int64_t column, float sum) {
-          write_output<Element>(p, r, column, activated<Element>(experts.activation, p.output_f32, sum));
+          write_output<Element>(p, r, column, activated<Element>(experts.activation, sum));
         });
   }
 }

@@ -156,16 +156,6 @@ void launch(Context& context, int64_t sorted_rows, const Params<Weight, Epilogue
 
 template <typename Weight>
 void forward(Context& context, const ExpertLinearForward& a, const WeightReader<Weight>& weight) {
-  const bool values_saved = a.saved && is_gelu(a.activation);
-  const ForwardEpilogue<float> epilogue{
-      .output = a.output.as<float>(),
-      .output_stride = a.output.row_stride,
-      .bias = a.bias.data,
-      .bias_f32 = true,
-      .activation = a.activation,
-      .saved = a.saved ? a.saved.as<uint8_t>() : nullptr,
-      .saved_stride = a.saved.row_stride,
-      .aligned = rows_aligned(a.output, 16) && (!values_saved || rows_aligned(a.saved, 16))};
   launch<true>(context, a.input.rows,
                Params<Weight, ForwardEpilogue<float>>{.left = a.input.as<float>(),
                                                       .left_stride = a.input.row_stride,
@@ -175,7 +165,7 @@ void forward(Context& context, const ExpertLinearForward& a, const WeightReader<
                                                       .out = static_cast<int>(a.out()),
                                                       .columns = static_cast<int>(a.out()),
                                                       .depth = static_cast<int>(a.input.columns),
-                                                      .epilogue = epilogue});
+                                                      .epilogue = forward_epilogue<float>(a)});
 }
 
 }  // namespace
@@ -194,18 +184,6 @@ void expert_forward_f32(Context& context, const ExpertLinearForward& a) {
 }
 
 void expert_input_gradient_f32(Context& context, const ExpertLinearBackward& a) {
-  const bool values_read = is_gelu(a.input_activation);
-  const bool input_read = a.input_activation == Activation::relu && !a.input_saved;
-  const BackwardEpilogue<float> epilogue{.gradient = a.input_gradient.as<float>(),
-                                         .gradient_stride = a.input_gradient.row_stride,
-                                         .activation = a.input_activation,
-                                         .input = a.input.as<float>(),
-                                         .input_stride = a.input.row_stride,
-                                         .saved = a.input_saved ? a.input_saved.as<uint8_t>() : nullptr,
-                                         .saved_stride = a.input_saved.row_stride,
-                                         .aligned = rows_aligned(a.input_gradient, 16) &&
-                                                    (!values_read || rows_aligned(a.input_saved, 16)) &&
-                                                    (!input_read || rows_aligned(a.input, 16))};
   launch<false>(context, a.input.rows,
                 Params<float, BackwardEpilogue<float>>{
                     .left = a.output_gradient.as<float>(),
@@ -216,7 +194,7 @@ void expert_input_gradient_f32(Context& context, const ExpertLinearBackward& a) 
                     .out = static_cast<int>(a.out()),
                     .columns = static_cast<int>(a.input.columns),
                     .depth = static_cast<int>(a.out()),
-                    .epilogue = epilogue});
+                    .epilogue = backward_epilogue<float>(a)});
 }
 
 void expert_weight_gradient_f32(Context& context, const ExpertLinearBackward& a) {

@@ -101,16 +101,6 @@ void launch(Context& context, int64_t sorted_rows, bool aligned, const Params<El
 
 template <typename Element>
 void forward(Context& context, const ExpertLinearForward& a) {
-  const bool values_saved = a.saved && is_gelu(a.activation);
-  const ForwardEpilogue<Element> epilogue{
-      .output = a.output.as<Element>(),
-      .output_stride = a.output.row_stride,
-      .bias = a.bias.data,
-      .bias_f32 = a.bias.dtype == DType::f32,
-      .activation = a.activation,
-      .saved = a.saved ? a.saved.as<uint8_t>() : nullptr,
-      .saved_stride = a.saved.row_stride,
-      .aligned = rows_aligned(a.output, 16) && (!values_saved || rows_aligned(a.saved, 16))};
   launch<true>(context, a.input.rows, rows_aligned(a.input, 16) && rows_aligned(a.weight, 16),
                Params<Element, ForwardEpilogue<Element>>{.left = a.input.as<Element>(),
                                                          .left_stride = a.input.row_stride,
@@ -121,23 +111,11 @@ void forward(Context& context, const ExpertLinearForward& a) {
                                                          .out = static_cast<int>(a.out()),
                                                          .columns = static_cast<int>(a.out()),
                                                          .depth = static_cast<int>(a.input.columns),
-                                                         .epilogue = epilogue});
+                                                         .epilogue = forward_epilogue<Element>(a)});
 }
 
 template <typename Element>
 void input_gradient(Context& context, const ExpertLinearBackward& a) {
-  const bool values_read = is_gelu(a.input_activation),
-             input_read = a.input_activation == Activation::relu && !a.input_saved;
-  const BackwardEpilogue<Element> epilogue{.gradient = a.input_gradient.as<Element>(),
-                                           .gradient_stride = a.input_gradient.row_stride,
-                                           .activation = a.input_activation,
-                                           .input = a.input.as<Element>(),
-                                           .input_stride = a.input.row_stride,
-                                           .saved = a.input_saved ? a.input_saved.as<uint8_t>() : nullptr,
-                                           .saved_stride = a.input_saved.row_stride,
-                                           .aligned = rows_aligned(a.input_gradient, 16) &&
-                                                      (!values_read || rows_aligned(a.input_saved, 16)) &&
-                                                      (!input_read || rows_aligned(a.input, 16))};
   launch<false>(context, a.input.rows, rows_aligned(a.output_gradient, 16) && rows_aligned(a.weight, 16),
                 Params<Element, BackwardEpilogue<Element>>{.left = a.output_gradient.as<Element>(),
                                                            .left_stride = a.output_gradient.row_stride,
@@ -148,7 +126,7 @@ void input_gradient(Context& context, const ExpertLinearBackward& a) {
                                                            .out = static_cast<int>(a.out()),
                                                            .columns = static_cast<int>(a.input.columns),
                                                            .depth = static_cast<int>(a.out()),
-                                                           .epilogue = epilogue});
+                                                           .epilogue = backward_epilogue<Element>(a)});
 }
 
 }  // namespace

@@ -1,8 +1,5 @@
 // Linear layers of a mixture's experts with int8 or int4 weights and many rows: prompts.
 
-#include <algorithm>
-#include <type_traits>
-
 #include "dispatch.h"
 #include "moe/expert_linear_decode.h"
 #include "moe/expert_params.cuh"
@@ -18,8 +15,8 @@ static_assert(kThreads == ExpertTiles::kThreads);
 
 // output[p][o] = activation(scale_e[o] * Σ_i input[p][i] weight_e[o][i] + bias_e[o]); int4: a scale per group.
 //
-// grid      as many blocks as run at a time; each takes tiles of rows of one expert and outputs in turn, numbered from
-//           the offsets on the device (ExpertTiles)
+// grid      a block for each tile of rows of one expert and outputs that there can be; tiles are numbered from the
+//           offsets on the device (ExpertTiles), and blocks beyond them end
 // work      quantised_linear_tile
 // bytes     weights and scales of the experts with rows, once for every tile of rows; their rows once for every tile of
 //           outputs; once from memory, else from the L2
@@ -32,19 +29,16 @@ __global__ void __launch_bounds__(kThreads, 1) expert_rows_quantised(const Param
   __shared__ Params p;  // of the tile; not in every thread's registers, of which the sums need all
   const ExpertTiles tiles(experts.offsets, experts.count, Tile::kRows, tiles_shared);
   const auto column_tiles = static_cast<int>((whole.out + Tile::kOutputs - 1) / Tile::kOutputs);
-  const int count = tiles.row_tiles() * column_tiles;
-#pragma unroll 1
-  for (auto number = static_cast<int>(blockIdx.x); number < count; number += static_cast<int>(gridDim.x)) {
-    const ExpertTiles::Tile tile = tiles.tile(number, column_tiles);
-    if (threadIdx.x == 0)
-      p = expert_params<Element, Weight>(whole, tile.expert, tile.first_row, tile.rows,
-                                         int64_t{tile.column} * Tile::kOutputs);
-    __syncthreads();
-    quantised_linear_tile<Element, Weight, kOutputTiles, kRowTiles>(
-        p, /*block_row=*/0, /*block_output=*/0, shared,
-        [&](float sum) { return activated<Element>(experts.activation, p.output_f32, sum); });
-    __syncthreads();
+  if (static_cast<int>(blockIdx.x) >= tiles.row_tiles() * column_tiles) return;
+  if (threadIdx.x == 0) {
+    const ExpertTiles::Tile tile = tiles.tile(static_cast<int>(blockIdx.x), column_tiles);
+    p = expert_params<Element, Weight>(whole, tile.expert, tile.first_row, tile.rows,
+                                       int64_t{tile.column} * Tile::kOutputs);
   }
+  __syncthreads();
+  quantised_linear_tile<Element, Weight, kOutputTiles, kRowTiles>(
+      p, /*block_row=*/0, /*block_output=*/0, shared,
+      [activation = experts.activation](float sum) { return activated<Element>(activation, sum); });
 }
 
 template <typename Element, typename Weight, int kOutputTiles, int kRowTiles>
@@ -54,21 +48,16 @@ void launch(Context& context, int64_t sorted_rows, const Params& p, const Expert
   allow_shared_bytes(reinterpret_cast<const void*>(kernel), Tile::kSharedBytes);
   const int64_t tiles =
       ExpertTiles::row_tiles_max(sorted_rows, experts.count, Tile::kRows) * ceil_divide(p.out, Tile::kOutputs);
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(tiles, int64_t{2} * context.sm_count));
-  kernel<<<blocks, kThreads, Tile::kSharedBytes, context.stream>>>(p, experts);
+  kernel<<<static_cast<unsigned>(tiles), kThreads, Tile::kSharedBytes, context.stream>>>(p, experts);
   CBTM_CUDA_LAUNCHED("expert_rows_quantised");
 }
 
-/// The large tile where most experts fill it: it reads activations and weights half as often. That of bfloat16 and int8
-/// would not fit the registers.
+/// The large tile where most experts fill it: it reads activations and weights half as often.
 template <typename Element, typename Weight>
 void launch_tile(Context& context, int64_t sorted_rows, const Params& p, const ExpertParams& experts) {
-  if constexpr (!(std::is_same_v<Element, bf16> && std::is_same_v<Weight, int8_t>)) {
-    using Large = QuantisedTile<Weight, 2, 8>;
-    if (sorted_rows >= experts.count * int64_t{Large::kRows} &&
-        Large::kSharedBytes <= context.shared_bytes_per_block_max)
-      return launch<Element, Weight, 2, 8>(context, sorted_rows, p, experts);
-  }
+  using Large = QuantisedTile<Weight, 2, 8>;
+  if (sorted_rows >= experts.count * int64_t{Large::kRows} && Large::kSharedBytes <= context.shared_bytes_per_block_max)
+    return launch<Element, Weight, 2, 8>(context, sorted_rows, p, experts);
   launch<Element, Weight, 1, 4>(context, sorted_rows, p, experts);
 }
 

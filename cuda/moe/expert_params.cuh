@@ -48,17 +48,16 @@ __device__ __forceinline__ Params expert_params(const Params& whole, int expert,
   if (whole.bias != nullptr)
     p.bias =
         static_cast<const char*>(whole.bias) + first * (whole.bias_f32 ? 4 : static_cast<int64_t>(sizeof(Element)));
-  p.output = static_cast<char*>(whole.output) + (first_row * whole.output_stride + first_output) *
-                                                    (whole.output_f32 ? 4 : static_cast<int64_t>(sizeof(Element)));
+  p.output = static_cast<Element*>(whole.output) + first_row * whole.output_stride + first_output;
   return p;
 }
 
 /// activation(sum); that of a sum as the output holds it, if it is a GELU, as in training.
 template <typename Element>
-__device__ __forceinline__ float activated(Activation activation, bool output_f32, float sum) {
+__device__ __forceinline__ float activated(Activation activation, float sum) {
   if (activation == Activation::none) return sum;
   if (activation == Activation::relu) return fmaxf(sum, 0.0f);
-  const float held = output_f32 ? sum : widened(narrowed<Element>(sum));
+  const float held = widened(narrowed<Element>(sum));
   return activation == Activation::gelu ? gelu(held) : gelu_tanh(held);
 }
 

@@ -16,7 +16,8 @@ namespace cbtm::cuda {
 
 constexpr int kProductTile = 128;     ///< rows and columns of the result
 constexpr int kProductDepth = 32;     ///< of k in a stage
-constexpr int kProductStages = 3;     ///< two on their way while one is used; 48 KiB, so that two blocks fit anywhere
+constexpr int kProductStages = 3;     ///< two on their way while one is used: 48 KiB, of which two blocks fit where a
+                                      ///< multiprocessor has more than 100 KiB (8.0, 9.0)
 constexpr int kProductThreads = 256;  ///< 2 x 4 warps, 64 x 32 of the result each
 constexpr int kProductStage = kProductTile * kProductDepth;  ///< elements of an operand's stage
 constexpr int kProductSharedBytes = kProductStages * 2 * kProductStage * 2;

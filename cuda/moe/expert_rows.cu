@@ -5,6 +5,7 @@
 #include "dispatch.h"
 #include "dropout.cuh"
 #include "elements.cuh"
+#include "gather.h"
 #include "moe/expert_rows.h"
 #include "moe/routing_view.cuh"
 #include "row_sum.cuh"
@@ -23,37 +24,6 @@ unsigned row_blocks(const Context& context, int64_t rows) {
 }
 __device__ int first_row() { return static_cast<int>(blockIdx.x * kWarps + threadIdx.y); }
 __device__ int row_step() { return static_cast<int>(gridDim.x) * kWarps; }
-
-// sorted[p] = source[sources[p] / 2] for p < kept[0]; strides and width in words.
-//
-// mapping   one warp per row, words to its lanes in turn, grid-stride over rows
-// bytes     2 * kept * width * sizeof(Word) + 4 * kept; the second copy of a token mostly comes from the L2
-template <typename Word>
-__global__ void __launch_bounds__(32 * kWarps)
-    gather_sorted_rows(const Word* __restrict__ source, int64_t source_stride, const int32_t* __restrict__ sources,
-                       const int32_t* __restrict__ kept, int64_t width, Word* __restrict__ sorted,
-                       int64_t sorted_stride) {
-  const int count = *kept;
-  for (int row = first_row(); row < count; row += row_step()) {
-    const Word* from = source + sources[row] / kExpertsPerToken * source_stride;
-    Word* to = sorted + row * sorted_stride;
-#pragma unroll 4
-    for (int64_t word = threadIdx.x; word < width; word += 32) to[word] = from[word];
-  }
-}
-
-template <typename Word>
-void launch_gather(Context& context, const GatherExpertRows& arguments) {
-  constexpr auto kBytes = static_cast<int64_t>(sizeof(Word));
-  const TensorView sorted = arguments.sorted;
-  const ExpertRouting& routing = arguments.routing;
-  const int64_t item = dtype_bytes(sorted.dtype);
-  gather_sorted_rows<Word><<<row_blocks(context, sorted.rows), dim3(32, kWarps), 0, context.stream>>>(
-      static_cast<const Word*>(arguments.source.data), arguments.source.row_stride * item / kBytes,
-      routing.sources.as<int32_t>(), routing.offsets.as<int32_t>() + routing.experts(), sorted.columns * item / kBytes,
-      static_cast<Word*>(sorted.data), sorted.row_stride * item / kBytes);
-  CBTM_CUDA_LAUNCHED("gather_expert_rows");
-}
 
 /// What the kernels below read and write: `sorted` [2 * rows, width] and `plain` [rows, width].
 template <typename Element>
@@ -89,6 +59,19 @@ struct Choices {
   }
 };
 
+/// What a lane takes of both choices' rows from `column` on; zeros of a dropped one.
+template <bool kAligned, typename Element>
+__device__ __forceinline__ void load_choices(const Rows<Element>& p, const Choices& choices, int column, int available,
+                                             Packed<Element, kLength<Element>> (&loaded)[kExpertsPerToken]) {
+#pragma unroll
+  for (int j = 0; j < kExpertsPerToken; ++j) {
+    loaded[j] = {};
+    if (choices.row[j] >= 0)
+      loaded[j] = load_packed<Element, kLength<Element>>(p.sorted + choices.row[j] * p.sorted_stride + column,
+                                                         available, kAligned);
+  }
+}
+
 /// The draws of the two choices' dropouts.
 struct ChoiceDropouts {
   DropoutDraw draws[kExpertsPerToken];
@@ -122,12 +105,8 @@ __global__ void __launch_bounds__(32 * kWarps)
 #pragma unroll 2
     for (int column = static_cast<int>(threadIdx.x) * kCount; column < p.width; column += 32 * kCount) {
       const int available = min(kCount, p.width - column);
-      Packed<Element, kCount> loaded[kExpertsPerToken] = {};
-#pragma unroll
-      for (int j = 0; j < kExpertsPerToken; ++j)
-        if (choices.row[j] >= 0)
-          loaded[j] =
-              load_packed<Element, kCount>(p.sorted + choices.row[j] * p.sorted_stride + column, available, kAligned);
+      Packed<Element, kCount> loaded[kExpertsPerToken];
+      load_choices<kAligned>(p, choices, column, available, loaded);
       float sums[kCount] = {};
 #pragma unroll
       for (int j = 0; j < kExpertsPerToken; ++j) {
@@ -154,9 +133,8 @@ __global__ void __launch_bounds__(32 * kWarps)
 // weight_gradients[s][j] = Σ_c out_gradient[s][c] * drop_j(sorted[sorted_row[s][j]])[c]
 // sorted_gradient[sorted_row[s][j]] = weight[s][j] * out_gradient[s] * multipliers of drop_j
 //
-// mapping   one warp per token, 16 bytes per lane, grid-stride over tokens. A thread writes an element after it has
-// read
-//           it, and nobody else reads it: the gradient may take the place of the values.
+// mapping   one warp per token, 16 bytes per lane, grid-stride over tokens. A thread writes an element after reading
+//           it, and nobody else reads it: the gradient may take the values' place.
 // bytes     rows * width * element * (3 read, 2 written), nothing twice
 // numerics  float32; a lane's columns in order, then the lanes by a fixed tree: a row does not depend on the grid
 template <bool kDropout, bool kAligned, typename Element>
@@ -168,12 +146,8 @@ __global__ void __launch_bounds__(32 * kWarps) sum_choices_backward(const Rows<E
     float products[kExpertsPerToken] = {};
     for (int column = static_cast<int>(threadIdx.x) * kCount; column < p.width; column += 32 * kCount) {
       const int available = min(kCount, p.width - column);
-      Packed<Element, kCount> loaded[kExpertsPerToken] = {};
-#pragma unroll
-      for (int j = 0; j < kExpertsPerToken; ++j)
-        if (choices.row[j] >= 0)
-          loaded[j] =
-              load_packed<Element, kCount>(p.sorted + choices.row[j] * p.sorted_stride + column, available, kAligned);
+      Packed<Element, kCount> loaded[kExpertsPerToken];
+      load_choices<kAligned>(p, choices, column, available, loaded);
       const auto behind =
           load_packed<Element, kCount>(p.out_gradient + token * p.out_gradient_stride + column, available, kAligned);
 #pragma unroll
@@ -211,16 +185,9 @@ void gather_expert_rows(Context& context, const GatherExpertRows& arguments) {
   const TensorView sorted = arguments.sorted;
   CBTM_ASSERT(sorted.dtype == source.dtype && sorted.columns == source.columns, "rows are copied as they are");
   check_routing(arguments.routing, sorted.rows, source.rows);
-  if (sorted.size() == 0) return;
-  const auto whole_words = [&](int64_t bytes) {
-    const int64_t item = dtype_bytes(sorted.dtype);
-    return sorted.columns * item % bytes == 0 && rows_aligned(source, bytes) && rows_aligned(sorted, bytes) &&
-           source.row_stride * item % bytes == 0 && sorted.row_stride * item % bytes == 0;
-  };
-  if (whole_words(16)) return launch_gather<uint4>(context, arguments);
-  if (whole_words(4)) return launch_gather<uint32_t>(context, arguments);
-  CBTM_ASSERT(whole_words(2), "rows are of floating types");
-  launch_gather<uint16_t>(context, arguments);
+  const ExpertRouting& routing = arguments.routing;
+  gather_rows(context, {.source = source, .rows = routing.sources, .out = sorted}, kExpertsPerToken,
+              routing.offsets.as<int32_t>() + routing.experts());
 }
 
 void scatter_expert_rows(Context& context, const ScatterExpertRows& arguments) {

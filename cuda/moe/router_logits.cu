@@ -3,6 +3,7 @@
 #include "decode_linear_mma_block.cuh"
 #include "dispatch.h"
 #include "elements.cuh"
+#include "moe/expert_linear_mma.h"
 #include "moe/route_tokens.h"
 #include "row_sum.cuh"
 #include "runtime/check.h"
@@ -83,8 +84,7 @@ __global__ void __launch_bounds__(kThreads)
 void router_logits(Context& context, const RouteTokens& arguments) {
   const ConstTensorView input = arguments.input, router = arguments.router;
   const TensorView logits = arguments.routing.logits;
-  const bool has_tensor_cores = input.dtype == DType::f16 || context.compute_capability >= 80;
-  if (input.dtype == router.dtype && input.dtype != DType::f32 && has_tensor_cores) {
+  if (input.dtype == router.dtype && has_tensor_cores(input.dtype, context.compute_capability)) {
     LinearForward product;
     product.input = input;
     product.weight = router;

@@ -7,6 +7,7 @@
 
 #include "cuda_device.h"
 #include "tests/cuda/half_precision.h"
+#include "tests/cuda/training_losses.h"
 #include "tests/opt_shape.h"
 #include "tests/train/failing_device.h"
 #include "tests/train/tiny_training.h"
@@ -63,19 +64,6 @@ struct Training : TinyTraining {
   TrainingResult result;
 };
 
-/// Largest |got - want| / |want| of `key` over the steps that have it.
-double largest_relative_difference(const std::vector<Json>& got, const std::vector<Json>& want, const char* key) {
-  REQUIRE(got.size() == want.size());
-  double largest = 0;
-  for (size_t i = 0; i < want.size(); ++i) {
-    REQUIRE(got[i].contains(key) == want[i].contains(key));
-    if (!want[i].contains(key)) continue;
-    const double g = got[i][key].get<double>(), w = want[i][key].get<double>();
-    largest = std::max(largest, std::abs(g - w) / std::abs(w));
-  }
-  return largest;
-}
-
 // A loss is a mean over 84 targets of numbers near 5, each some hundreds of float32 operations deep: rounding errors of
 // either device, about sqrt(300) * 2^-24 = 1e-6, stay below 1e-5 of it, also after a step.
 constexpr double kFloatBound = 1e-5;
@@ -102,26 +90,6 @@ TEST_CASE("float32: losses equal the CPU's, step by step, pre-norm and post-norm
   }
 }
 
-// Against the CPU's float32 losses. Activations and working weights are rounded to 16 bits: an error of u / 2 of each
-// (root mean square; u = 2^-8 for bf16, 2^-11 for fp16), at some 4 places a layer and the output, so sqrt(1 + 4 layers)
-// u / 2 of a logit, and twice that of a loss. Weights' errors are the same for all targets, so the mean does not lessen
-// it. Later steps add gradients' relative errors, about as large, times the learning rate and the gradient's norm (1):
-// 50 * 3e-3 of it at most. The largest of n such errors is about sqrt(2 ln n) times their root mean square.
-double half_error(const std::string& precision, double logit_size) {
-  const double roundoff = precision == "bf16" ? 0x1p-8 : 0x1p-11;
-  return 1.15 * 2 * std::sqrt(1 + 4.0 * kLayers) * roundoff / 2 * logit_size;
-}
-double half_bound(double error, int64_t steps) { return std::sqrt(2 * std::log(static_cast<double>(steps))) * error; }
-
-double largest_difference(const std::vector<Json>& got, const std::vector<Json>& want) {
-  REQUIRE(got.size() == want.size());
-  double largest = 0;
-  for (size_t i = 0; i < want.size(); ++i)
-    if (want[i]["loss"].is_number())
-      largest = std::max(largest, std::abs(got[i]["loss"].get<double>() - want[i]["loss"].get<double>()));
-  return largest;
-}
-
 TEST_CASE("bf16 and fp16: losses are the CPU's in float32, as far as 16 bits allow") {
   for (const bool pre_norm : {true, false})
     for (const std::string precision : {"bf16", "fp16"}) {
@@ -132,11 +100,12 @@ TEST_CASE("bf16 and fp16: losses are the CPU's in float32, as far as 16 bits all
       const int64_t steps = pre_norm && precision == "bf16" ? 20 : 6;
       Training cpu(shape, "float32", steps), cuda(shape, precision, steps), without(shape, "float32", steps);
       const std::vector<Json> want = cpu.lines(test_device()), got = cuda.lines(cuda_device());
-      const double error = half_error(precision, pre_norm ? 1 : 0.05);  // projections of 0.02 keep logits small
+      const double error =
+          half_error(precision, kLayers, pre_norm ? 1 : 0.05);  // projections of 0.02 keep logits small
       CHECK(cuda.result.skipped_steps == 0);
-      CHECK(largest_difference(got, want) <= half_bound(error, steps));
+      CHECK(largest_loss_difference(got, want) <= half_bound(error, steps));
       without.settings.dropout = 0.5;  // what is no rounding is more
-      CHECK(largest_difference(without.lines(test_device()), want) > error);
+      CHECK(largest_loss_difference(without.lines(test_device()), want) > error);
     }
 }
 
@@ -171,12 +140,13 @@ TEST_CASE("fp16: a step that overflows is skipped and lowers the loss scale; res
   // large as that error is of a gradient, AdamW's step of about the learning rate may have the other sign. That is a
   // root mean square of 2 sqrt(share) learning rates, in a direction of its own, so that the loss changes by the
   // gradient's norm times it.
-  const double roundings = half_error("fp16", 1);
+  const double roundings = half_error("fp16", kLayers, 1);
   double weight_error = 0;
   for (size_t i = 0; i < want.size(); ++i) {
     if (!want[i]["loss"].is_number()) continue;
     CAPTURE(i);
-    const double error = half_error("fp16", 100 * 0.02 * 8) + want[i]["gradient_norm"].get<double>() * weight_error;
+    const double error =
+        half_error("fp16", kLayers, 100 * 0.02 * 8) + want[i]["gradient_norm"].get<double>() * weight_error;
     CHECK(std::abs(got[i]["loss"].get<double>() - want[i]["loss"].get<double>()) <=
           half_bound(error, static_cast<int64_t>(want.size())));
     weight_error += want[i]["learning_rate"].get<double>() * 2 * std::sqrt(roundings);

@@ -235,6 +235,16 @@ CaseList moe_linear_cases() {
                  .activation = Activation::relu,
                  .row_sums = row_sums});
       }
+  // So many outputs, for few rows of each expert, that a block of the decoding kernel takes two tiles of them.
+  for (const DType dtype : kComputedTypes)
+    for (const DType weight : {dtype, DType::i8, DType::u8})
+      forward({.rows = {1, 0, 4, 1},
+               .spare = 0,
+               .in = 128,
+               .out = 1216,
+               .input = dtype,
+               .weight = weight,
+               .row_sums = RowSums::decode});
   for (const DType dtype : kComputedTypes) {
     ExpertSettings large{
         .rows = {300, 250, 220, 500, 200, 150, 228, 200}, .spare = 0, .in = kHidden, .out = kFeedForward};

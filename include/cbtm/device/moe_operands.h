@@ -52,7 +52,7 @@ struct RoutingStatistics {
   static constexpr int64_t columns(int64_t experts) { return 3 * experts + 5; }
 };
 
-/// Chooses two experts for each token and gives every kept choice its sorted row.
+/// Chooses two experts for each token, of at least one, and gives every kept choice its sorted row.
 ///
 ///   logits = input routerᵀ, both converted to float32 first; each row's sums are in one order for all experts and do
 ///            not depend on other rows. g = softmax(logits) of a row.
@@ -70,7 +70,7 @@ struct RouteTokens {
   ConstTensorView input;   ///< [rows, width]
   ConstTensorView router;  ///< [experts, width], of float32, bfloat16 or float16
   int64_t capacity = 0;    ///< choices that an expert takes at most; 0: all
-  ExpertRouting routing;   ///< all written
+  ExpertRouting routing;   ///< written, but for sources that are not used
   TensorView statistics;   ///< float64 [1, RoutingStatistics::columns], or empty
 };
 
