@@ -62,7 +62,7 @@ endif
 demo: deps all
 	@scripts/demo
 
-# Up to three hours on two cores; stopped and started again it goes on.
+# Two to three hours on two cores (docs/study.md); stopped and started again it goes on.
 study: deps all
 	@scripts/study
 
