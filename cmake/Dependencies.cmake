@@ -22,8 +22,9 @@ endfunction()
 
 cbtm_dependency(fmt::fmt fmt/format.h libfmt-dev)
 # host/base/formatting.cpp compiles fmt's functions once, which takes seconds off every other file. Whether it suits the
-# version that is installed is tried.
-file(WRITE ${CMAKE_BINARY_DIR}/try_formatting/main.cpp "
+# version that is installed is tried once in a build folder.
+if(NOT DEFINED CBTM_COMPILED_FORMATTING)
+  file(WRITE ${CMAKE_BINARY_DIR}/try_formatting/main.cpp "
 #include <fmt/ranges.h>
 #include <string>
 #include <vector>
@@ -33,10 +34,11 @@ int main(int count, char** words) {
   return text == fmt::format(\"{:.9Lg}{:.9g}\", 1.5f, 1e300) ? 1 : 0;
 }
 ")
-try_compile(CBTM_COMPILED_FORMATTING ${CMAKE_BINARY_DIR}/try_formatting
-  SOURCES ${CMAKE_BINARY_DIR}/try_formatting/main.cpp ${CMAKE_SOURCE_DIR}/host/base/formatting.cpp
-  CMAKE_FLAGS "-DINCLUDE_DIRECTORIES=${fmt__fmt_INCLUDE}"
-  CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON)
+  try_compile(CBTM_COMPILED_FORMATTING ${CMAKE_BINARY_DIR}/try_formatting
+    SOURCES ${CMAKE_BINARY_DIR}/try_formatting/main.cpp ${CMAKE_SOURCE_DIR}/host/base/formatting.cpp
+    CMAKE_FLAGS "-DINCLUDE_DIRECTORIES=${fmt__fmt_INCLUDE}"
+    CXX_STANDARD 20 CXX_STANDARD_REQUIRED ON)
+endif()
 if(NOT CBTM_COMPILED_FORMATTING)
   target_compile_definitions(fmt::fmt INTERFACE FMT_HEADER_ONLY=1)
 endif()
