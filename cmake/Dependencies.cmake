@@ -44,6 +44,8 @@ if(NOT CBTM_COMPILED_FORMATTING)
 endif()
 cbtm_dependency(nlohmann_json::nlohmann_json nlohmann/json.hpp nlohmann-json3-dev)
 cbtm_dependency(cxxopts::cxxopts cxxopts.hpp libcxxopts-dev)
+# <regex> takes five seconds of every file that reads flags; without it cxxopts parses them by itself.
+target_compile_definitions(cxxopts::cxxopts INTERFACE CXXOPTS_NO_REGEX=1)
 cbtm_dependency(doctest::doctest doctest/doctest.h doctest-dev)
 cbtm_dependency(hwy::headers hwy/highway.h libhwy-dev)
 cbtm_dependency(xxhash::xxhash xxhash.h libxxhash-dev xxhash)

@@ -9,6 +9,7 @@
 #include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
+#include "cbtm/base/split.h"
 #include "cbtm/device/open_device.h"
 #include "cbtm/ensemble/coefficient_evaluation.h"
 #include "cbtm/ensemble/coefficients.h"
@@ -22,10 +23,7 @@ namespace cbtm {
 std::vector<double> coefficients_flag(const CommandLine& line, const ExpertSet& experts) {
   const std::string text = line.text("coefficients");
   std::vector<std::pair<std::string, double>> named;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string part = text.substr(begin, end - begin);
-    begin = end + 1;
+  for (const std::string& part : split(text, ',')) {
     const size_t equals = std::min(part.find('='), part.size());
     const std::optional<double> value = parse_number(equals < part.size() ? part.substr(equals + 1) : std::string());
     if (equals == 0 || !value) fail_usage("--coefficients {}: write experts and numbers, such as 000=1,002=-0.5", text);

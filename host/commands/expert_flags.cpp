@@ -5,6 +5,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
+#include "cbtm/base/split.h"
 #include "cbtm/pipeline/router_temperature.h"
 #include "commands/type_flags.h"
 
@@ -26,10 +27,7 @@ std::filesystem::path router_directory(const CommandLine& line) {
 
 std::vector<int64_t> parse_top_k(const std::string& text, int64_t clusters) {
   std::vector<int64_t> values;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string part = text.substr(begin, end - begin);
-    begin = end + 1;
+  for (const std::string& part : split(text, ',')) {
     int64_t value = 0;
     if (part == "all") {
       value = clusters;

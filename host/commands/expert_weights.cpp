@@ -6,6 +6,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/numbers.h"
+#include "cbtm/base/split.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/route/expert_prior.h"
 #include "cbtm/route/routing_method.h"
@@ -16,13 +17,11 @@ namespace {
 /// "0.2,0.5,0.3": one weight per cluster.
 std::vector<double> listed_weights(const std::string& text, const std::vector<uint8_t>& present) {
   std::vector<double> weights;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::optional<double> weight = parse_number(text.substr(begin, end - begin));
+  for (const std::string& part : split(text, ',')) {
+    const std::optional<double> weight = parse_number(part);
     if (!weight || *weight < 0)
       fail_usage("--expert-weights {}: use uniform, one weight per cluster as 0.2,0.8, or posterior:FILE", text);
     weights.push_back(*weight);
-    begin = end + 1;
   }
   if (weights.size() != present.size())
     fail_usage("--expert-weights {}: names {} weights, but the router has {} clusters", text, weights.size(),

@@ -2,6 +2,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/numbers.h"
+#include "cbtm/base/split.h"
 #include "cbtm/device/moe_operands.h"
 
 namespace cbtm {
@@ -10,14 +11,12 @@ namespace {
 /// "1,3,5"
 std::vector<int64_t> listed_layers(const std::string& text, int64_t layers) {
   std::vector<int64_t> listed;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::optional<int64_t> layer = parse_integer(text.substr(begin, end - begin));
+  for (const std::string& part : split(text, ',')) {
+    const std::optional<int64_t> layer = parse_integer(part);
     if (!layer) fail_usage("--moe-layers {}: use odd, all, or numbers as 1,3,5", text);
     if (*layer < 0 || *layer >= layers) fail_usage("--moe-layers {}: the model's layers are 0 to {}", text, layers - 1);
     if (!listed.empty() && *layer <= listed.back()) fail_usage("--moe-layers {}: name them in order, each once", text);
     listed.push_back(*layer);
-    begin = end + 1;
   }
   return listed;
 }

@@ -11,6 +11,7 @@
 #include "cbtm/base/numbers.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
+#include "cbtm/base/split.h"
 #include "cbtm/device/moe_operands.h"
 #include "cbtm/device/open_device.h"
 #include "cbtm/model/checkpoint.h"
@@ -33,13 +34,10 @@ constexpr int64_t kMost = 65'536;  ///< experts, or devices
 std::vector<int64_t> cluster_counts(const CommandLine& line) {
   std::vector<int64_t> ks;
   const std::string text = line.text("k");
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(',', begin), text.size());
-    const std::string word = text.substr(begin, end - begin);
+  for (const std::string& word : split(text, ',')) {
     const std::optional<int64_t> k = parse_integer(word);
     if (!k || *k < 2 || *k > kMost) fail_usage("--k {}: '{}' is no number of experts, from 2 to {}", text, word, kMost);
     ks.push_back(*k);
-    begin = end + 1;
   }
   std::sort(ks.begin(), ks.end());
   ks.erase(std::unique(ks.begin(), ks.end()), ks.end());

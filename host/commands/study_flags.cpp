@@ -1,23 +1,13 @@
 #include "commands/study_flags.h"
 
-#include <algorithm>
 #include <optional>
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/numbers.h"
+#include "cbtm/base/split.h"
 
 namespace cbtm {
 namespace {
-
-std::vector<std::string> split(const std::string& text, char at) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(at, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
 
 template <auto parse>
 Json numbers_of(const CommandLine& line, const char* flag, const char* wanted) {

@@ -6,6 +6,7 @@
 
 #include "cbtm/base/error.h"
 #include "cbtm/base/numbers.h"
+#include "cbtm/base/split.h"
 
 namespace cbtm {
 namespace {
@@ -17,16 +18,6 @@ constexpr struct {
               {"prefix", RouterKind::prefix},
               {"posterior", RouterKind::posterior},
               {"uniform", RouterKind::uniform}};
-
-std::vector<std::string> split(const std::string& text, char at) {
-  std::vector<std::string> parts;
-  for (size_t begin = 0; begin <= text.size();) {
-    const size_t end = std::min(text.find(at, begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
 
 const RouterKind* find_kind(const std::string& name) {
   for (const auto& kind : kKinds)
