@@ -202,7 +202,7 @@ int64_t JsonReader::as_integer(int64_t low, int64_t high) const {
     if (value >= low && value <= high) return value;
   }
   if (low == INT64_MIN && high == INT64_MAX) wrong("a whole number");
-  if (high == INT64_MAX) wrong(fmt::format("a whole number from {} up", low).c_str());
+  if (high == INT64_MAX && !too_large) wrong(fmt::format("a whole number from {} up", low).c_str());
   wrong(fmt::format("a whole number from {} to {}", low, high).c_str());
 }
 

@@ -209,8 +209,14 @@ void CommandLine::apply_common() {
 
 void CommandLine::check_no_input(const std::filesystem::path& output, const std::string& flag) const {
   std::error_code error;
-  const std::filesystem::file_status status = std::filesystem::status(output, error);
-  if (!std::filesystem::is_regular_file(status)) return;
+  // A file of another result need not be there yet.
+  const auto same_place = [&](const Flag& other, const std::string& value) {
+    const bool names_a_path = other.value_name == "FILE" || other.value_name == "DIR" || other.value_name == "PATH" ||
+                              other.value_name == "PATH...";
+    return std::filesystem::equivalent(value, output, error) ||
+           (names_a_path &&
+            std::filesystem::weakly_canonical(value, error) == std::filesystem::weakly_canonical(output, error));
+  };
   for (const Flag& other : flags_) {
     const std::string name(other.name);
     if (name == flag || other.kind == FlagKind::toggle || !given(name)) continue;
@@ -220,7 +226,7 @@ void CommandLine::check_no_input(const std::filesystem::path& output, const std:
     else
       values = {raw_value(name)};
     for (const std::string& value : values)
-      if (!value.empty() && std::filesystem::equivalent(value, output, error))
+      if (!value.empty() && same_place(other, value))
         fail_usage("{}: --{} {} is also what --{} names; name another file for the result", name_, flag,
                    output.string(), name);
   }

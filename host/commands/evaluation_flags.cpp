@@ -32,6 +32,7 @@ std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Toke
     return documents;
   }
   const std::filesystem::path root = line.given("run") ? line.path("run") : default_run;
+  if (line.given("run") && !std::filesystem::exists(root)) fail_usage("--run {}: is not there", root.string());
   if (root.empty() || !std::filesystem::exists(RunDirectory(root).shards()))
     fail_usage("say what to evaluate on: --run RUN --split valid, or --corpus PATH...");
   const RunDirectory run(root);

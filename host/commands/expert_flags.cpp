@@ -41,6 +41,8 @@ std::vector<int64_t> parse_top_k(const std::string& text, int64_t clusters) {
 }
 
 ExpertSet open_experts(const CommandLine& line, Device* device) {
+  if (line.given("run") && !std::filesystem::exists(line.path("run")))
+    fail_usage("--run {}: is not there", line.path("run").string());
   return ExpertSet::open({.experts = line.path("experts"),
                           .router = router_directory(line),
                           .tokenizer = line.path_or_none("tokenizer"),

@@ -48,6 +48,7 @@ std::vector<double> prior_weights(const std::string& text, const ExpertSet& expe
     top_k = *value;
     file.resize(at);
   }
+  if (file.empty()) fail_usage("--expert-weights {}: names no file after posterior:", text);
   const ExpertPrior prior = read_expert_prior(file, experts.router().clusters(), experts.router().content_hash());
   return kept_prior(prior.prior, experts.present(), top_k);
 }

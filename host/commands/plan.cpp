@@ -153,6 +153,7 @@ class PlanCommand {
 
   void set_trainings(int64_t corpus_tokens) {
     request_.dense = sized_settings(line_, request_.model.spec, corpus_tokens, batch_multiple(request_));
+    if (request_.dense.steps < 1) fail_usage("there is no step to plan; give more --steps or --tokens");
     request_.seed = seed_settings(line_, request_.dense, source_, corpus_tokens);
   }
 

@@ -23,18 +23,20 @@ void print_clusters(const ClusterManifest& clusters) {
                format_count(size.train_documents), format_count(size.train_tokens), size.valid_documents,
                size.tune_documents, terms);
   }
-  fmt::print(
-      "clustering {}; largest shard {:.2f} times the mean, in tokens; objective {:.1f}{}; {} documents without words\n",
-      shown_text(clusters.clustering), clusters.balance, clusters.objective,
-      std::isnan(clusters.duality_gap) ? "" : fmt::format(", duality gap {:.1e}", clusters.duality_gap),
-      clusters.documents_without_words);
+  fmt::print("clustering {}; largest shard {:.2f} times the mean, in tokens; {}{}; {} documents without words\n",
+             shown_text(clusters.clustering), clusters.balance,
+             std::isnan(clusters.objective) ? "one round" : fmt::format("objective {:.1f}", clusters.objective),
+             std::isnan(clusters.duality_gap) ? "" : fmt::format(", duality gap {:.1e}", clusters.duality_gap),
+             clusters.documents_without_words);
 }
 
 void print_evaluation(const EvaluationSummary& evaluation) {
   fmt::print("perplexity on {} held-out documents, {} tokens (router temperature {})\n",
              format_count(evaluation.documents), format_count(evaluation.tokens), evaluation.router_temperature);
   const auto line = [&](const std::string& name, double perplexity) {
-    fmt::print("  {:<18} {:>9.3f}   {:>+6.2f} %\n", name, perplexity, 100 * (perplexity / evaluation.dense - 1));
+    const double change = 100 * (perplexity / evaluation.dense - 1);
+    fmt::print("  {:<18} {:>9.3f}   {}\n", name, perplexity,
+               std::isfinite(change) ? fmt::format("{:>+6.2f} %", change) : "a training has diverged");
   };
   line("seed", evaluation.seed);
   fmt::print("  {:<18} {:>9.3f}\n", "dense baseline", evaluation.dense);

@@ -21,7 +21,13 @@ int run_train_seed(int argc, char** argv) {
   const FileLock lock = lock_shards_for_reading(run);
   const SeedSource source = seed_source(line, clusters.vocab_size);
   TrainingSettings settings = dense_settings(line, source_spec(source), clusters.train_tokens(), 1);
-  if (!source.is_new() && !line.given("steps") && !line.given("tokens")) settings.steps = 0;
+  if (!source.is_new() && !line.given("steps") && !line.given("tokens")) {
+    for (const char* flag :
+         {"learning-rate", "warmup", "final-learning-rate", "weight-decay", "clip", "dropout", "batch-tokens"})
+      if (line.given(flag))
+        fail_usage("--{} is of a training, but without --tokens or --steps the model is taken over as it is", flag);
+    settings.steps = 0;
+  }
   const DeviceList devices = open_devices(line.common().device, line.common().profile);
   install_stop_signals();
   train_run_seed(devices.all(), run, source, settings, line.get<bool>("redo"), line.as_typed());

@@ -30,14 +30,20 @@ using Identity = std::pair<dev_t, ino_t>;
 
 Identity identity(const struct stat& status) { return {status.st_dev, status.st_ino}; }
 
-/// A run directory, told by the record of its stages.
-bool is_run_directory(const fs::path& directory) {
+/// Whether a directory holds a JSON object in the file, with an object of that key in it.
+bool holds_record(const fs::path& directory, const char* name, const char* key) {
   std::error_code ignored;
-  if (!fs::is_regular_file(directory / "run.json", ignored)) return false;
-  std::ifstream file(directory / "run.json");
-  if (!file) return false;
+  if (!fs::is_regular_file(directory / name, ignored)) return false;
+  std::ifstream file(directory / name);
   const Json record = Json::parse(file, nullptr, /*allow_exceptions=*/false);
-  return record.is_object() && record.contains("stages") && record["stages"].is_object();
+  return record.is_object() && record.contains("format") && record.contains(key) && record[key].is_object();
+}
+
+/// A directory of a run or a study, told by the record of its stages, by its configuration, or, if it was stopped
+/// before it had one, by the hashes of its corpus.
+bool is_run_directory(const fs::path& directory) {
+  return holds_record(directory, "run.json", "stages") || holds_record(directory, "configuration.json", "config") ||
+         holds_record(directory, "corpus-hashes.json", "files");
 }
 
 /// The entries of a directory in the order of their bytes, hidden ones left out. "" or why it cannot be read.
@@ -69,7 +75,7 @@ class Walk {
   /// All files below a directory that was given.
   void root(const std::string& given, const struct stat& status) {
     if (excluded_.contains(identity(status)))
-      fail("{}: is the run directory (--out) itself, not a corpus; give another --out", shown_path(given));
+      fail("{}: is the run directory itself, not a corpus; name another for what is made", shown_path(given));
     if (is_run_directory(given))
       fail("{}: is a run directory of cbtm, not a corpus; give the files that the run was made from",
            shown_path(given));

@@ -28,15 +28,28 @@ Json file_state(const struct stat& status) {
   return {status.st_dev, status.st_ino, status.st_size, nanoseconds(status.st_mtim), nanoseconds(status.st_ctim)};
 }
 
+bool is_hash_cache(const Json& json) {
+  return json.is_object() && json.contains("format") && json.contains("files") && json["files"].is_object();
+}
+
 /// Hashes of files, by path, each with the state that the file had.
 class HashCache {
  public:
   explicit HashCache(std::filesystem::path path) : path_(std::move(path)) {
     std::error_code ignored;
-    if (!std::filesystem::is_regular_file(path_, ignored)) return;
-    std::ifstream file(path_);
-    const Json read = Json::parse(file, nullptr, /*allow_exceptions=*/false);
-    if (read.is_object() && read.contains("files") && read["files"].is_object()) known_ = read["files"];
+    if (path_.empty() || !std::filesystem::exists(path_, ignored)) return;
+    Json read;
+    if (std::filesystem::is_regular_file(path_, ignored)) {
+      std::ifstream file(path_);
+      read = Json::parse(file, nullptr, /*allow_exceptions=*/false);
+    }
+    if (is_hash_cache(read)) {
+      known_ = read["files"];
+      return;
+    }
+    say_once(fmt::format("{}: is no list of hashes of cbtm's and is left as it is; the corpus's hashes are not kept",
+                         shown_path(path_)));
+    path_.clear();
   }
 
   /// The file's hash if it is known and the file unchanged, else "".

@@ -53,8 +53,7 @@ void keep(const std::string& stream, const fs::path& kept, bool may_replace) {
   if (before > 0 && !may_replace)
     fail(
         "{} is not what {} keeps; pass --redo if this run was made from that and is to be made again, move the file "
-        "away, "
-        "or name another --out",
+        "away, or name another run directory",
         source, shown_path(kept));
   file.commit();
 }

@@ -22,6 +22,7 @@ ExpertPrior read_expert_prior(const std::filesystem::path& path, int64_t cluster
   const Json json = read_json_file(path);
   const JsonReader read(json, path.string(), "fit it again with 'cbtm ensemble prior'");
   if (read.text_or("kind", "") != "expert-prior") read.refuse("is no prior of cbtm");
+  if (read.integer_or("format", 1) != 1) read.at("format").refuse("must be 1, the only one that this cbtm knows");
   ExpertPrior prior;
   const JsonReader list = read.list("prior");
   double sum = 0;

@@ -7,6 +7,7 @@
 #include "cbtm/base/error.h"
 #include "cbtm/base/file_lock.h"
 #include "cbtm/base/json_difference.h"
+#include "cbtm/base/made_json.h"
 
 namespace cbtm {
 namespace {
@@ -15,7 +16,7 @@ constexpr const char* kRemedy = "remove the record from the file, or remove the 
 
 Json read_run(const RunDirectory& run) {
   if (!std::filesystem::exists(run.run_json())) return {{"format", 1}, {"stages", Json::object()}};
-  Json json = read_json_file(run.run_json());
+  Json json = read_made_json(run.run_json(), "remove the file: what was made is found again");
   if (!json.is_object() || !json.value("stages", Json()).is_object())
     fail("{}: not the run.json of a run", run.run_json().string());
   return json;

@@ -12,10 +12,12 @@ namespace cbtm {
 
 Engine::Engine(const Settings& settings, ServeMetrics& metrics, Events events)
     : settings_(settings), metrics_(metrics), events_(std::move(events)) {
-  // Signals are for the thread that runs the event loop.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  // Signals are for the thread that runs the event loop, but for those of an instruction itself, which end the process
+  // without a word where they are blocked: a file of weights that becomes shorter is SIGBUS (base/bus_errors.h).
+  sigset_t others, before;
+  sigfillset(&others);
+  for (const int own : {SIGBUS, SIGSEGV, SIGFPE, SIGILL}) sigdelset(&others, own);
+  pthread_sigmask(SIG_SETMASK, &others, &before);
   thread_ = std::thread([this] { run(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }

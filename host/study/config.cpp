@@ -56,6 +56,12 @@ void read_axis(const JsonReader& read, Axis& axis) {
   if (read.has("budgets")) axis.budgets = read_counts(read, "budgets", kTokensMax);
 }
 
+/// Numbers from which cells count up, and which files hold.
+uint64_t read_seed(const JsonReader& read, const char* key, uint64_t otherwise) {
+  constexpr int64_t kSeedMax = int64_t{1} << 62;
+  return static_cast<uint64_t>(read.integer_or(key, static_cast<int64_t>(otherwise), 0, kSeedMax));
+}
+
 /// "balanced", or {"kind": "balanced", "k": [...], "budgets": [...]}.
 ClusteringAxis read_clustering(const JsonReader& read) {
   ClusteringAxis clustering;
@@ -63,6 +69,8 @@ ClusteringAxis read_clustering(const JsonReader& read) {
   if (!named) {
     check_keys(read.as_object(), {"kind", "k", "budgets"});
     read_axis(read, clustering.axis);
+    if (clustering.axis.k == std::vector<int64_t>{1})
+      read.list("k").refuse("has 1 alone, which is the dense model; leave the clustering out");
   }
   const std::string& name = named ? read.as_text() : read.text("kind");
   try {
@@ -127,7 +135,12 @@ void read_mixtures(const JsonReader& read, MixtureAxis& mixtures) {
   if (read.has("budgets")) mixtures.budgets = read_counts(read, "budgets", kTokensMax);
 }
 
-Json axis_json(const Axis& axis) { return {{"k", axis.k}, {"budgets", axis.budgets}}; }
+/// A clustering of a study with dense models alone has no k, and takes the study's again.
+Json axis_json(const Axis& axis) {
+  Json json = {{"budgets", axis.budgets}};
+  if (!axis.k.empty()) json["k"] = axis.k;
+  return json;
+}
 
 void put_shape(Json& json, const Shape& shape) { json[shape.preset.empty() ? "model" : "preset"] = shape.name(); }
 
@@ -183,7 +196,7 @@ void read_config(const Json& json, const std::string& file, Config& config) {
                                 "bootstrap_seed"});
   read_axis(read, config.axis);
   config.seeds = read.integer_or("seeds", config.seeds, 1, 1000);
-  config.first_seed = static_cast<uint64_t>(read.integer_or("first_seed", static_cast<int64_t>(config.first_seed), 0));
+  config.first_seed = read_seed(read, "first_seed", config.first_seed);
   if (read.has("clusterings")) config.clusterings = read_clusterings(read.list("clusterings"));
   config.domain_field = read.text_or("domain_field", config.domain_field);
   if (read.has("routers")) config.routers = read_names(read.list("routers"));
@@ -222,8 +235,7 @@ void read_config(const Json& json, const std::string& file, Config& config) {
   config.seed_learning_rate = read.number_or("seed_learning_rate", config.seed_learning_rate, 0, 10);
   config.documents = read.integer_or("documents", config.documents, 0);
   config.resamples = read.integer_or("resamples", config.resamples, 100, 1'000'000);
-  config.bootstrap_seed =
-      static_cast<uint64_t>(read.integer_or("bootstrap_seed", static_cast<int64_t>(config.bootstrap_seed), 0));
+  config.bootstrap_seed = read_seed(read, "bootstrap_seed", config.bootstrap_seed);
 }
 
 void check_config(Config& config) {
@@ -268,6 +280,10 @@ void check_config(Config& config) {
   for (const int64_t budget : config.axis.budgets)
     if (budget < config.batch_tokens)
       fail_usage("a budget of {} tokens is less than one step of {}", budget, config.batch_tokens);
+  for (size_t i = 1; i < config.axis.budgets.size(); ++i)
+    if (config.axis.budgets[i] / config.batch_tokens == config.axis.budgets[i - 1] / config.batch_tokens)
+      fail_usage("budgets {} and {} are the same number of steps of {} tokens; leave one of them out",
+                 config.axis.budgets[i - 1], config.axis.budgets[i], config.batch_tokens);
   check_batch(config, config.axis.k);
   std::string routers;
   for (const std::string& router : config.routers) routers += (routers.empty() ? "" : ",") + router;

@@ -80,8 +80,10 @@ std::string clusters_section(const PageNumbers& numbers) {
       const std::string pointer = entry_pointer(found.front());
       const bool is_best = best != nullptr && best->at("k") == all_k[i];
       const double perplexity = numbers.value(pointer + "/perplexity/mean");
-      line.points.push_back({static_cast<double>(all_k[i]), perplexity});
-      line.values.push_back(is_best ? "best " + report::format_perplexity(perplexity) : "");
+      if (std::isfinite(perplexity)) {  // a training may have diverged
+        line.points.push_back({static_cast<double>(all_k[i]), perplexity});
+        line.values.push_back(is_best ? "best " + report::format_perplexity(perplexity) : "");
+      }
       const std::string shown = numbers.perplexity(pointer + "/perplexity/mean");
       rows[i].push_back(is_best ? "<strong>" + shown + "</strong>" : shown);
       rows[i].push_back(all_k[i] == 1 ? "–" : numbers.change(pointer + "/against_dense"));
@@ -163,8 +165,9 @@ std::string mixed_section(const PageNumbers& numbers) {
                                                    .larger = false})) {
       const int64_t top_k = study["entries"][entry]["top_k"];
       const std::string pointer = entry_pointer(entry);
+      const double perplexity = numbers.value(pointer + "/perplexity/mean");
       counts.push_back(top_k);
-      line.points.push_back({static_cast<double>(top_k), numbers.value(pointer + "/perplexity/mean")});
+      if (std::isfinite(perplexity)) line.points.push_back({static_cast<double>(top_k), perplexity});
       rows.push_back({fmt::format("k = {}", k), numbers.whole(pointer + "/top_k"),
                       numbers.perplexity(pointer + "/perplexity/mean"), numbers.change(pointer + "/against_dense"),
                       numbers.plains(pointer + "/temperatures")});
@@ -175,8 +178,8 @@ std::string mixed_section(const PageNumbers& numbers) {
   const std::vector<size_t> dense = learned(study, 1, budget);
   std::sort(counts.begin(), counts.end());
   counts.erase(std::unique(counts.begin(), counts.end()), counts.end());
-  if (!dense.empty()) {
-    const double perplexity = numbers.value(entry_pointer(dense.front()) + "/perplexity/mean");
+  const double perplexity = dense.empty() ? NAN : numbers.value(entry_pointer(dense.front()) + "/perplexity/mean");
+  if (std::isfinite(perplexity)) {
     chart.series.insert(chart.series.begin(), Series{.label = "dense",
                                                      .title = "the dense model",
                                                      .points = {{static_cast<double>(counts.front()), perplexity},

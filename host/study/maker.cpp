@@ -6,6 +6,7 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/json_difference.h"
+#include "cbtm/base/made_json.h"
 #include "cbtm/base/threads.h"
 #include "cbtm/model/checkpoint.h"
 #include "cbtm/model/expert_card.h"
@@ -38,7 +39,8 @@ std::vector<fs::path> models_of(const Cell& cell, const RunDirectory& run) {
 std::optional<CellResult> find_result(const Workplace& place, const Cell& cell, const Json& recipe, bool redo) {
   const fs::path file = Workplace::result_json(place.cell(cell.name()));
   if (!fs::exists(file)) return std::nullopt;
-  CellResult result = parse_cell_result(read_json_file(file), file.string());
+  CellResult result =
+      parse_cell_result(read_made_json(file, "remove the file; the same command makes it again"), file.string());
   if (!recipe.contains("tasks")) {  // what a cell scored while its budget was the largest
     result.recipe.erase("tasks");
     result.recipe.erase("test_lines");

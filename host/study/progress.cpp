@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "cbtm/base/made_json.h"
 #include "cbtm/base/progress.h"
 #include "study/recipe.h"
 
@@ -17,7 +18,9 @@ std::map<std::string, CellTimes> times_of(const Workplace& place, const std::vec
   std::map<std::string, CellTimes> times;
   for (const Cell& cell : cells) {
     const std::filesystem::path file = Workplace::times_json(place.cell(cell.name()));
-    if (std::filesystem::exists(file)) times[cell.name()] = parse_cell_times(read_json_file(file), file.string());
+    if (!std::filesystem::exists(file)) continue;
+    times[cell.name()] = parse_cell_times(
+        read_made_json(file, "remove it: nothing but the seconds that the cell took is lost"), file.string());
   }
   return times;
 }

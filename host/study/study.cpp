@@ -3,10 +3,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
+#include "cbtm/base/made_json.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/device/device_error.h"
@@ -25,6 +27,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr const char* kCorpusHashes = "corpus-hashes.json";  // as in a run
+constexpr const char* kRemedy = "move it away, and the same command makes it again";
 
 /// Everything that a study writes itself may be written.
 void check_outputs(const Workplace& place) {
@@ -38,7 +41,7 @@ void check_outputs(const Workplace& place) {
   for (const auto& [file, key] : files) {
     if (!fs::exists(file)) continue;
     check_writable(file, OutputKind::json);
-    const Json json = read_json_file(file);
+    const Json json = read_made_json(file, kRemedy);
     if (!json.is_object() || !json.contains("format") || !json.contains(key))
       fail("{}: is there, but is not this study's; move it away, or name another --out", file.string());
   }
@@ -134,12 +137,31 @@ class Work {
   }
 
   /// Whether the corpus has as many domains as are asked for is known only when it is read: at once, not after hours.
-  void make_domains(Maker& maker) const {
-    std::set<int64_t> made;
-    for (const Cell& cell : due_)
-      if (cell.system.kind == SystemKind::ensemble && cell.system.clustering == Clustering::domains &&
-          made.insert(cell.system.k).second)
+  /// Cells for which it has not are left out.
+  void make_domains(Maker& maker) {
+    std::map<int64_t, bool> made;  // by k
+    const auto by_domains = [](const Cell& cell) {
+      return cell.system.kind == SystemKind::ensemble && cell.system.clustering == Clustering::domains;
+    };
+    for (const Cell& cell : due_) {
+      if (!by_domains(cell) || made.contains(cell.system.k)) continue;
+      try {
         maker.make_clustering(cell.system, cell.seed);
+        made[cell.system.k] = true;
+      } catch (const DeviceError&) {
+        throw;
+      } catch (const Error& error) {
+        if (error.exit_code() == kExitInterrupted || stop_requested() != 0) throw;
+        warn(fmt::format("domains, k {}: {} (in the configuration: a 'k' of this clustering's own)", cell.system.k,
+                         error.what()));
+        made[cell.system.k] = false;
+      }
+    }
+    std::erase_if(due_, [&](const Cell& cell) {
+      const bool impossible = by_domains(cell) && !made.at(cell.system.k);
+      if (impossible) failed_.push_back(cell.name());
+      return impossible;
+    });
   }
 
   void tidy(const Cell& cell) const {
@@ -167,7 +189,7 @@ std::vector<std::string> join_study(const fs::path& out) {
   const Workplace place(out);
   if (!fs::exists(place.configuration()))
     fail("{}: holds no study; make one with cbtm study --corpus ... --out {}", out.string(), out.string());
-  const Json json = read_json_file(place.configuration());
+  const Json json = read_made_json(place.configuration(), kRemedy);
   const JsonReader read(json, place.configuration().string(), "make some cells again with cbtm study");
   Config config;
   read_config(read.object("config").json(), place.configuration().string(), config);

@@ -171,6 +171,11 @@ TEST_CASE("a run with --moe-experts trains, evaluates and reports the mixture, a
   const Outcome again = succeed(run_cbtm(command, directory.path()));
   CHECK(again.errors.find("moe: done already") != std::string::npos);
   CHECK(again.errors.find("evaluate: done already") != std::string::npos);
+  // A damaged mixture does not vanish from the results without a word.
+  fs::remove(directory / "run/moe/config.json");
+  const Outcome damaged = run_cbtm(command, directory.path());
+  CHECK(damaged.exit_code == 1);
+  CHECK(damaged.errors.find("run/moe: holds no config.json") != std::string::npos);
 }
 
 TEST_SUITE_END();

@@ -129,6 +129,7 @@ TEST_CASE("plan: what is refused, in one line") {
   refused({"--rate", "1000", "--k", "2", "--json", "corpus.jsonl"}, 1, "corpus.jsonl");
   refused({"--rate", "0"}, 2, "--rate");
   refused({"--devices", "0"}, 2, "--devices");
+  refused({"--rate", "1000", "--k", "2", "--steps", "0"}, 2, "there is no step to plan");
   refused({"--sequence", "65"}, 2, "--sequence");
   refused({"--larger", "huge", "--k", "2"}, 2, "use one of nano, micro");
   refused({"--rate", "1000", "--k", "2", "--memory", "1M", "--quiet"}, 1, "would fit");

@@ -144,6 +144,8 @@ TEST_CASE("routers that are refused, before any work") {
   refused("evaluate", on_documents({"--router", "posterior:prior=other.json"}), 1, "'router_hash' is of another");
   refused("generate", {"--router", "uniform,tfidf", "--prompt", "a"}, 2, "several are for evaluate");
   refused("generate", {"--router", "posterior:prior=updating", "--prompt", "a"}, 2, "ensemble prior");
+  refused("prior", on_documents({"--out", "p.json", "--json", "p.json"}), 2, "is also what --");
+  refused("generate", {"--run", "nowhere", "--prompt", "a"}, 2, "--run nowhere: is not there");
   refused("prior", on_documents({"--out", "list.json"}), 1, "is no prior of cbtm");
   refused("prior", on_documents({"--out", "p.json", "--likelihood", "all"}), 2, "use last or exact");
   CHECK(file_contents(directory / "list.json") == "[1, 2]\n");

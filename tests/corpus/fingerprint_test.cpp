@@ -57,6 +57,25 @@ TEST_CASE("the cache of hashes is believed for unchanged files only, and may be 
   CHECK(corpus_fingerprint(options, cache) == first);
 }
 
+TEST_CASE("what is no cache of hashes is left as it is, also behind a link") {
+  const TemporaryDirectory work;
+  write(work / "a/x.txt", "one");
+  const CorpusOptions options{.paths = {work / "a"}};
+  const std::string first = corpus_fingerprint(options);
+  const auto contents = [](const fs::path& path) {
+    std::ifstream file(path);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  write(work / "notes.txt", "precious");
+  fs::create_directories(work / "run");
+  fs::create_symlink("../notes.txt", work / "run/corpus-hashes.json");
+  CHECK(corpus_fingerprint(options, work / "run/corpus-hashes.json") == first);
+  CHECK(contents(work / "notes.txt") == "precious");
+  write(work / "mine/corpus-hashes.json", "{\"mine\": 1}");
+  CHECK(corpus_fingerprint(options, work / "mine/corpus-hashes.json") == first);
+  CHECK(contents(work / "mine/corpus-hashes.json") == "{\"mine\": 1}");
+}
+
 TEST_CASE("passes over a corpus can be compared") {
   const TemporaryDirectory work;
   write(work / "a.jsonl", json_lines(10));

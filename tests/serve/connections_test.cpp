@@ -221,6 +221,21 @@ TEST_CASE("experts are opened again by request and by SIGHUP, and no request is 
   CHECK(server.complete({{"prompt", "flour"}, {"max_tokens", 4}})["choices"].size() == 1);
 }
 
+TEST_CASE("weights that become shorter under the server end it with a line that names them") {
+  TinyRunCopy copy;
+  std::filesystem::remove_all(copy / "run");
+  std::filesystem::copy(trained_run() / "run", copy / "run", std::filesystem::copy_options::recursive);
+  ServedRun server({}, copy.path());
+  CHECK(server.complete({{"prompt", "flour"}, {"max_tokens", 1}})["choices"].size() == 1);
+  for (const char* expert : {"000", "001", "002"})
+    std::filesystem::resize_file(copy / ("run/experts/" + std::string(expert) + "/model.safetensors"), 1000);
+  HttpConnection asking(server.port());
+  asking.send(posted({{"prompt", "flour oven"}, {"max_tokens", 4}}));
+  const Outcome outcome = server.process().wait();
+  CHECK(outcome.exit_code == 1);
+  CHECK(outcome.errors.find("model.safetensors: became shorter while it was read") != std::string::npos);
+}
+
 TEST_CASE("the log: one line for each request, in a file of its own") {
   const std::filesystem::path log = trained_run() / "requests.jsonl";
   std::filesystem::remove(log);

@@ -64,6 +64,16 @@ TEST_CASE("a clustering may take a part of the grid, but not one that is not the
   check_refused(json, "clustering random: k 8 is not among the study's k: 1, 2, 4");
   json["clusterings"] = {{{"kind", "balanced"}, {"k", {2}}}};
   check_refused(json, "it takes the whole grid");
+  json["clusterings"] = {"balanced", {{"kind", "random"}, {"k", {1}}}};
+  check_refused(json, "'clusterings[1].k' has 1 alone, which is the dense model");
+}
+
+TEST_CASE("a study of dense models alone reads back, too") {
+  Json json = small_config();
+  json["k"] = {1};
+  const Config config = read(json);
+  CHECK(config.clusterings[0].axis.k.empty());
+  CHECK(config_json(read(config_json(config))) == config_json(config));
 }
 
 TEST_CASE("unknown keys, wrong types and values that cannot be are refused with their place") {
@@ -89,6 +99,9 @@ TEST_CASE("unknown keys, wrong types and values that cannot be are refused with 
   check_refused(with("moe", {{"experts", {1, 4}}}), "'moe.experts' names 1, but a token goes to 2 experts");
   check_refused(with("moe", {{"budgets", {8192}}}), "'moe' has no 'experts'");
   check_refused(with("resamples", 10), "'resamples'");
+  check_refused(with("first_seed", uint64_t{1} << 63),
+                "'first_seed' is 9223372036854775808, but must be a whole number from 0 to");
+  check_refused(with("bootstrap_seed", INT64_MAX), "'bootstrap_seed'");
 }
 
 TEST_CASE("what values together cannot be is refused") {
@@ -100,6 +113,7 @@ TEST_CASE("what values together cannot be is refused") {
   check_refused(with("k", {2, 4}), "1, the dense model that everything is compared with, must be among them");
   check_refused(with("k", {1, 3}), "cannot be divided among 3 experts");
   check_refused(with("budgets", {1024}), "a budget of 1024 tokens is less than one step of 4096");
+  check_refused(with("budgets", {8192, 8200}), "budgets 8192 and 8200 are the same number of steps of 4096 tokens");
   check_refused(with("batch_tokens", 4000), "batch_tokens 4000 is not a multiple of the sequence of 256 tokens");
   check_refused(with("clusterings", {"random"}), "the clusterings hold no k-means");
   check_refused(with("routers", {"uniform"}), "tfidf must be among them");

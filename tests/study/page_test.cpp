@@ -92,6 +92,17 @@ TEST_CASE("the same results give the same bytes") {
   CHECK(again.page == example().page);
 }
 
+TEST_CASE("a study whose trainings diverged has a page, too") {
+  const Config config = synthetic_config();
+  std::vector<CellResult> results;
+  for (const Cell& cell : cells_of(config))
+    results.push_back(synthetic_result(cell, [](const Cell& of, const std::string&, int64_t) {
+      return of.system.kind == SystemKind::dense || of.system.k == 2 ? 1e6 : 5.0;  // e^1e6 is no number
+    }));
+  const Json study = study_json(Results(config, std::move(results)), {});
+  CHECK(markup_fault(study_page(study, study_times_json(config, {}))) == "");
+}
+
 TEST_CASE("a study without a cell has a page, too") {
   const Json study = study_json(Results(synthetic_config(), {}), {"all"});
   const std::string page = study_page(study, study_times_json(synthetic_config(), {}));

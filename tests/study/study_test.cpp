@@ -237,6 +237,26 @@ TEST_CASE("what is not the study's is never replaced or removed") {
   CHECK(fs::exists(place / "study/cells/balanced-k2-b1536-r0.01-s1/result.json"));
 }
 
+TEST_CASE("a clustering that the corpus has too few domains for is left out; the others are made") {
+  const StudyPlace place;
+  Json config = tiny_config();
+  config["k"] = {1, 2, 4};
+  config["clusterings"] = {"balanced", "domains"};
+  config["budgets"] = {1536};
+  config["seeds"] = 1;
+  config.erase("moe");
+  write_json_file(place / "tiny.json", config);
+  const Outcome outcome = place.run("study", {});
+  CHECK(outcome.exit_code == kExitFailure);
+  CHECK(outcome.errors.find("domains, k 4: --k 4: the corpus names only 2 domains") != std::string::npos);
+  CHECK(outcome.errors.find("1 of 5 cells could not be made: domains-k4-b1536-r0.01-s1") != std::string::npos);
+  for (const char* made : {"dense", "balanced-k2", "balanced-k4", "domains-k2"})
+    CHECK(fs::exists(place / fmt::format("study/cells/{}-b1536-r0.01-s1/result.json", made)));
+  // A file of it that is damaged: what to do is said.
+  std::ofstream(place / "study/cells/dense-b1536-r0.01-s1/result.json") << "{\"cell\"";
+  check_error(place.run("study", {"--quiet"}), kExitFailure, "remove the file; the same command makes it again");
+}
+
 TEST_SUITE_END();
 
 TEST_CASE("what is wrong with the command line is said before any work") {

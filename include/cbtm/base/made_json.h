@@ -1,0 +1,14 @@
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "cbtm/base/json.h"
+
+namespace cbtm {
+
+/// Reads a JSON file that cbtm itself has made, as read_json_file does. Error of a damaged one ends with `remedy`: what
+/// to do, where nobody has another copy.
+Json read_made_json(const std::filesystem::path& path, const std::string& remedy);
+
+}  // namespace cbtm
