@@ -183,8 +183,10 @@ TEST_CASE("experts of another router, tokenizer or shape are refused") {
                    copy.path()));
   check_error(with({"--tokenizer", "other"}), kExitFailure, "was trained with another tokenizer");
   check_error(with({"--tokenizer", data / "tokenizer/opt-tiny"}), kExitFailure, "smaller than the tokenizer's");
-  check_error(run_cbtm(tiny_training({"train_seed", "--init", data / "ensemble/experts/000", "--quiet"}), copy.path()),
-              kExitFailure, "--redo");
+  check_error(
+      run_cbtm({"train_seed", "--run", "run", "--init", data / "ensemble/experts/000", "--sequence", "32", "--quiet"},
+               copy.path()),
+      kExitFailure, "--redo");
   // A model whose vocabulary is too small for the run's tokenizer.
   Json small = read_json_file(copy / "model.json");
   small["vocab_size"] = 100;

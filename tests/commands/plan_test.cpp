@@ -129,13 +129,16 @@ TEST_CASE("plan: what is refused, in one line") {
   refused({"--rate", "1000", "--k", "2", "--json", "corpus.jsonl"}, 1, "corpus.jsonl");
   refused({"--rate", "0"}, 2, "--rate");
   refused({"--devices", "0"}, 2, "--devices");
-  refused({"--rate", "1000", "--k", "2", "--steps", "0"}, 2, "there is no step to plan");
   refused({"--sequence", "65"}, 2, "--sequence");
   refused({"--larger", "huge", "--k", "2"}, 2, "use one of nano, micro");
   refused({"--rate", "1000", "--k", "2", "--memory", "1M", "--quiet"}, 1, "would fit");
   check_error(directory.plan({"--k", "2"}, {"--preset", "huge"}), 2, "--preset huge: unknown; use one of nano, micro");
   check_error(directory.plan({"--k", "2"}, {}), 2, "give one of --preset NAME, --config FILE and --init DIR");
   check_error(run_cbtm({"plan", "--preset", "nano"}), 2, "--corpus");
+  check_error(run_cbtm({"plan", "--corpus", "corpus.jsonl", "--config", "model.json", "--vocab-size", "384",
+                        "--sequence", "32", "--steps", "0", "--rate", "1000", "--quiet"},
+                       directory.path()),
+              2, "there is no step to plan");
   check_error(directory.plan({"--k", "384", "--tokens", "1e9", "--batch-tokens", "12288", "--rate", "1", "--quiet"}), 1,
               "--k 384 needs at least as many documents, but the corpus holds 270");
 }
