@@ -124,7 +124,9 @@ TEST_CASE("pipes within a folder are not waited for") {
 TEST_CASE("run directories and what is excluded are no part of a corpus") {
   const TemporaryDirectory work;
   write(work / "c/a.txt", "one");
-  write(work / "c/run/run.json", R"({"stages": {}})");
+  write(work / "c/run/run.json", R"({"format": 1, "stages": {}})");
+  write(work / "c/study/configuration.json", R"({"format": 1, "config": {}, "corpus": "0f"})");
+  write(work / "c/stopped/corpus-hashes.json", R"({"format": 1, "files": {}})");
   write(work / "c/run/tokenizer/merges.txt", "a b");
   write(work / "c/other/run.json", R"({"name": "an app"})");
   write(work / "c/young/stdin.jsonl", json_lines(2));
@@ -137,6 +139,7 @@ TEST_CASE("run directories and what is excluded are no part of a corpus") {
   options.exclude = {work / "c"};
   CHECK_THROWS_WITH_AS(read(options), doctest::Contains("is the run directory"), Error);
   CHECK_THROWS_WITH_AS(read(work / "c/run"), doctest::Contains("is a run directory of cbtm"), Error);
+  CHECK_THROWS_WITH_AS(read(work / "c/study"), doctest::Contains("is a run directory of cbtm"), Error);
 }
 
 }  // namespace
