@@ -5,14 +5,15 @@
 namespace cbtm {
 
 Json read_made_json(const std::filesystem::path& path, const std::string& remedy) {
-  std::error_code ignored;
-  if (std::filesystem::is_regular_file(path, ignored) && std::filesystem::file_size(path, ignored) == 0)
-    fail("{}: is empty; {}", path.string(), remedy);
   try {
     return read_json_file(path);
   } catch (const Error& error) {
     fail("{}; {}", error.what(), remedy);
   }
+}
+
+bool is_made_record(const Json& json, const char* key) {
+  return json.is_object() && json.contains("format") && json.contains(key) && json[key].is_object();
 }
 
 }  // namespace cbtm

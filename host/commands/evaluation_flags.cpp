@@ -4,6 +4,7 @@
 #include "cbtm/corpus/file_name.h"
 #include "cbtm/run/cluster_manifest.h"
 #include "commands/corpus_flags.h"
+#include "commands/expert_flags.h"
 
 namespace cbtm {
 
@@ -31,8 +32,8 @@ std::vector<EvaluationDocument> documents_of(const CommandLine& line, const Toke
     described = {{"corpus", paths}, {"read", corpus_statistics_json(statistics)}};
     return documents;
   }
-  const std::filesystem::path root = line.given("run") ? line.path("run") : default_run;
-  if (line.given("run") && !std::filesystem::exists(root)) fail_usage("--run {}: is not there", root.string());
+  const std::filesystem::path given = given_run(line);
+  const std::filesystem::path& root = given.empty() ? default_run : given;
   if (root.empty() || !std::filesystem::exists(RunDirectory(root).shards()))
     fail_usage("say what to evaluate on: --run RUN --split valid, or --corpus PATH...");
   const RunDirectory run(root);

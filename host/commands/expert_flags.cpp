@@ -41,14 +41,18 @@ std::vector<int64_t> parse_top_k(const std::string& text, int64_t clusters) {
 }
 
 ExpertSet open_experts(const CommandLine& line, Device* device) {
-  if (line.given("run") && !std::filesystem::exists(line.path("run")))
-    fail_usage("--run {}: is not there", line.path("run").string());
   return ExpertSet::open({.experts = line.path("experts"),
                           .router = router_directory(line),
                           .tokenizer = line.path_or_none("tokenizer"),
-                          .run = line.path_or_none("run"),
+                          .run = given_run(line),
                           .weights = line.takes("weights") ? weights_flag(line) : WeightFormat::f32,
                           .device = device});
+}
+
+std::filesystem::path given_run(const CommandLine& line) {
+  const std::filesystem::path run = line.path_or_none("run");
+  if (!run.empty() && !std::filesystem::exists(run)) fail_usage("--run {}: is not there", run.string());
+  return run;
 }
 
 std::filesystem::path run_of(const CommandLine& line) {

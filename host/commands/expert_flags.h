@@ -15,6 +15,8 @@ std::vector<int64_t> parse_top_k(const std::string& text, int64_t clusters);
 
 /// --experts, with the router's directory and the tokenizer. `device`: as in ExpertSetOptions.
 ExpertSet open_experts(const CommandLine& line, Device* device);
+/// --run, "" if it is not given; a usage Error if nothing is there.
+std::filesystem::path given_run(const CommandLine& line);
 /// The run that the experts lie in, or "" if they stand alone.
 std::filesystem::path run_of(const CommandLine& line);
 

@@ -22,8 +22,8 @@ int run_train_seed(int argc, char** argv) {
   const SeedSource source = seed_source(line, clusters.vocab_size);
   TrainingSettings settings = dense_settings(line, source_spec(source), clusters.train_tokens(), 1);
   if (!source.is_new() && !line.given("steps") && !line.given("tokens")) {
-    for (const char* flag :
-         {"learning-rate", "warmup", "final-learning-rate", "weight-decay", "clip", "dropout", "batch-tokens"})
+    for (const char* flag : {"learning-rate", "warmup", "final-learning-rate", "weight-decay", "clip", "dropout",
+                             "batch-tokens", "attention-within-document"})
       if (line.given(flag))
         fail_usage("--{} is of a training, but without --tokens or --steps the model is taken over as it is", flag);
     settings.steps = 0;

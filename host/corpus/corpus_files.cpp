@@ -15,7 +15,7 @@
 
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
-#include "cbtm/base/json.h"
+#include "cbtm/base/made_json.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
 #include "cbtm/corpus/corpus_file_sizes.h"
@@ -30,20 +30,21 @@ using Identity = std::pair<dev_t, ino_t>;
 
 Identity identity(const struct stat& status) { return {status.st_dev, status.st_ino}; }
 
-/// Whether a directory holds a JSON object in the file, with an object of that key in it.
-bool holds_record(const fs::path& directory, const char* name, const char* key) {
+/// The JSON of a file; null if there is none, and discarded if it is damaged.
+Json json_or_none(const fs::path& path) {
   std::error_code ignored;
-  if (!fs::is_regular_file(directory / name, ignored)) return false;
-  std::ifstream file(directory / name);
-  const Json record = Json::parse(file, nullptr, /*allow_exceptions=*/false);
-  return record.is_object() && record.contains("format") && record.contains(key) && record[key].is_object();
+  if (!fs::is_regular_file(path, ignored)) return {};
+  std::ifstream file(path);
+  return Json::parse(file, nullptr, /*allow_exceptions=*/false);
 }
 
 /// A directory of a run or a study, told by the record of its stages, by its configuration, or, if it was stopped
 /// before it had one, by the hashes of its corpus.
 bool is_run_directory(const fs::path& directory) {
-  return holds_record(directory, "run.json", "stages") || holds_record(directory, "configuration.json", "config") ||
-         holds_record(directory, "corpus-hashes.json", "files");
+  const Json run = json_or_none(directory / "run.json");
+  return (run.is_object() && run.contains("stages") && run["stages"].is_object()) ||
+         is_made_record(json_or_none(directory / "configuration.json"), "config") ||
+         is_made_record(json_or_none(directory / "corpus-hashes.json"), "files");
 }
 
 /// The entries of a directory in the order of their bytes, hidden ones left out. "" or why it cannot be read.

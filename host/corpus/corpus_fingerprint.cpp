@@ -8,7 +8,7 @@
 #include "cbtm/base/atomic_output.h"
 #include "cbtm/base/error.h"
 #include "cbtm/base/hash.h"
-#include "cbtm/base/json.h"
+#include "cbtm/base/made_json.h"
 #include "cbtm/base/memory.h"
 #include "cbtm/base/progress.h"
 #include "cbtm/base/signals.h"
@@ -28,10 +28,6 @@ Json file_state(const struct stat& status) {
   return {status.st_dev, status.st_ino, status.st_size, nanoseconds(status.st_mtim), nanoseconds(status.st_ctim)};
 }
 
-bool is_hash_cache(const Json& json) {
-  return json.is_object() && json.contains("format") && json.contains("files") && json["files"].is_object();
-}
-
 /// Hashes of files, by path, each with the state that the file had.
 class HashCache {
  public:
@@ -43,7 +39,7 @@ class HashCache {
       std::ifstream file(path_);
       read = Json::parse(file, nullptr, /*allow_exceptions=*/false);
     }
-    if (is_hash_cache(read)) {
+    if (is_made_record(read, "files")) {
       known_ = read["files"];
       return;
     }

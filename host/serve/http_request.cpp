@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cbtm/base/numbers.h"
+#include "cbtm/base/split.h"
 #include "serve/api_error.h"
 
 namespace cbtm {
@@ -35,13 +36,8 @@ bool is_token(std::string_view text) {
 
 /// "Connection: keep-alive, Upgrade" names the word.
 bool lists(std::string_view value, std::string_view word) {
-  const std::string lower = lower_case(value);
-  for (size_t begin = 0; begin <= lower.size();) {
-    const size_t end = std::min(lower.find(',', begin), lower.size());
-    if (trimmed(std::string_view(lower).substr(begin, end - begin)) == word) return true;
-    begin = end + 1;
-  }
-  return false;
+  const std::vector<std::string> words = split(lower_case(value), ',');
+  return std::any_of(words.begin(), words.end(), [&](const std::string& part) { return trimmed(part) == word; });
 }
 
 std::optional<size_t> hexadecimal(std::string_view digits) {

@@ -108,15 +108,12 @@ class Work {
     while (!due_.empty()) {
       const Cell cell = due_.front();
       say(fmt::format("study: {}", cell.name()));
-      try {
+      const bool made = attempt(cell.name(), [&] {
         maker.make_cell(cell);
         due_.erase(due_.begin());
         tidy(cell);
-      } catch (const DeviceError&) {
-        throw;
-      } catch (const Error& error) {
-        if (error.exit_code() == kExitInterrupted || stop_requested() != 0) throw;
-        warn(fmt::format("{}: {}", cell.name(), error.what()));
+      });
+      if (!made) {
         failed_.push_back(cell.name());
         std::erase_if(due_, [&](const Cell& other) { return other.name() == cell.name(); });
       }
@@ -145,23 +142,31 @@ class Work {
     };
     for (const Cell& cell : due_) {
       if (!by_domains(cell) || made.contains(cell.system.k)) continue;
-      try {
-        maker.make_clustering(cell.system, cell.seed);
-        made[cell.system.k] = true;
-      } catch (const DeviceError&) {
-        throw;
-      } catch (const Error& error) {
-        if (error.exit_code() == kExitInterrupted || stop_requested() != 0) throw;
-        warn(fmt::format("domains, k {}: {} (in the configuration: a 'k' of this clustering's own)", cell.system.k,
-                         error.what()));
-        made[cell.system.k] = false;
-      }
+      made[cell.system.k] = attempt(
+          fmt::format("domains, k {}", cell.system.k), [&] { maker.make_clustering(cell.system, cell.seed); },
+          " (in the configuration: a 'k' of this clustering's own)");
     }
     std::erase_if(due_, [&](const Cell& cell) {
       const bool impossible = by_domains(cell) && !made.at(cell.system.k);
       if (impossible) failed_.push_back(cell.name());
       return impossible;
     });
+  }
+
+  /// Whether `make` succeeded; the reason why it did not is a warning, with `advice` at its end. What concerns all
+  /// cells, such as the device or a signal, is thrown on.
+  template <typename Make>
+  static bool attempt(const std::string& what, const Make& make, const char* advice = "") {
+    try {
+      make();
+      return true;
+    } catch (const DeviceError&) {
+      throw;
+    } catch (const Error& error) {
+      if (error.exit_code() == kExitInterrupted || stop_requested() != 0) throw;
+      warn(fmt::format("{}: {}{}", what, error.what(), advice));
+      return false;
+    }
   }
 
   void tidy(const Cell& cell) const {
@@ -189,8 +194,9 @@ std::vector<std::string> join_study(const fs::path& out) {
   const Workplace place(out);
   if (!fs::exists(place.configuration()))
     fail("{}: holds no study; make one with cbtm study --corpus ... --out {}", out.string(), out.string());
-  const Json json = read_made_json(place.configuration(), kRemedy);
-  const JsonReader read(json, place.configuration().string(), "make some cells again with cbtm study");
+  const std::string remedy = "move it away, and make some cells again with cbtm study";
+  const Json json = read_made_json(place.configuration(), remedy);
+  const JsonReader read(json, place.configuration().string(), remedy);
   Config config;
   read_config(read.object("config").json(), place.configuration().string(), config);
   check_config(config);

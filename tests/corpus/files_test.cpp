@@ -124,7 +124,7 @@ TEST_CASE("pipes within a folder are not waited for") {
 TEST_CASE("run directories and what is excluded are no part of a corpus") {
   const TemporaryDirectory work;
   write(work / "c/a.txt", "one");
-  write(work / "c/run/run.json", R"({"format": 1, "stages": {}})");
+  write(work / "c/run/run.json", R"({"stages": {}})");
   write(work / "c/study/configuration.json", R"({"format": 1, "config": {}, "corpus": "0f"})");
   write(work / "c/stopped/corpus-hashes.json", R"({"format": 1, "files": {}})");
   write(work / "c/run/tokenizer/merges.txt", "a b");

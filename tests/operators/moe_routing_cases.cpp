@@ -262,8 +262,8 @@ CaseList moe_routing_cases() {
     small.push_back({.rows = 33, .width = 7, .experts = 256, .dtype = dtype, .equal_rows = true});
     small.push_back({.rows = 41, .width = 24, .experts = 6, .dtype = dtype, .placement = {5, 3}});
     small.push_back({.rows = 1100, .width = 8, .experts = 3, .dtype = dtype});
+    small.push_back({.rows = 2100, .width = 4, .experts = 256, .dtype = dtype});
   }
-  small.push_back({.rows = 2100, .width = 4, .experts = 256, .dtype = DType::f32});  // logits are float32 in every type
   CaseList cases;
   for (const RoutingSettings& s : small) {
     cases.push_back({name_of("route_tokens", s), false, [s] { return make_routing(s); }});

@@ -11,4 +11,7 @@ namespace cbtm {
 /// to do, where nobody has another copy.
 Json read_made_json(const std::filesystem::path& path, const std::string& remedy);
 
+/// Whether `json` is a record of cbtm's that holds an object `key`: it names its "format", as no other program's need.
+bool is_made_record(const Json& json, const char* key);
+
 }  // namespace cbtm
